@@ -1,0 +1,4 @@
+//! What every other room may use: identifiers, limits, configuration, metric cells.
+
+pub mod ids;
+pub mod limits;

@@ -1,0 +1,3 @@
+//! What is known of the cluster at one instant: an immutable image that shards only read.
+
+pub mod image;

@@ -1,0 +1,28 @@
+//! Corelog: a Kafka-compatible storage node in which every core is a broker.
+//!
+//! The modules stand in rank order: a module imports only from modules above its own line.
+//! `ARCHITECTURE.md` is the map of the rooms; `tests/house.rs` keeps both true.
+
+pub mod base;
+
+pub mod record;
+pub mod wire;
+
+pub mod coordination;
+pub mod log;
+
+pub mod cluster;
+
+pub mod controller;
+pub mod partition;
+
+pub mod api;
+
+pub mod shard;
+
+pub mod maintenance;
+pub mod node;
+
+pub mod client;
+
+pub mod cli;
