@@ -1,4 +1,5 @@
 //! What every other room may use: identifiers, limits, configuration, metric cells.
 
+pub mod config;
 pub mod ids;
 pub mod limits;

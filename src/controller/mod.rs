@@ -1,1 +1,3 @@
-//! (room not furnished yet)
+//! The controller: decides about topics (pure, `plan`), performs on the coordination store, publishes images.
+
+pub mod handle;

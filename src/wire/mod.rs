@@ -1,1 +1,3 @@
-//! (room not furnished yet)
+//! The wire protocol without sockets: frames, header, the guard against hostile lengths, reply encoding.
+
+pub mod reply;
