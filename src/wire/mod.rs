@@ -1,3 +1,6 @@
 //! The wire protocol without sockets: frames, header, the guard against hostile lengths, reply encoding.
 
+mod cursor;
+pub mod encode;
+pub mod frame;
 pub mod reply;
