@@ -26,3 +26,10 @@ pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 256 << 20;
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
 const _: () = assert!(APPEND_IOVECS_MAX <= 1024);
+
+/// Bytes of requests that a shard holds in all its connections: received and not answered, or still arriving.
+/// One connection at a time may exceed it to complete its frame.
+pub const SHARD_RECEIVE_BYTES_MAX: usize = 256 << 20;
+
+/// Pipes of 1 MiB that a shard splices through; a user without privileges may have 64 in all.
+pub const SHARD_PIPES_MAX: usize = 4;
