@@ -24,8 +24,10 @@ impl Breather {
     pub fn new() -> io::Result<Rc<Breather>> {
         let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
         let event = rustix::event::eventfd(0, flags)?;
+        // SAFETY: an OwnedFd names the same open descriptor until it is dropped, which AsyncFd does after deregistering.
+        let event = unsafe { AsyncFd::register_with_interest(event, Interest::READABLE) };
         Ok(Rc::new(Breather {
-            event: AsyncFd::register_with_interest(event, Interest::READABLE).map_err(|error| error.into_parts().1)?,
+            event: event.map_err(|error| error.into_parts().1)?,
             waiting: RefCell::new(Vec::new()),
             closed: Cell::new(false),
         }))
