@@ -1,6 +1,6 @@
 //! What the shard's network costs by itself, per request, without a broker behind it.
 //!
-//! `cargo run --release --example shard_floor -- [seconds]`. The shard is pinned to one CPU, the clients to another;
+//! `cargo run --release --example shard_floor -- [seconds] [part of a case's name]`. The shard is pinned to one CPU, the clients to another;
 //! the figure is the CPU time of the shard's thread divided by the requests it answered.
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use corelog::base::ids::ShardId;
 use corelog::shard::listener::{SocketSettings, bind};
 use corelog::shard::{ConnectionMeta, FileSender, NetSettings, Network, Service, runtime};
 use corelog::wire::reply::{FileSlice, Piece, ReplyFrame};
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -23,7 +24,7 @@ const FILE_BYTES: u64 = 64 << 20;
 enum Work {
     /// A frame of so many bytes comes, a short answer goes, at once.
     Answer(usize),
-    /// As `Answer`, but the answer waits one turn, as for an append.
+    /// As `Answer`, but the answer waits for a task that completes all that wait, as one write of a log does.
     Wait(usize),
     /// A short frame comes, so many bytes of a file go.
     File(usize, FileSender),
@@ -32,18 +33,24 @@ enum Work {
 struct Bench {
     work: Work,
     file: Rc<std::fs::File>,
-    network: std::cell::RefCell<Option<Rc<Network>>>,
-    next: std::cell::Cell<u64>,
+    append: tokio::sync::Notify,
+    appends: RefCell<Vec<tokio::sync::oneshot::Sender<()>>>,
+    next: Cell<u64>,
 }
 
 impl Service for Bench {
     fn dispatch(&self, _: &ConnectionMeta, frame: Bytes) -> Outcome {
         match self.work {
             Work::Answer(_) => Outcome::Reply(short_reply(&frame)),
-            Work::Wait(_) => Outcome::Wait(Box::pin(async move {
-                tokio::task::yield_now().await;
-                short_reply(&frame)
-            })),
+            Work::Wait(_) => {
+                let (done, completed) = tokio::sync::oneshot::channel();
+                self.appends.borrow_mut().push(done);
+                self.append.notify_one();
+                Outcome::Wait(Box::pin(async move {
+                    let _ = completed.await;
+                    short_reply(&frame)
+                }))
+            }
             Work::File(length, _) => {
                 let mut reply = ReplyFrame::default();
                 let mut head = (60 + length as u32).to_be_bytes().to_vec();
@@ -68,10 +75,11 @@ fn short_reply(frame: &Bytes) -> ReplyFrame {
 
 fn main() -> anyhow::Result<()> {
     let seconds: f64 = std::env::args().nth(1).map_or(Ok(2.0), |text| text.parse())?;
+    let only = std::env::args().nth(2).unwrap_or_default();
     let path = std::env::temp_dir().join(format!("corelog-shard-floor-{}", std::process::id()));
     std::fs::write(&path, vec![3; FILE_BYTES as usize])?;
     println!("{:<34} {:>10} {:>9} {:>12} {:>9}", "work", "requests/s", "MB/s", "CPU us/req", "CPU %");
-    for (name, work, connections, depth) in cases() {
+    for (name, work, connections, depth) in cases().into_iter().filter(|case| case.0.contains(&only)) {
         let (rate, cpu_us, share, bytes) = measure(work, connections, depth, seconds, &path)?;
         println!("{name:<34} {rate:>10.0} {:>9.0} {cpu_us:>12.2} {:>8.0}%", rate * bytes as f64 / 1e6, share * 100.0);
     }
@@ -115,9 +123,22 @@ fn measure(
     let cpus = runtime::allowed_cpus();
     let shard = runtime::spawn(ShardId(0), cpus.first().copied(), move || async move {
         let settings = NetSettings { file_sender, ..NetSettings::default() };
-        let bench = Rc::new(Bench { work, file: Rc::new(file), network: None.into(), next: 0.into() });
+        let bench = Rc::new(Bench {
+            work,
+            file: Rc::new(file),
+            append: Default::default(),
+            appends: Default::default(),
+            next: Cell::new(0),
+        });
         let network = Network::new(settings, bench.clone()).expect("network");
-        *bench.network.borrow_mut() = Some(Rc::clone(&network));
+        let appender = tokio_uring::spawn(async move {
+            loop {
+                bench.append.notified().await;
+                for done in bench.appends.take() {
+                    let _ = done.send(());
+                }
+            }
+        });
         network.serve(listener).expect("serving");
         tokio::time::sleep(Duration::from_millis(300)).await;
         let (begun, cpu, before) = (Instant::now(), thread_cpu(), network.counters().requests.get());
@@ -130,7 +151,7 @@ fn measure(
             eprintln!("{:?}", network.counters());
         }
         network.drain(Duration::ZERO).await;
-        bench.network.borrow_mut().take();
+        appender.abort();
         (requests as f64 / elapsed, cpu * 1e6 / requests.max(1) as f64, cpu / elapsed)
     })?;
     let last = cpus.last().copied();

@@ -36,7 +36,7 @@ const BULK_FRAME_BYTES_MIN: usize = 32 << 10;
 const COPIED_FRAME_BYTES_MAX: usize = 8 << 10;
 const API_KEY_PRODUCE: [u8; 2] = [0, 0];
 /// Slots that an idle connection keeps allocated.
-const IDLE_SLOTS_MAX: usize = 4;
+const IDLE_SLOTS_MAX: usize = 16;
 
 /// What a connection hands its frames to.
 pub trait Service {

@@ -172,3 +172,51 @@ fn a_drain_ends_at_its_deadline() {
         assert_eq!(Rc::strong_count(&fixture.network), 1, "no task is left that holds the network");
     });
 }
+
+/// Without a descriptor left, a connection is accepted and closed, so that its client learns of it. In a process of its
+/// own, since the limit is the process's.
+#[test]
+fn who_comes_when_no_descriptor_is_left_is_turned_away() {
+    use std::io::{BufRead, BufReader, Write};
+    const CHILD: &str = "CORELOG_TEST_FEW_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_some() {
+        on_shard(async {
+            let sockets = listener::SocketSettings { backlog: 1024, ..Default::default() };
+            let fixture = Fixture::start_with(NetSettings::default(), sockets);
+            let limit = rustix::process::Rlimit { current: Some(40), maximum: Some(40) };
+            rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("lowered");
+            println!("port {}", fixture.address.port());
+            tokio::time::sleep(Duration::from_secs(50)).await;
+        });
+        return;
+    }
+    let name = "shard::tests::ends::who_comes_when_no_descriptor_is_left_is_turned_away";
+    let mut child = std::process::Command::new(std::env::current_exe().expect("own path"))
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("child");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let port = lines.find_map(|line| line.split("port ").nth(1)?.trim().parse::<u16>().ok()).expect("a port");
+    let ask = |stream: &mut std::net::TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("option");
+        let _ = stream.write_all(&request(ECHO, 1, b""));
+        let mut reply = [0; 15];
+        stream.read_exact(&mut reply).map_err(|error| error.kind())
+    };
+    let mut streams: Vec<_> =
+        (0..100).map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).expect("connected")).collect();
+    let answers: Vec<_> = streams.iter_mut().map(ask).collect();
+    let served = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!((10..40).contains(&served), "{answers:?}");
+    assert!(!answers.contains(&Err(io::ErrorKind::WouldBlock)), "nobody is left without an answer: {answers:?}");
+    drop(streams);
+    let again = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        ask(&mut std::net::TcpStream::connect(("127.0.0.1", port)).expect("connected")).is_ok()
+    });
+    assert!(again, "served again once others have left");
+    child.kill().expect("ended");
+    let _ = child.wait();
+}

@@ -101,14 +101,22 @@ fn a_large_answer_does_not_keep_others_waiting() {
         let fixture = Fixture::start(NetSettings::default());
         let mut greedy = fixture.connect().await;
         let mut modest = fixture.connect().await;
-        send(&mut greedy, &request(BYTES, 64 << 20, b"")).await;
+        send(&mut greedy, &request(BYTES, 256 << 20, b"")).await;
         // Somebody reads as fast as the shard sends.
         let reader = tokio_uring::spawn(async move { read_reply(&mut greedy).await.expect("reply").len() });
         for index in 0..20 {
             send(&mut modest, &request(ECHO, index, b"")).await;
             read_reply(&mut modest).await.expect("reply");
         }
-        assert_eq!(reader.await.expect("read"), 64 << 20);
+        // Nor appends: the ring's queue is submitted only when the thread parks.
+        let file = tempfile::tempfile().expect("file");
+        let file = tokio_uring::fs::File::from_std(file);
+        for index in 0..3u64 {
+            let (written, _) = file.write_at(vec![1u8; 100], index * 100).submit().await;
+            assert_eq!(written.expect("written"), 100);
+        }
+        assert!(!reader.is_finished(), "the large answer is still on its way");
+        assert_eq!(reader.await.expect("read"), 256 << 20);
         assert!(fixture.network.counters().breathers.get() > 0);
     });
 }
