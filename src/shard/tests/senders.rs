@@ -74,7 +74,7 @@ fn slow_readers_get_every_byte_and_share_the_pipes() {
                         let read = stream.read(&mut part).await.expect("read");
                         assert!(read > 0, "ended after {}", got.len());
                         got.extend(&part[..read]);
-                        if index % 2 == 0 && got.len() % 3 == 0 {
+                        if index.is_multiple_of(2) && got.len().is_multiple_of(3) {
                             tokio::time::sleep(Duration::from_millis(1)).await;
                         }
                     }
