@@ -3,4 +3,5 @@
 mod cursor;
 pub mod encode;
 pub mod frame;
+pub mod guard;
 pub mod reply;
