@@ -32,7 +32,7 @@ pub enum GuardError {
 /// What is wrong with one field.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    #[error("ends after the request does")]
+    #[error("is cut off by the end of the request, or its length is no number")]
     Truncated,
     #[error("is null, which its type forbids")]
     Null,
