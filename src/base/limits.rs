@@ -26,3 +26,9 @@ pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 256 << 20;
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
 const _: () = assert!(APPEND_IOVECS_MAX <= 1024);
+
+/// Idempotent producers remembered by one partition; beyond it the one that was silent longest is forgotten.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
+
+/// Batches at the end of a log whose positions are kept in memory, so that tail readers need no look-up on disk.
+pub const RECENT_BATCHES_MAX: usize = 256;

@@ -254,12 +254,7 @@ impl BatchHeader {
 }
 
 /// Writes what the leader decides into a batch's first 16 bytes. None of it is covered by the CRC.
-pub fn patch_prefix(
-    prefix: &mut [u8; PREFIX_LEN],
-    base_offset: Offset,
-    batch_length: i32,
-    leader_epoch: LeaderEpoch,
-) {
+pub fn patch_prefix(prefix: &mut [u8; PREFIX_LEN], base_offset: Offset, batch_length: i32, leader_epoch: LeaderEpoch) {
     put(prefix, 0, base_offset.0.to_be_bytes());
     put(prefix, 8, batch_length.to_be_bytes());
     put(prefix, 12, leader_epoch.0.to_be_bytes());
