@@ -171,12 +171,6 @@ impl TimeIndex {
         }
         Ok(index)
     }
-
-    /// The last entry of a file by its last bytes alone; None where they end in a zero tail or tell nothing.
-    pub fn decode_last(tail: &[u8]) -> Option<TimeEntry> {
-        let entry = decode_time_entry(tail.last_chunk::<TIME_ENTRY_BYTES>()?);
-        (entry.timestamp_ms > 0).then_some(entry)
-    }
 }
 
 fn decode_time_entry(chunk: &[u8; TIME_ENTRY_BYTES]) -> TimeEntry {
@@ -225,7 +219,6 @@ mod tests {
         fn decoding_never_panics(content in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = OffsetIndex::decode(&content, 1000);
             let _ = TimeIndex::decode(&content);
-            let _ = TimeIndex::decode_last(&content);
         }
     }
 
@@ -238,6 +231,5 @@ mod tests {
         assert_eq!(index.entry_before(9), None);
         assert_eq!(index.entry_before(29).map(|e| e.relative_offset), Some(1));
         assert_eq!(TimeIndex::decode(&index.encode()), Ok(index.clone()));
-        assert_eq!(TimeIndex::decode_last(&index.encode()), index.last());
     }
 }
