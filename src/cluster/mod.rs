@@ -1,3 +1,4 @@
-//! What is known of the cluster at one instant: an immutable image that shards only read.
+//! What is known of the cluster at one instant: an immutable image that shards only read; where replicas go.
 
 pub mod image;
+pub mod placement;

@@ -61,12 +61,15 @@ pub(crate) const MAX_TIMESTAMP_AT: usize = 35;
 
 const CODEC_MASK: i16 = 0x07;
 pub(crate) const LOG_APPEND_TIME_BIT: i16 = 0x08;
-const TRANSACTIONAL_BIT: i16 = 0x10;
-const CONTROL_BIT: i16 = 0x20;
+pub(crate) const TRANSACTIONAL_BIT: i16 = 0x10;
+pub(crate) const CONTROL_BIT: i16 = 0x20;
 const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// The least *length* that a v2 batch can declare: a header and no record.
 const LENGTH_MIN: i32 = (BatchHeader::LEN - LOG_OVERHEAD) as i32;
+
+/// The least *length* of any message format: v0's CRC, magic, attributes and two lengths.
+pub(crate) const LENGTH_MIN_OF_ANY_FORMAT: i32 = 14;
 
 /// Why bytes are not a batch of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -357,14 +360,24 @@ fn declared_len(bytes: &[u8]) -> Option<usize> {
     Some(LOG_OVERHEAD + usize::try_from(length).unwrap_or(0))
 }
 
+/// What of a cut header is there already.
 fn check_cut_header(bytes: &[u8]) -> Result<(), BatchError> {
     let length = bytes.get(8..).and_then(|b| b.first_chunk()).map(|b| i32::from_be_bytes(*b));
-    let magic = bytes.get(16).map(|&b| b as i8);
-    check_length_and_magic(length.unwrap_or(LENGTH_MIN), magic.unwrap_or(MAGIC_V2))
+    let Some(length) = length else {
+        return Ok(());
+    };
+    match bytes.get(16) {
+        Some(&magic) => check_length_and_magic(length, magic as i8),
+        None if length < LENGTH_MIN_OF_ANY_FORMAT => Err(BatchError::Length { found: length }),
+        None => Ok(()),
+    }
 }
 
-/// The magic first: in formats v0 and v1 shorter lengths are right.
+/// Zeros are no batch of an old format, but formats v0 and v1 have shorter lengths than ours.
 fn check_length_and_magic(length: i32, magic: i8) -> Result<(), BatchError> {
+    if length < LENGTH_MIN_OF_ANY_FORMAT {
+        return Err(BatchError::Length { found: length });
+    }
     if magic != MAGIC_V2 {
         return Err(BatchError::Magic { found: magic });
     }

@@ -2,4 +2,8 @@
 //!
 //! Everything here is pure: no clock, no I/O. Bytes that come from a client or a disk never panic.
 
+pub mod admission;
 pub mod batch;
+pub mod builder;
+pub mod compression;
+pub mod records;
