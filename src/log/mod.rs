@@ -10,5 +10,6 @@ pub mod open_files;
 pub mod paths;
 pub mod producers;
 pub mod read;
+pub mod retain;
 pub mod scan;
 pub mod segment;

@@ -11,6 +11,9 @@ pub const PRODUCER_SNAPSHOT: &str = "snapshot";
 pub const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
 pub const PARTITION_METADATA: &str = "partition.metadata";
 
+/// Added to the names of files that left the log.
+pub const DELETED_FILE: &str = ".deleted";
+
 /// Directories of deleted partitions: renamed at once, removed later.
 const DELETED: &str = "-delete";
 /// Directories whose topic this cluster does not know: set aside, never removed.

@@ -1,1 +1,6 @@
-//! (room not furnished yet)
+//! A partition that this shard leads: its log, its high watermark, and who waits for them.
+
+pub mod leader;
+pub mod materialise;
+pub mod waiters;
+pub mod watermark;
