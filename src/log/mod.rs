@@ -13,3 +13,4 @@ pub mod read;
 pub mod retain;
 pub mod scan;
 pub mod segment;
+pub mod times;
