@@ -2,3 +2,4 @@
 
 pub mod image;
 pub mod placement;
+pub mod topic_name;
