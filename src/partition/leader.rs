@@ -7,7 +7,7 @@ use super::materialise::{self, Home};
 use super::waiters::{AppendWait, AppendWaiters, FetchWaiters};
 use super::watermark::Watermark;
 use crate::base::clock::now_ms;
-use crate::base::config::topic::TopicConfig;
+use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
 use crate::log::core::{AppendError, Appended, LogCore, Write};
 use crate::log::open_files::OpenFiles;
@@ -22,15 +22,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use tracing::{error, warn};
-
-/// When a record of acks=all counts as safe (`log.flush.policy`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlushPolicy {
-    /// On disk.
-    Disk,
-    /// In the page cache, as in Kafka.
-    Os,
-}
 
 /// What a produce request asks for (`acks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

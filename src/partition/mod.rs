@@ -2,5 +2,6 @@
 
 pub mod leader;
 pub mod materialise;
+pub mod table;
 pub mod waiters;
 pub mod watermark;
