@@ -112,7 +112,7 @@ impl Creation {
         let Wanted::Names(names) = wanted else {
             return None;
         };
-        if !context.auto_create_topics_enable {
+        if !context.config().auto_create_topics_enable {
             return None;
         }
         let image = context.image();

@@ -7,7 +7,15 @@ pub mod api_versions;
 pub mod authorized_operations;
 pub mod brokers;
 pub mod context;
+pub mod delete_records;
+pub mod describe_log_dirs;
+pub mod fetch;
+pub mod init_producer_id;
+pub mod leaders;
+pub mod list_offsets;
 pub mod metadata;
+pub mod offset_for_leader_epoch;
+pub mod produce;
 pub mod registry;
 #[cfg(test)]
 mod testing;
@@ -73,5 +81,14 @@ impl RequestInfo {
             Ok(frame) => Outcome::Reply(frame),
             Err(error) => Outcome::Close(error.to_string()),
         }
+    }
+}
+
+/// Runs a future that never waits; None if it does.
+fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+    use std::task::{Context, Poll, Waker};
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
     }
 }

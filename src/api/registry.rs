@@ -4,7 +4,10 @@
 //! to look like is not known. ApiVersions alone is answered in any version (KIP-511), for by it clients learn the rest.
 
 use super::context::ShardContext;
-use super::{Outcome, RequestInfo, api_versions, metadata};
+use super::{
+    Outcome, RequestInfo, api_versions, delete_records, describe_log_dirs, fetch, init_producer_id, list_offsets,
+    metadata, offset_for_leader_epoch, produce,
+};
 use crate::wire::frame;
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -22,7 +25,17 @@ pub struct Served {
 }
 
 /// Every served API, by key in ascending order.
-pub const APIS: &[Served] = &[metadata::SERVED, api_versions::SERVED];
+pub const APIS: &[Served] = &[
+    produce::SERVED,
+    fetch::SERVED,
+    list_offsets::SERVED,
+    metadata::SERVED,
+    api_versions::SERVED,
+    delete_records::SERVED,
+    init_producer_id::SERVED,
+    offset_for_leader_epoch::SERVED,
+    describe_log_dirs::SERVED,
+];
 
 /// The API of this key, if it is served.
 pub fn served(key: i16) -> Option<&'static Served> {
