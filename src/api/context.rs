@@ -13,7 +13,6 @@ use crate::partition::table::PartitionTable;
 use kafka_protocol::protocol::StrBytes;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// One shard's state; lives and dies on its thread.
@@ -118,7 +117,8 @@ impl ShardContext {
 
     /// Shard 0 of node 0 with default settings.
     #[cfg(test)]
-    pub fn for_tests(image: ClusterImage, control: ControlHandle) -> Rc<Self> {
+    pub fn for_tests(image: ClusterImage, control: ControlHandle) -> std::rc::Rc<Self> {
+        use std::rc::Rc;
         use crate::partition::leader::PartitionShared;
         let config = Arc::new(BrokerConfig::from_texts(Default::default()).expect("defaults are valid"));
         let me = BrokerId::new(NodeId(0), ShardId(0));

@@ -44,3 +44,9 @@ pub const FETCH_SESSION_PARTITIONS_MAX: usize = 1_000_000;
 
 /// Cold data that one fetch takes through user space: more waits for the next fetch, except for a larger first batch.
 pub const COLD_READ_BYTES_MAX: usize = 1 << 20;
+/// Bytes of requests that a shard holds in all its connections: received and not answered, or still arriving.
+/// One connection at a time may exceed it to complete its frame.
+pub const SHARD_RECEIVE_BYTES_MAX: usize = 256 << 20;
+
+/// Pipes of 1 MiB that a shard splices through; a user without privileges may have 64 in all.
+pub const SHARD_PIPES_MAX: usize = 4;
