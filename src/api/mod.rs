@@ -3,10 +3,21 @@
 //! A request is handled in two stages. Stage one runs when the request's turn in its connection comes: it decides
 //! everything whose order matters (offsets of an append). Stage two only waits, and overlaps with later requests.
 
+mod admin;
+pub mod alter_configs;
 pub mod api_versions;
 pub mod authorized_operations;
 pub mod brokers;
+mod config_changes;
+mod config_entries;
 pub mod context;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod find_coordinator;
+pub mod incremental_alter_configs;
 pub mod metadata;
 pub mod registry;
 #[cfg(test)]

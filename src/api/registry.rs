@@ -4,7 +4,11 @@
 //! to look like is not known. ApiVersions alone is answered in any version (KIP-511), for by it clients learn the rest.
 
 use super::context::ShardContext;
-use super::{Outcome, RequestInfo, api_versions, metadata};
+use super::{Outcome, RequestInfo};
+use super::{
+    alter_configs, api_versions, create_partitions, create_topics, delete_topics, describe_cluster, describe_configs,
+    find_coordinator, incremental_alter_configs, metadata,
+};
 use crate::wire::frame;
 use bytes::Bytes;
 use std::net::SocketAddr;
@@ -22,7 +26,18 @@ pub struct Served {
 }
 
 /// Every served API, by key in ascending order.
-pub const APIS: &[Served] = &[metadata::SERVED, api_versions::SERVED];
+pub const APIS: &[Served] = &[
+    metadata::SERVED,
+    find_coordinator::SERVED,
+    api_versions::SERVED,
+    create_topics::SERVED,
+    delete_topics::SERVED,
+    describe_configs::SERVED,
+    alter_configs::SERVED,
+    create_partitions::SERVED,
+    incremental_alter_configs::SERVED,
+    describe_cluster::SERVED,
+];
 
 /// The API of this key, if it is served.
 pub fn served(key: i16) -> Option<&'static Served> {

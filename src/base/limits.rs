@@ -25,4 +25,7 @@ pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 256 << 20;
 /// A topic name's length (Kafka: 249, so that `-partition` and a suffix still fit a file name).
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
+/// How long a request without a timeout of its own waits for the control plane (as long as Kafka's clients wait).
+pub const CONTROL_ANSWER_MS_MAX: u64 = 30_000;
+
 const _: () = assert!(APPEND_IOVECS_MAX <= 1024);
