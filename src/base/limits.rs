@@ -22,6 +22,9 @@ pub const APPEND_BYTES_MAX: usize = 8 << 20;
 /// Uncompressed bytes that one record batch may grow to when its records are checked or recompressed.
 pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes of server.properties.
+pub const PROPERTIES_BYTES_MAX: u64 = 1 << 20;
+
 /// A topic name's length (Kafka: 249, so that `-partition` and a suffix still fit a file name).
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
