@@ -50,7 +50,7 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
             };
             let mut results = results.into_iter();
             let answers = request.topics.iter().zip(refusals).map(|(topic, refused)| {
-                let answer = CreatableTopicResult::default().with_name(topic.name.clone());
+                let answer = CreatableTopicResult::default().with_name(topic.name.clone()).with_error_message(None);
                 match refused.map(Err).or_else(|| results.next()) {
                     Some(result) => told(&context, answer, result, patience, request.validate_only),
                     None => answer,

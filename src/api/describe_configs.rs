@@ -17,11 +17,13 @@ use super::{Outcome, RequestInfo};
 use crate::base::config::describe::{ConfigEntry, describe_broker, describe_broker_defaults, describe_topic};
 use crate::cluster::topic_name;
 use crate::controller::handle::{AdminError, AdminResult};
+use crate::wire::errors::message_of;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::DescribeConfigsResult;
 use kafka_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsResponse};
+use kafka_protocol::protocol::StrBytes;
 use std::rc::Rc;
 
 pub const SERVED: Served =
@@ -31,7 +33,7 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
     info.decoded(body, |request: DescribeConfigsRequest| {
         if request.resources.iter().any(|resource| ResourceType::of(resource.resource_type).is_none()) {
             // Kafka's own words for an error that has none.
-            let error = invalid(ResponseError::InvalidRequest.to_string());
+            let error = invalid(message_of(ResponseError::InvalidRequest));
             let refused = request.resources.into_iter().map(|resource| result(&resource).with_error(&error));
             return info.reply(&DescribeConfigsResponse::default().with_results(refused.collect()));
         }
@@ -79,14 +81,15 @@ fn entries(context: &ShardContext, resource: &DescribeConfigsResource) -> AdminR
         Some(ResourceType::ClientMetrics) => {
             Err(invalid("Config type client-metrics is only supported on KRaft clusters"))
         }
-        None => Err(invalid(ResponseError::InvalidRequest.to_string())),
+        None => Err(invalid(message_of(ResponseError::InvalidRequest))),
     }
 }
 
 fn topic_entries(context: &ShardContext, name: &str) -> AdminResult<Vec<ConfigEntry>> {
     topic_name::check(name).map_err(|reason| admin::refusal(ResponseError::InvalidTopicException, reason))?;
     let image = context.image();
-    let unknown = || AdminError { code: ResponseError::UnknownTopicOrPartition, message: None };
+    // Without an error, and here, Kafka's message is empty where elsewhere it is null.
+    let unknown = || admin::refusal(ResponseError::UnknownTopicOrPartition, "");
     let topic = image.topic(name).ok_or_else(unknown)?;
     describe_topic(&context.config(), &topic.settings)
         .map_err(|error| admin::refusal(ResponseError::InvalidConfig, error.to_string()))
@@ -104,6 +107,7 @@ fn check_broker(context: &ShardContext, name: &str, alternative: &str) -> AdminR
 
 fn result(resource: &DescribeConfigsResource) -> DescribeConfigsResult {
     DescribeConfigsResult::default()
+        .with_error_message(Some(StrBytes::new()))
         .with_resource_type(resource.resource_type)
         .with_resource_name(resource.resource_name.clone())
 }
@@ -124,7 +128,6 @@ mod tests {
     use crate::api::testing::{self, Broker, add_topic};
     use crate::cluster::image::Topic;
     use kafka_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
-    use kafka_protocol::protocol::StrBytes;
     use std::sync::Arc;
 
     fn resource(kind: i8, name: &'static str, keys: &[&'static str]) -> DescribeConfigsResource {
@@ -181,7 +184,9 @@ mod tests {
             let expected = [(name, Some("20000000"), 3), (name, Some("30000000"), 4), (name, Some("1073741824"), 5)];
             assert_eq!(synonyms, expected);
             assert_eq!(inherited.config_type, if version >= 3 { 3 } else { 0 });
-            assert_eq!(inherited.documentation.is_some(), version >= 3);
+            let documented = inherited.documentation.as_ref().is_some_and(|text| !text.is_empty());
+            assert_eq!(documented, version >= 3);
+            assert_eq!(result.error_message.as_deref(), Some(""), "empty, as Kafka has it");
         }
     }
 
@@ -214,7 +219,7 @@ mod tests {
     fn what_cannot_be_described_says_why() {
         let broker = broker();
         let cases = [
-            (2, "nobody", 3, None),
+            (2, "nobody", 3, Some("")),
             (
                 2,
                 "a b",

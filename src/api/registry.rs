@@ -9,7 +9,7 @@ use super::{
     alter_configs, api_versions, create_partitions, create_topics, delete_topics, describe_cluster, describe_configs,
     find_coordinator, incremental_alter_configs, metadata,
 };
-use crate::wire::frame;
+use crate::wire::{frame, guard};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -69,6 +69,9 @@ pub fn dispatch(context: &Rc<ShardContext>, local_addr: SocketAddr, peer_addr: S
             "API key {} is served in versions {} to {}, {peer_addr} asked in version {}",
             info.key, api.accepted_min, api.max, info.version
         ));
+    }
+    if let Err(error) = guard::check(info.key, info.version, &incoming.body) {
+        return Outcome::Close(format!("{error} (from {peer_addr})"));
     }
     (api.handle)(context, &info, incoming.body)
 }
