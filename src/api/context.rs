@@ -118,14 +118,54 @@ impl ShardContext {
     /// Shard 0 of node 0 with default settings.
     #[cfg(test)]
     pub fn for_tests(image: ClusterImage, control: ControlHandle) -> std::rc::Rc<Self> {
-        use std::rc::Rc;
+        let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
+        ShardContext::configured_for_tests(image, control, config)
+    }
+
+    #[cfg(test)]
+    pub fn configured_for_tests(
+        image: ClusterImage,
+        control: ControlHandle,
+        config: BrokerConfig,
+    ) -> std::rc::Rc<Self> {
         use crate::partition::leader::PartitionShared;
-        let config = Arc::new(BrokerConfig::from_texts(Default::default()).expect("defaults are valid"));
+        use std::rc::Rc;
         let me = BrokerId::new(NodeId(0), ShardId(0));
         let shared = Rc::new(PartitionShared::new(64, config.flush_policy));
         let partitions = PartitionTable::new(me, Vec::new(), shared);
         let (sender, _) = tokio::sync::mpsc::unbounded_channel();
         let checkpoints = CheckpointSender::new(0, sender);
-        Rc::new(ShardContext::new(me, control, config, (partitions, checkpoints), Arc::new(image)))
+        Rc::new(ShardContext::new(me, control, Arc::new(config), (partitions, checkpoints), Arc::new(image)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc;
+
+    fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn settings_in_force_follow_the_image() {
+        let control = ControlHandle::new(mpsc::channel(1).0);
+        let context = ShardContext::for_tests(ClusterImage::default(), control);
+        let max_connections = || context.config().max_connections_per_ip;
+        assert_eq!(max_connections(), i32::MAX as u32);
+
+        let everywhere = texts(&[("max.connections.per.ip", "10")]);
+        let mut image = ClusterImage { broker_defaults: everywhere, ..ClusterImage::default() };
+        context.set_image(Arc::new(image.clone()));
+        assert_eq!(max_connections(), 10);
+
+        image.node_settings.insert(NodeId(0), texts(&[("max.connections.per.ip", "7")]));
+        image.node_settings.insert(NodeId(1), texts(&[("max.connections.per.ip", "1")]));
+        context.set_image(Arc::new(image));
+        assert_eq!(max_connections(), 7);
+
+        context.set_image(Arc::new(ClusterImage::default()));
+        assert_eq!(max_connections(), i32::MAX as u32);
     }
 }

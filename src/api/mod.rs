@@ -3,13 +3,24 @@
 //! A request is handled in two stages. Stage one runs when the request's turn in its connection comes: it decides
 //! everything whose order matters (offsets of an append). Stage two only waits, and overlaps with later requests.
 
+mod admin;
+pub mod alter_configs;
 pub mod api_versions;
 pub mod authorized_operations;
 pub mod brokers;
+mod config_changes;
+mod config_entries;
 pub mod context;
+pub mod create_partitions;
+pub mod create_topics;
 pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
 pub mod describe_log_dirs;
 pub mod fetch;
+pub mod find_coordinator;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod leaders;
 pub mod list_offsets;

@@ -5,10 +5,11 @@
 
 use super::context::ShardContext;
 use super::{
-    Outcome, RequestInfo, api_versions, delete_records, describe_log_dirs, fetch, init_producer_id, list_offsets,
-    metadata, offset_for_leader_epoch, produce,
+    Outcome, RequestInfo, alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
+    describe_cluster, describe_configs, describe_log_dirs, fetch, find_coordinator, incremental_alter_configs,
+    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
 };
-use crate::wire::frame;
+use crate::wire::{frame, guard};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -30,11 +31,19 @@ pub const APIS: &[Served] = &[
     fetch::SERVED,
     list_offsets::SERVED,
     metadata::SERVED,
+    find_coordinator::SERVED,
     api_versions::SERVED,
+    create_topics::SERVED,
+    delete_topics::SERVED,
     delete_records::SERVED,
     init_producer_id::SERVED,
     offset_for_leader_epoch::SERVED,
+    describe_configs::SERVED,
+    alter_configs::SERVED,
     describe_log_dirs::SERVED,
+    create_partitions::SERVED,
+    incremental_alter_configs::SERVED,
+    describe_cluster::SERVED,
 ];
 
 /// The API of this key, if it is served.
@@ -67,6 +76,9 @@ pub fn dispatch(context: &Rc<ShardContext>, local_addr: SocketAddr, peer_addr: S
             "API key {} is served in versions {} to {}, {peer_addr} asked in version {}",
             info.key, api.accepted_min, api.max, info.version
         ));
+    }
+    if let Err(error) = guard::check(info.key, info.version, &incoming.body) {
+        return Outcome::Close(format!("{error} (from {peer_addr})"));
     }
     (api.handle)(context, &info, incoming.body)
 }
