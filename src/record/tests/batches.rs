@@ -151,7 +151,7 @@ fn malformed_records_are_named() {
 #[test]
 fn records_larger_than_a_chunk_are_read_and_skipped_alike() {
     let large =
-        |seed: u8, len: usize| Some((0..len).map(|i| seed.wrapping_add((i * i >> 7) as u8)).collect::<Vec<u8>>());
+        |seed: u8, len: usize| Some((0..len).map(|i| seed.wrapping_add(((i * i) >> 7) as u8)).collect::<Vec<u8>>());
     let records = [
         Owned::new(1, "small", "before"),
         Owned { timestamp: 2, key: large(1, 5), value: large(2, DECOMPRESS_CHUNK_BYTES * 5), headers: vec![] },
