@@ -32,3 +32,15 @@ pub const RECORD_ERRORS_MAX: usize = 1000;
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
 const _: () = assert!(APPEND_IOVECS_MAX <= 1024);
+
+/// Idempotent producers remembered by one partition; beyond it the one that was silent longest is forgotten.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
+
+/// Batches at the end of a log whose positions are kept in memory, so that tail readers need no look-up on disk.
+pub const RECENT_BATCHES_MAX: usize = 256;
+
+/// Partitions that all fetch sessions of a shard remember together; beyond it requests are served without a session.
+pub const FETCH_SESSION_PARTITIONS_MAX: usize = 1_000_000;
+
+/// Cold data that one fetch takes through user space: more waits for the next fetch, except for a larger first batch.
+pub const COLD_READ_BYTES_MAX: usize = 1 << 20;
