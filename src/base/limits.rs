@@ -45,6 +45,9 @@ pub const STORE_WATCH_EVENTS_MAX: usize = 4096;
 /// Partitions that one administrative request may create: its assignment must fit one node of the store.
 pub const CREATE_PARTITIONS_MAX: usize = 20_000;
 
+/// Partitions of a cluster: what the embedded store holds of them is within its bound.
+pub const CLUSTER_PARTITIONS_MAX: usize = 150_000;
+
 /// Commands to the control plane that wait for their turn; senders wait beyond that.
 pub const CONTROL_COMMANDS_MAX: usize = 256;
 
