@@ -3,12 +3,9 @@
 
 mod completions;
 mod connect;
-mod consume;
-mod dump;
 mod keyval;
 mod moment;
 mod output;
-mod produce;
 mod serve;
 mod topic;
 
@@ -45,11 +42,8 @@ enum Command {
     /// Create, list, describe, alter and delete topics of any Kafka-compatible cluster
     Topic(topic::TopicArgs),
     /// Send lines from standard input to a topic
-    Produce(Box<produce::ProduceArgs>),
     /// Print a topic's records, by partition and offset or time
-    Consume(Box<consume::ConsumeArgs>),
     /// Print and check log files: segments, indexes, snapshots, checkpoints
-    Dump(dump::DumpArgs),
     /// Print a completion script for your shell
     Completions(completions::CompletionsArgs),
 }
@@ -60,9 +54,6 @@ pub fn main() -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
         Command::Topic(args) => topic::run(args),
-        Command::Produce(args) => produce::run(*args),
-        Command::Consume(args) => consume::run(*args),
-        Command::Dump(args) => dump::run(args),
         Command::Completions(args) => completions::run(args),
     };
     match done {

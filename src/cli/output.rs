@@ -1,10 +1,17 @@
 //! What commands print: tables for people, JSON for scripts.
 
+use crate::client::error::ClientError;
 use std::io::{self, Write};
 
 /// Whether the error only says that whoever read our output stopped (`| head`): no failure of ours.
 pub fn reader_has_gone(error: &anyhow::Error) -> bool {
-    error.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+    // A broker's broken pipe is another matter: of the client's errors only one means our own output.
+    let output = match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Output(e)) => Some(e.kind()),
+        Some(_) => None,
+        None => error.downcast_ref::<io::Error>().map(io::Error::kind),
+    };
+    output == Some(io::ErrorKind::BrokenPipe)
 }
 
 /// Prints one JSON document.

@@ -5,7 +5,7 @@ use super::error::ClientError;
 use super::limits::{RESPONSE_BYTES_MAX, RESPONSE_READ_STEP_BYTES};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message, Request, StrBytes};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -39,7 +39,7 @@ impl Connection {
     pub fn open(target: &HostPort, client_id: &str, timeouts: &Timeouts) -> Result<Connection, ClientError> {
         let stream = dial(target, timeouts.connect)?;
         let addr = target.to_string();
-        let setup = |source| ClientError::Connect { addr: addr.clone(), source };
+        let setup = |e: io::Error| ClientError::Connect { addr: addr.clone(), source: e.into() };
         stream.set_nodelay(true).map_err(setup)?;
         stream.set_write_timeout(Some(timeouts.request)).map_err(setup)?;
         let reader = ResponseReader {
@@ -123,7 +123,7 @@ impl Connection {
     /// A second handle on the same socket, for a thread that reads answers while this one writes requests.
     pub fn split_reader(&self) -> Result<ResponseReader, ClientError> {
         let stream = self.writer.try_clone();
-        let stream = stream.map_err(|source| ClientError::Connect { addr: self.addr.clone(), source })?;
+        let stream = stream.map_err(|e| ClientError::Connect { addr: self.addr.clone(), source: e.into() })?;
         let timeout = self.reader.timeout;
         Ok(ResponseReader { addr: self.addr.clone(), stream, timeout, answered_before: true })
     }
@@ -271,7 +271,7 @@ pub fn api_name(key: i16) -> String {
 }
 
 fn dial(target: &HostPort, timeout: Duration) -> Result<TcpStream, ClientError> {
-    let failed = |source| ClientError::Connect { addr: target.to_string(), source };
+    let failed = |e: io::Error| ClientError::Connect { addr: target.to_string(), source: e.into() };
     let candidates = (target.host.as_str(), target.port).to_socket_addrs().map_err(failed)?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name resolves to no address");
     for candidate in candidates {
@@ -307,6 +307,6 @@ fn broken(addr: &str, doing: String, timeout: Duration, source: io::Error) -> Cl
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             ClientError::TimedOut { addr, doing, after_ms: timeout.as_millis() }
         }
-        _ => ClientError::Io { addr, doing, source },
+        _ => ClientError::Io { addr, doing, source: source.into() },
     }
 }

@@ -2,18 +2,19 @@
 
 use kafka_protocol::error::ResponseError;
 use std::io;
+use std::sync::Arc;
 
 /// An error of the client; `hint` says what to do about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("'{text}' is not a broker address: {reason}")]
     BadAddress { text: String, reason: String },
     #[error("no broker answered: {tried}")]
     Unreachable { tried: String },
     #[error("cannot connect to {addr}: {source}")]
-    Connect { addr: String, source: io::Error },
+    Connect { addr: String, source: Arc<io::Error> },
     #[error("connection to {addr} broke while {doing}: {source}")]
-    Io { addr: String, doing: String, source: io::Error },
+    Io { addr: String, doing: String, source: Arc<io::Error> },
     #[error("{addr} closed the connection while {doing}")]
     Closed { addr: String, doing: String },
     #[error("{addr} did not answer within {after_ms} ms while {doing}")]
@@ -28,6 +29,8 @@ pub enum ClientError {
     Broker { what: String, code: ResponseError, message: Option<String>, retriable: bool },
     #[error("{0}")]
     Invalid(String),
+    #[error("cannot write what was read: {0}")]
+    Output(Arc<io::Error>),
 }
 
 impl ClientError {
@@ -53,6 +56,10 @@ impl ClientError {
             }
             other => other,
         }
+    }
+
+    pub fn output(error: io::Error) -> ClientError {
+        ClientError::Output(Arc::new(error))
     }
 
     /// The broker's code, if it is the broker that said no.
@@ -91,7 +98,7 @@ impl ClientError {
             ClientError::NotKafka { .. } => "something else listens there; check the port in --bootstrap",
             ClientError::Malformed { .. } => "please report this with the broker's name and version",
             ClientError::Unsupported { .. } => "the broker is too old, too new, or does not offer this; check its version",
-            ClientError::Invalid(_) => return None,
+            ClientError::Invalid(_) | ClientError::Output(_) => return None,
             ClientError::Broker { code, .. } => return code_hint(*code),
         })
     }
