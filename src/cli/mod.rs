@@ -3,9 +3,11 @@
 
 mod completions;
 mod connect;
+mod consume;
 mod keyval;
 mod moment;
 mod output;
+mod produce;
 mod serve;
 mod topic;
 
@@ -42,8 +44,9 @@ enum Command {
     /// Create, list, describe, alter and delete topics of any Kafka-compatible cluster
     Topic(topic::TopicArgs),
     /// Send lines from standard input to a topic
+    Produce(Box<produce::ProduceArgs>),
     /// Print a topic's records, by partition and offset or time
-    /// Print and check log files: segments, indexes, snapshots, checkpoints
+    Consume(Box<consume::ConsumeArgs>),
     /// Print a completion script for your shell
     Completions(completions::CompletionsArgs),
 }
@@ -54,6 +57,8 @@ pub fn main() -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
         Command::Topic(args) => topic::run(args),
+        Command::Produce(args) => produce::run(*args),
+        Command::Consume(args) => consume::run(*args),
         Command::Completions(args) => completions::run(args),
     };
     match done {

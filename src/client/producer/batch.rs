@@ -72,10 +72,6 @@ impl OpenBatch {
         self.created_ms
     }
 
-    pub fn lines(&self) -> &[u64] {
-        &self.lines
-    }
-
     /// Closes the batch: compresses and encodes it.
     pub fn seal(self, partition: i32) -> Result<Batch, BuildError> {
         Ok(Batch {

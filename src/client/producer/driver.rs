@@ -113,7 +113,6 @@ impl<'a> Driver<'a> {
     ) -> Driver<'a> {
         let idempotent = options.idempotent && options.acks == Acks::All;
         let rules = Rules {
-            acks: options.acks,
             compression: options.compression,
             batch_bytes: options.batch_bytes,
             linger_ms: options.linger.as_millis() as i64,

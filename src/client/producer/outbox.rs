@@ -5,7 +5,7 @@
 //! must be sent again, its partition *rests* until all that are under way have come back, and then sends again in order.
 
 use super::batch::{Batch, Identity, OpenBatch};
-use super::{Acks, NewRecord};
+use super::NewRecord;
 use crate::record::batch::increment_sequence;
 use crate::record::builder::BuildError;
 use crate::record::compression::Compression;
@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 
 #[derive(Clone, Debug)]
 pub struct Rules {
-    pub acks: Acks,
     pub compression: Compression,
     pub batch_bytes: usize,
     pub linger_ms: i64,
