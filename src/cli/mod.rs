@@ -4,6 +4,7 @@
 mod completions;
 mod connect;
 mod consume;
+mod dump;
 mod keyval;
 mod moment;
 mod output;
@@ -47,6 +48,8 @@ enum Command {
     Produce(Box<produce::ProduceArgs>),
     /// Print a topic's records, by partition and offset or time
     Consume(Box<consume::ConsumeArgs>),
+    /// Print and check log files: segments, indexes, snapshots, checkpoints
+    Dump(dump::DumpArgs),
     /// Print a completion script for your shell
     Completions(completions::CompletionsArgs),
 }
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Topic(args) => topic::run(args),
         Command::Produce(args) => produce::run(*args),
         Command::Consume(args) => consume::run(*args),
+        Command::Dump(args) => dump::run(args),
         Command::Completions(args) => completions::run(args),
     };
     match done {
