@@ -1,6 +1,8 @@
 //! `corelog serve`: the broker.
 
 use super::keyval::KeyValue;
+use crate::base::logging;
+use crate::node::serve::{ServeOptions, serve};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -25,5 +27,11 @@ pub struct ServeArgs {
 
 /// Runs until the broker ends.
 pub fn run(args: ServeArgs) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no broker inside (asked to serve with {args:?})")
+    logging::init(Some(&args.log_level))?;
+    serve(&ServeOptions {
+        config: args.config,
+        set: args.set.into_iter().map(|pair| (pair.key, pair.value)).collect(),
+        shards: args.shards,
+        cores: args.cores,
+    })
 }

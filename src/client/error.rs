@@ -97,7 +97,9 @@ impl ClientError {
             ClientError::TimedOut { .. } => "the broker is overloaded or stuck; raise --timeout or look at its log",
             ClientError::NotKafka { .. } => "something else listens there; check the port in --bootstrap",
             ClientError::Malformed { .. } => "please report this with the broker's name and version",
-            ClientError::Unsupported { .. } => "the broker is too old, too new, or does not offer this; check its version",
+            ClientError::Unsupported { .. } => {
+                "the broker is too old, too new, or does not offer this; check its version"
+            }
             ClientError::Invalid(_) | ClientError::Output(_) => return None,
             ClientError::Broker { code, .. } => return code_hint(*code),
         })

@@ -1,4 +1,9 @@
-//! The composition root: data directories, start-up checks, shards and the control plane.
+//! The composition root: everything that a running node consists of is put together here.
 
+mod checkpoints;
+mod cores;
 pub mod format;
+mod inventory;
 pub mod probe;
+pub mod serve;
+mod shard_main;

@@ -234,9 +234,7 @@ fn as_json(topic: &str, summary: &Summary, elapsed: Duration) -> serde_json::Val
             "next_offset": tally.next_offset,
         })
     };
-    let failure = |f: &producer::Failure| {
-        json!({ "partition": (f.partition >= 0).then_some(f.partition), "lines": f.lines, "reason": f.reason })
-    };
+    let failure = |f: &producer::Failure| json!({ "partition": (f.partition >= 0).then_some(f.partition), "lines": f.lines, "reason": f.reason });
     json!({
         "topic": topic,
         "complete": summary.complete(),

@@ -214,8 +214,7 @@ impl Driver<'_> {
         sink: &mut dyn Sink,
     ) -> Result<(), ClientError> {
         let mut find = |lookup| -> Result<i64, ClientError> {
-            let found =
-                offsets::list_offsets(self.cluster, self.topic, &[partition], lookup, self.options.isolation)?;
+            let found = offsets::list_offsets(self.cluster, self.topic, &[partition], lookup, self.options.isolation)?;
             Ok(found.get(&partition).copied().flatten().unwrap_or(0))
         };
         let (earliest, latest) = (find(Lookup::Earliest)?, find(Lookup::Latest)?);

@@ -393,10 +393,8 @@ impl<'a> Driver<'a> {
             |_| none(),
             |answer| ClientError::from_code("producer id", answer.error_code, None).map_or(Ok(()), Err),
         )?;
-        self.outbox.give_identity(super::batch::Identity {
-            producer_id: answer.producer_id.0,
-            epoch: answer.producer_epoch,
-        });
+        self.outbox
+            .give_identity(super::batch::Identity { producer_id: answer.producer_id.0, epoch: answer.producer_epoch });
         Ok(())
     }
 

@@ -56,9 +56,8 @@ impl Link {
         timeout: Duration,
         batches: Vec<Batch>,
     ) -> Result<Vec<Batch>, (ClientError, Vec<Batch>)> {
-        let partition = |b: &Batch| {
-            PartitionProduceData::default().with_index(b.partition).with_records(Some(b.bytes.clone()))
-        };
+        let partition =
+            |b: &Batch| PartitionProduceData::default().with_index(b.partition).with_records(Some(b.bytes.clone()));
         let data = TopicProduceData::default()
             .with_name(topic_name(topic))
             .with_partition_data(batches.iter().map(partition).collect());

@@ -4,8 +4,8 @@
 //! partition's batches under way, because the broker refuses any that would come out of turn; another has one. When one
 //! must be sent again, its partition *rests* until all that are under way have come back, and then sends again in order.
 
-use super::batch::{Batch, Identity, OpenBatch};
 use super::NewRecord;
+use super::batch::{Batch, Identity, OpenBatch};
 use crate::record::batch::increment_sequence;
 use crate::record::builder::BuildError;
 use crate::record::compression::Compression;
@@ -27,22 +27,46 @@ pub struct Rules {
 /// What came of a batch that was sent.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    Stored { base_offset: Option<i64> },
-    Refused { code: ResponseError, message: Option<String>, refused_records: Vec<i32> },
+    Stored {
+        base_offset: Option<i64>,
+    },
+    Refused {
+        code: ResponseError,
+        message: Option<String>,
+        refused_records: Vec<i32>,
+    },
     /// Nobody knows whether it was stored: the connection broke or no answer came.
-    NoAnswer { reason: String },
+    NoAnswer {
+        reason: String,
+    },
 }
 
 /// What the driver must know about a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    Delivered { partition: i32, records: usize, payload_bytes: usize, base_offset: Option<i64> },
+    Delivered {
+        partition: i32,
+        records: usize,
+        payload_bytes: usize,
+        base_offset: Option<i64>,
+    },
     /// These lines will never be stored.
-    Lost { partition: i32, lines: Vec<u64>, reason: String },
+    Lost {
+        partition: i32,
+        lines: Vec<u64>,
+        reason: String,
+    },
     /// It will be sent again; the leader may have moved.
-    Again { partition: i32, refresh_metadata: bool, reason: String },
+    Again {
+        partition: i32,
+        refresh_metadata: bool,
+        reason: String,
+    },
     /// Time is up: stop. What is left is unconfirmed.
-    GaveUp { partition: i32, reason: String },
+    GaveUp {
+        partition: i32,
+        reason: String,
+    },
 }
 
 #[derive(Debug)]
@@ -74,8 +98,7 @@ const IDENTITY_CHANGES_MAX: u32 = 3;
 
 impl Outbox {
     pub fn new(rules: Rules, partitions: usize) -> Outbox {
-        let mut outbox =
-            Outbox { rules, lanes: Vec::new(), buffered_bytes: 0, buffered_records: 0, closing: false };
+        let mut outbox = Outbox { rules, lanes: Vec::new(), buffered_bytes: 0, buffered_records: 0, closing: false };
         outbox.grow(partitions);
         outbox
     }
@@ -126,12 +149,7 @@ impl Outbox {
 
     /// The batches, one per partition, that may leave now to a broker that leads the partitions `led`, at most
     /// `bytes_max` of them (but at least one).
-    pub fn take(
-        &mut self,
-        now_ms: i64,
-        led: impl Fn(i32) -> bool,
-        bytes_max: usize,
-    ) -> Result<Vec<Batch>, BuildError> {
+    pub fn take(&mut self, now_ms: i64, led: impl Fn(i32) -> bool, bytes_max: usize) -> Result<Vec<Batch>, BuildError> {
         let mut taken: Vec<Batch> = Vec::new();
         let mut bytes = 0;
         for (index, lane) in self.lanes.iter_mut().enumerate() {
@@ -196,9 +214,8 @@ impl Outbox {
 
     /// A batch of this partition that has waited too long without being under way.
     pub fn overdue(&self, now_ms: i64) -> Option<i32> {
-        let late = |lane: &Lane| {
-            lane.ready.front().is_some_and(|b| now_ms - b.created_ms >= self.rules.delivery_timeout_ms)
-        };
+        let late =
+            |lane: &Lane| lane.ready.front().is_some_and(|b| now_ms - b.created_ms >= self.rules.delivery_timeout_ms);
         self.lanes.iter().position(late).map(|index| index as i32)
     }
 
