@@ -3,3 +3,4 @@
 pub mod edit;
 pub mod image;
 pub mod placement;
+pub mod topic_name;
