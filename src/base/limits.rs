@@ -56,3 +56,29 @@ pub const SHARD_RECEIVE_BYTES_MAX: usize = 256 << 20;
 
 /// Pipes of 1 MiB that a shard splices through; a user without privileges may have 64 in all.
 pub const SHARD_PIPES_MAX: usize = 4;
+/// Bytes of one request to the coordination store: below ZooKeeper's `jute.maxbuffer` (1,048,575), framing included.
+pub const STORE_REQUEST_BYTES_MAX: usize = 1_000_000;
+
+/// A path's length in the coordination store: a topic name, its partition and Kafka's fixed parts fit three times.
+pub const STORE_PATH_BYTES_MAX: usize = 1024;
+
+/// Bytes that the embedded store holds in all (nodes with their data); its file is at most a few times that.
+pub const STORE_TREE_BYTES_MAX: usize = 128 << 20;
+
+/// Bytes of the embedded store's file: beyond that, changes are refused until it can be rewritten.
+pub const STORE_FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// Events that wait in one watch; a reader that falls further behind is told to read again.
+pub const STORE_WATCH_EVENTS_MAX: usize = 4096;
+
+/// Partitions that one administrative request may create: its assignment must fit one node of the store.
+pub const CREATE_PARTITIONS_MAX: usize = 20_000;
+
+/// Partitions of a cluster: what the embedded store holds of them is within its bound.
+pub const CLUSTER_PARTITIONS_MAX: usize = 150_000;
+
+/// Commands to the control plane that wait for their turn; senders wait beyond that.
+pub const CONTROL_COMMANDS_MAX: usize = 256;
+
+/// Milliseconds that an answer waits for all shards to apply an image.
+pub const SHARD_APPLY_MS_MAX: u64 = 30_000;
