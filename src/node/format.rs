@@ -157,9 +157,7 @@ pub fn open(dirs: &[PathBuf], wanted: Wanted) -> Result<Opened, FormatError> {
 /// Leaves the mark of a clean stop in each directory. To be called when everything else is on disk.
 pub fn mark_clean(dirs: &[LogDir]) -> Result<(), FormatError> {
     // The text that Kafka 3.9 writes; -1 stands for a broker epoch that nobody asks for.
-    dirs.iter().try_for_each(|dir| {
-        write_durably(&dir.path, CLEAN, "{\"version\":0,\"brokerEpoch\":-1}")
-    })
+    dirs.iter().try_for_each(|dir| write_durably(&dir.path, CLEAN, "{\"version\":0,\"brokerEpoch\":-1}"))
 }
 
 /// What is fixed at format.
@@ -195,7 +193,8 @@ impl Manifest {
             let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
             line.ok_or_else(|| corrupt(format!("{name} is missing")))
         };
-        let version: u32 = field("format.version")?.parse().map_err(|_| corrupt("format.version is no number".into()))?;
+        let version: u32 =
+            field("format.version")?.parse().map_err(|_| corrupt("format.version is no number".into()))?;
         if version > FORMAT_VERSION {
             return Err(FormatError::Newer { path: path.to_owned(), found: version });
         }
@@ -354,7 +353,9 @@ fn agree(paths: &[PathBuf], found: &[Option<Manifest>], wanted: Wanted) -> Resul
         Err(FormatError::Differs { path: first_path.clone(), what, formatted, asked })
     };
     match (wanted.node_id, wanted.shards) {
-        (Some(asked), _) if asked != first.node_id => differs("broker.id", first.node_id.to_string(), asked.to_string()),
+        (Some(asked), _) if asked != first.node_id => {
+            differs("broker.id", first.node_id.to_string(), asked.to_string())
+        }
         (_, Some(asked)) if asked != first.shards => differs("shards", first.shards.to_string(), asked.to_string()),
         _ => Ok(first.clone()),
     }
@@ -419,7 +420,10 @@ mod tests {
         let dirs = [temp.path().to_owned()];
         drop(open(&dirs, asked(1, 2)).expect("empty"));
         let text = refusal(&dirs, asked(1, 4));
-        assert!(text.contains("formatted with shards 2, and 4 is asked for") && text.contains("set shards to 2"), "{text}");
+        assert!(
+            text.contains("formatted with shards 2, and 4 is asked for") && text.contains("set shards to 2"),
+            "{text}"
+        );
         assert!(refusal(&dirs, asked(5, 2)).contains("broker.id 1, and 5"));
         open(&dirs, asked(1, 2)).expect("the same as before");
     }

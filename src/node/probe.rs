@@ -86,14 +86,17 @@ impl Probe {
             ));
         }
         if self.locked_memory_bytes.is_some_and(|bytes| bytes < LOCKED_MEMORY_LOW_BYTES) {
-            lines.push("little memory may be locked, which io_uring needs on older kernels: ulimit -l unlimited".into());
+            lines
+                .push("little memory may be locked, which io_uring needs on older kernels: ulimit -l unlimited".into());
         }
         for (dir, fs) in self.dirs.iter().filter_map(|(dir, found)| Some((dir, found.as_ref().ok()?))) {
             let dir = dir.display();
             match fs.kind.as_str() {
                 "xfs" => {}
                 "tmpfs" | "ramfs" => lines.push(format!("{dir} is on {}: all data is lost at a reboot", fs.kind)),
-                "ext4" => lines.push(format!("{dir} is on ext4, which works; XFS is preferred: its appends block less")),
+                "ext4" => {
+                    lines.push(format!("{dir} is on ext4, which works; XFS is preferred: its appends block less"))
+                }
                 "overlay" => lines.push(format!("{dir} is on a container's own layer: mount a volume there")),
                 kind if kind.starts_with("nfs") || kind == "cifs" || kind.starts_with("fuse") => {
                     lines.push(format!("{dir} is on {kind}, which is not tried; use a local XFS"));

@@ -250,11 +250,7 @@ mod tests {
                 "99999999999",
                 "Invalid value 99999999999 for configuration segment.bytes: Not a number of type INT",
             ),
-            (
-                "min.compaction.lag.ms",
-                "9223372036854775807",
-                "",
-            ),
+            ("min.compaction.lag.ms", "9223372036854775807", ""),
         ] {
             if answer.is_empty() {
                 check_topic_setting(name, text).expect("in range");

@@ -5,6 +5,7 @@ use super::{Change, Context, Ids, create_partition, first_state};
 use crate::base::ids::{BrokerId, LeaderEpoch, TopicId};
 use crate::cluster::edit::Edit;
 use crate::cluster::image::{Partition, Topic};
+use crate::cluster::topic_name;
 use crate::coordination::Op;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ pub fn recover(context: &Context, topics: Vec<StoredTopic>, unclean: bool, ids: 
         for (index, stored) in topic.partitions.into_iter().enumerate() {
             partitions.push(recover_partition(context, &mut change, &topic.name, index, stored, unclean, ids));
         }
-        let is_internal = super::topics::is_internal(&topic.name);
+        let is_internal = topic_name::is_internal(&topic.name);
         let topic = Topic { name: topic.name, id: topic.id, is_internal, partitions, settings: topic.settings };
         change.edits.push(Edit::PutTopic(Arc::new(topic)));
     }
@@ -57,7 +58,7 @@ pub fn recover(context: &Context, topics: Vec<StoredTopic>, unclean: bool, ids: 
 pub fn as_stored(topics: Vec<StoredTopic>) -> Vec<Edit> {
     let whole = |topic: StoredTopic| {
         let partitions = topic.partitions.into_iter().map(|stored| stored.state).collect::<Option<Vec<_>>>()?;
-        let is_internal = super::topics::is_internal(&topic.name);
+        let is_internal = topic_name::is_internal(&topic.name);
         Some(Topic { name: topic.name, id: topic.id, is_internal, partitions, settings: topic.settings })
     };
     topics.into_iter().filter_map(whole).map(|topic| Edit::PutTopic(Arc::new(topic))).collect()

@@ -8,18 +8,17 @@ use super::{
 };
 use crate::base::config::TopicConfig;
 use crate::base::ids::{BrokerId, TopicId};
-use crate::base::limits::{CLUSTER_PARTITIONS_MAX, CREATE_PARTITIONS_MAX, TOPIC_NAME_BYTES_MAX};
+use crate::base::limits::{CLUSTER_PARTITIONS_MAX, CREATE_PARTITIONS_MAX};
 use crate::cluster::edit::Edit;
 use crate::cluster::image::Topic;
 use crate::cluster::placement::{Load, check_new_assignment, count_assignment, place};
+use crate::cluster::topic_name;
 use crate::coordination::Op;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Topics that the broker keeps its own records in.
-const INTERNAL: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
 const CLUSTER_METADATA: &str = "__cluster_metadata";
 /// "The broker's default", for partitions and for replicas.
 const UNSET: i32 = -1;
@@ -92,29 +91,6 @@ pub fn delete(context: &Context, topics: &[TopicRef]) -> (Vec<AdminResult<(Strin
     (answers, change)
 }
 
-/// Whether Kafka counts the topic among its own.
-pub fn is_internal(name: &str) -> bool {
-    INTERNAL.contains(&name)
-}
-
-/// Why a topic cannot bear this name, in Kafka's words.
-pub fn invalid_name(name: &str) -> Option<String> {
-    let reason = match name {
-        "" => "the empty string is not allowed".to_string(),
-        "." => "'.' is not allowed".to_string(),
-        ".." => "'..' is not allowed".to_string(),
-        // Kafka counts UTF-16 units here.
-        _ if name.encode_utf16().count() > TOPIC_NAME_BYTES_MAX => {
-            format!("the length of '{name}' is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}")
-        }
-        _ if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) => {
-            format!("'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'")
-        }
-        _ => return None,
-    };
-    Some(format!("Topic name is invalid: {reason}"))
-}
-
 /// The steps that take a topic away. The mark comes first: from there on the topic is as good as gone, and `recover`
 /// goes on with its deletion after a crash.
 pub fn steps_to_delete(change: &mut Change, topic: &str, partitions: usize) {
@@ -163,7 +139,7 @@ impl Creation<'_> {
         }
         let settings = settings_of(topic)?;
         let replicas = self.replicas(topic)?;
-        if let Some(reason) = invalid_name(&topic.name) {
+        if let Err(reason) = topic_name::check(&topic.name) {
             return refuse(ResponseError::InvalidTopicException, reason);
         }
         self.check_collision(&topic.name)?;
@@ -184,7 +160,7 @@ impl Creation<'_> {
         Ok(Topic {
             name: topic.name.as_str().into(),
             id: self.ids.topic(image),
-            is_internal: is_internal(&topic.name),
+            is_internal: topic_name::is_internal(&topic.name),
             partitions: replicas.into_iter().map(|replicas| first_state(image, replicas, self.ids)).collect(),
             settings,
         })
