@@ -94,8 +94,6 @@ mod tests {
             (resource(2, "twice", &[]), 42, twice),
             (resource(4, "1", &[("max.connections", Some("5"))]), 42, Some("no")),
             (resource(4, "", &[]), 0, None),
-            (resource(4, "1000", &[]), 42, Some("Unexpected broker id, expected 0, but received 1000")),
-            (resource(4, "x", &[]), 42, Some("Node id must be an integer, but it is: x")),
             (resource(8, "0", &[]), 42, Some("Unknown resource type 8")),
             (resource(3, "0", &[]), 42, Some("Unknown resource type 3")),
             (
@@ -128,5 +126,17 @@ mod tests {
                 assert_eq!((told.error_code, told.error_message.as_deref()), (*code, *message));
             }
         }
+    }
+
+    #[test]
+    fn shards_of_one_node_are_one_resource() {
+        let resources = vec![resource(4, "0", &[]), resource(4, "1", &[]), resource(4, "1000", &[])];
+        let asked = AlterConfigsRequest::default().with_resources(resources);
+        let response = Broker::with(testing::image(2)).ask_with(2, &asked, |command| {
+            let Command::AlterConfigs { changes, reply, .. } = command else { panic!("another command") };
+            assert_eq!(changes.len(), 1);
+            assert!(reply.send(vec![Ok(())]).is_ok());
+        });
+        assert_eq!(response.responses.iter().map(|told| told.error_code).collect::<Vec<_>>(), [42, 42, 0]);
     }
 }

@@ -42,7 +42,7 @@ pub struct Altered {
 }
 
 impl Alteration {
-    /// Checks the request and sends what is left of it.
+    /// Checks the request and sends what is left of it. Whether a broker's id is right is for the controller to say.
     pub fn start(
         context: &ShardContext,
         mode: Mode,
@@ -51,11 +51,11 @@ impl Alteration {
     ) -> Self {
         let mut appearances = HashMap::new();
         for resource in &resources {
-            *appearances.entry((resource.resource_type, &resource.resource_name)).or_insert(0) += 1;
+            *appearances.entry(identity(context, resource)).or_insert(0) += 1;
         }
         let mut changes = Vec::new();
         let mut check = |resource: &AlterConfigsResource| {
-            if appearances.get(&(resource.resource_type, &resource.resource_name)) > Some(&1) {
+            if appearances.get(&identity(context, resource)) > Some(&1) {
                 return Some(invalid("Each resource must appear at most once."));
             }
             change(context, mode, resource).map(|change| changes.push(change)).err()
@@ -86,6 +86,14 @@ impl Alteration {
     }
 }
 
+/// What tells a resource from others: the settings of a node have as many names as the node has shards.
+fn identity<'a>(context: &ShardContext, resource: &'a AlterConfigsResource) -> (i8, Option<&'a str>) {
+    let name = resource.resource_name.as_str();
+    let is_this_node = ResourceType::of(resource.resource_type) == Some(ResourceType::Broker)
+        && is_of_this_node(context, name) == Some(true);
+    (resource.resource_type, (!is_this_node).then_some(name))
+}
+
 fn change(context: &ShardContext, mode: Mode, resource: &AlterConfigsResource) -> AdminResult<ConfigChange> {
     let mut names = HashSet::new();
     if !resource.configs.iter().all(|config| names.insert(&config.name)) {
@@ -107,12 +115,7 @@ fn target(context: &ShardContext, mode: Mode, resource: &AlterConfigsResource) -
     let name = resource.resource_name.as_str();
     match (ResourceType::of(resource.resource_type), mode) {
         (Some(ResourceType::Topic), _) => Ok(ConfigResource::Topic(name.into())),
-        (Some(ResourceType::Broker), _) => {
-            if !name.is_empty() {
-                check_broker(context, name)?;
-            }
-            Ok(ConfigResource::Broker(name.into()))
-        }
+        (Some(ResourceType::Broker), _) => Ok(ConfigResource::Broker(name.into())),
         (Some(ResourceType::BrokerLogger), Mode::Incremental) => {
             check_broker(context, name)?;
             Err(invalid(NO_LOGGERS))

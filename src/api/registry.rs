@@ -87,6 +87,7 @@ pub fn dispatch(context: &Rc<ShardContext>, local_addr: SocketAddr, peer_addr: S
 mod tests {
     use super::*;
     use crate::api::testing::Broker;
+    use proptest::prelude::*;
 
     #[test]
     fn table_is_sorted_and_its_ranges_are_sane() {
@@ -125,6 +126,32 @@ mod tests {
         for length in 0..whole.len() {
             let outcome = broker.dispatch(Bytes::copy_from_slice(&whole[..length]));
             assert!(matches!(outcome, Outcome::Close(_)), "{length} bytes were understood");
+        }
+    }
+
+    #[test]
+    fn a_hostile_length_closes_the_connection_before_memory_is_given_to_it() {
+        let frame: &[u8] = &[0, 3, 0, 4, 0, 0, 0, 9, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff];
+        assert!(matches!(Broker::empty().dispatch(frame.into()), Outcome::Close(_)));
+    }
+
+    proptest! {
+        /// Whatever stands in a body, there is an answer or an end, and no panic.
+        #[test]
+        fn any_body_is_answered_or_closes_the_connection(
+            body in proptest::collection::vec(any::<u8>(), 0..200),
+            spliced in 0..200_usize,
+        ) {
+            let broker = Broker::empty();
+            for api in APIS {
+                for version in api.accepted_min..=api.max {
+                    let mut frame = [api.key.to_be_bytes(), version.to_be_bytes()].concat();
+                    frame.extend_from_slice(&[0, 0, 0, 9, 0, 1, b'c', 0]);
+                    // Few and short arrays make more bodies decodable.
+                    frame.extend(body.iter().enumerate().map(|(at, byte)| if at < spliced { byte & 3 } else { *byte }));
+                    broker.dispatch(frame.into());
+                }
+            }
         }
     }
 }

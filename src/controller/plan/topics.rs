@@ -19,7 +19,6 @@ use kafka_protocol::ResponseError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// KRaft's own topic: of no use here, and refused as in Kafka.
 const CLUSTER_METADATA: &str = "__cluster_metadata";
 /// "The broker's default", for partitions and for replicas.
 const UNSET: i32 = -1;
@@ -140,7 +139,9 @@ impl Creation<'_> {
         }
         let settings = settings_of(topic)?;
         let replicas = self.replicas(topic)?;
-        topic_name::check(&topic.name).or_else(|reason| refuse(ResponseError::InvalidTopicException, reason))?;
+        if let Err(reason) = topic_name::check(&topic.name) {
+            return refuse(ResponseError::InvalidTopicException, reason);
+        }
         self.check_collision(&topic.name)?;
         let replicas = match replicas {
             Some(replicas) => replicas,
