@@ -162,8 +162,14 @@ fn synonyms_of(settings: &Settings, name: &str, names: &[&str], sensitive: bool)
         }
     }
     for key in names.iter().filter_map(|synonym| broker_key(synonym)).filter(|key| !is_dynamic_only(key.name)) {
-        let value = key.default.and_then(hidden);
-        synonyms.push(ConfigSynonym { name: key.name.to_owned(), value, source: ConfigSource::Default });
+        // A default of null is no entry.
+        if let Some(text) = key.default {
+            synonyms.push(ConfigSynonym {
+                name: key.name.to_owned(),
+                value: hidden(text),
+                source: ConfigSource::Default,
+            });
+        }
     }
     synonyms.into_iter().skip_while(|synonym| synonym.name != name).collect()
 }
@@ -182,4 +188,112 @@ pub fn type_name(wire_id: i8) -> &'static str {
         Type::Password,
     ];
     TYPES.iter().find(|kind| kind.wire_id() == wire_id).map_or("UNKNOWN", |kind| kind.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keys::{DEFAULTS_OF_OUR_OWN, is_own};
+    use super::*;
+
+    /// What Apache Kafka 3.9.1 answered; tag, name, value, source, sensitive, read-only, type, synonyms, parted by tabs.
+    /// 1 is after its start with `STATICS`, 2 with the dynamic settings of `dynamic()` on top.
+    const KAFKA: &str = include_str!("testdata/kafka-3.9.1-describe.tsv");
+
+    const STATICS: &[(&str, &str)] = &[
+        ("broker.id", "0"),
+        ("listeners", "PLAINTEXT://127.0.0.1:39092"),
+        ("log.dirs", "/data"),
+        ("zookeeper.connect", "127.0.0.1:32181"),
+        ("offsets.topic.replication.factor", "1"),
+        ("transaction.state.log.replication.factor", "1"),
+        ("transaction.state.log.min.isr", "1"),
+        ("group.initial.rebalance.delay.ms", "0"),
+        ("log.roll.hours", "100"),
+        ("log.retention.minutes", "5000"),
+        ("log.cleanup.policy", "delete"),
+        ("num.partitions", "3"),
+        ("foo.bar", "baz"),
+    ];
+
+    fn texts(pairs: &[(&str, &str)]) -> Texts {
+        pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+    }
+
+    fn topic() -> Texts {
+        texts(&[("retention.ms", "+77"), ("segment.ms", "1000"), ("cleanup.policy", " delete ")])
+    }
+
+    fn started() -> BrokerConfig {
+        BrokerConfig::from_texts(texts(STATICS)).expect("sound")
+    }
+
+    fn dynamic() -> BrokerConfig {
+        let defaults = texts(&[
+            ("log.retention.ms", "123456"),
+            ("num.io.threads", "9"),
+            ("my.own", "x"),
+            ("compression.type", "gzip"),
+        ]);
+        let node =
+            texts(&[("log.roll.ms", "7000"), ("max.connections", "55"), ("leader.replication.throttled.rate", "5")]);
+        let (broker, refused) = started().with_dynamic(&defaults, &node);
+        assert_eq!(refused, []);
+        broker
+    }
+
+    fn line(tag: &str, entry: &ConfigEntry) -> String {
+        let source = |source: ConfigSource| match source {
+            ConfigSource::Topic => "DYNAMIC_TOPIC_CONFIG",
+            ConfigSource::DynamicBroker => "DYNAMIC_BROKER_CONFIG",
+            ConfigSource::DynamicDefaultBroker => "DYNAMIC_DEFAULT_BROKER_CONFIG",
+            ConfigSource::StaticBroker => "STATIC_BROKER_CONFIG",
+            ConfigSource::Default => "DEFAULT_CONFIG",
+        };
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "null".into());
+        let synonyms: Vec<String> = entry
+            .synonyms
+            .iter()
+            .map(|one| format!("{}={}@{}", one.name, shown(&one.value), source(one.source)))
+            .collect();
+        [
+            tag,
+            &entry.name,
+            &shown(&entry.value),
+            source(entry.source),
+            &entry.is_sensitive.to_string(),
+            &entry.read_only.to_string(),
+            type_name(entry.config_type),
+            &synonyms.join(" "),
+        ]
+        .join("\t")
+    }
+
+    fn compare(tag: &str, entries: &[ConfigEntry]) {
+        let ours = |name: &str| is_own(name) || DEFAULTS_OF_OUR_OWN.iter().any(|(own, _)| *own == name);
+        let kafka: Vec<&str> = KAFKA
+            .lines()
+            .filter(|line| line.split('\t').next() == Some(tag))
+            .filter(|line| !ours(line.split('\t').nth(1).unwrap_or("")))
+            .collect();
+        let answered: Vec<String> =
+            entries.iter().filter(|entry| !ours(&entry.name)).map(|entry| line(tag, entry)).collect();
+        for (ours, kafkas) in answered.iter().zip(&kafka) {
+            assert_eq!(ours, kafkas);
+        }
+        assert_eq!(answered.len(), kafka.len());
+    }
+
+    #[test]
+    fn a_broker_describes_itself_as_kafka_does() {
+        compare("BROKER1", &describe_broker(&started()));
+        compare("BROKER2", &describe_broker(&dynamic()));
+        assert_eq!(describe_broker_defaults(&started()), []);
+        compare("DEFAULT2", &describe_broker_defaults(&dynamic()));
+    }
+
+    #[test]
+    fn a_topic_is_described_as_kafka_does() {
+        compare("TOPIC1", &describe_topic(&started(), &topic()).expect("sound"));
+        compare("TOPIC2", &describe_topic(&dynamic(), &topic()).expect("sound"));
+    }
 }
