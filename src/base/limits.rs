@@ -50,12 +50,14 @@ pub const FETCH_SESSION_PARTITIONS_MAX: usize = 1_000_000;
 
 /// Cold data that one fetch takes through user space: more waits for the next fetch, except for a larger first batch.
 pub const COLD_READ_BYTES_MAX: usize = 1 << 20;
+
 /// Bytes of requests that a shard holds in all its connections: received and not answered, or still arriving.
 /// One connection at a time may exceed it to complete its frame.
 pub const SHARD_RECEIVE_BYTES_MAX: usize = 256 << 20;
 
 /// Pipes of 1 MiB that a shard splices through; a user without privileges may have 64 in all.
 pub const SHARD_PIPES_MAX: usize = 4;
+
 /// Bytes of one request to the coordination store: below ZooKeeper's `jute.maxbuffer` (1,048,575), framing included.
 pub const STORE_REQUEST_BYTES_MAX: usize = 1_000_000;
 
@@ -82,21 +84,3 @@ pub const CONTROL_COMMANDS_MAX: usize = 256;
 
 /// Milliseconds that an answer waits for all shards to apply an image.
 pub const SHARD_APPLY_MS_MAX: u64 = 30_000;
-
-/// Idempotent producers remembered by one partition; beyond it the one that was silent longest is forgotten.
-pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
-
-/// Batches at the end of a log whose positions are kept in memory, so that tail readers need no look-up on disk.
-pub const RECENT_BATCHES_MAX: usize = 256;
-
-/// Partitions that all fetch sessions of a shard remember together; beyond it requests are served without a session.
-pub const FETCH_SESSION_PARTITIONS_MAX: usize = 1_000_000;
-
-/// Cold data that one fetch takes through user space: more waits for the next fetch, except for a larger first batch.
-pub const COLD_READ_BYTES_MAX: usize = 1 << 20;
-/// Bytes of requests that a shard holds in all its connections: received and not answered, or still arriving.
-/// One connection at a time may exceed it to complete its frame.
-pub const SHARD_RECEIVE_BYTES_MAX: usize = 256 << 20;
-
-/// Pipes of 1 MiB that a shard splices through; a user without privileges may have 64 in all.
-pub const SHARD_PIPES_MAX: usize = 4;
