@@ -1,5 +1,9 @@
 //! What every other room may use: identifiers, limits, configuration, metric cells.
 
+pub mod clock;
 pub mod config;
+pub mod host;
 pub mod ids;
 pub mod limits;
+pub mod logging;
+pub mod metrics;

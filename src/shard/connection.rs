@@ -11,7 +11,7 @@ use super::counters::add;
 use super::network::{Doom, Network, Registration};
 use super::receive::{SMALL_BUFFER_BYTES, poll_fill};
 use super::sender::{Progress, SendTools, Sender};
-use crate::api::Outcome;
+use crate::api::{Answer, Outcome};
 use crate::base::limits::{CONNECTION_HELD_BYTES_MAX, CONNECTION_IN_FLIGHT_MAX};
 use crate::wire::frame::{FRAME_SIZE_BYTES, FrameError, missing_bytes, next_frame};
 use crate::wire::reply::ReplyFrame;
@@ -80,7 +80,7 @@ pub(super) enum End {
 /// A request whose answer has not been handed to the sender.
 enum Slot {
     Ready(ReplyFrame),
-    Wait { reply: Pin<Box<dyn Future<Output = ReplyFrame>>>, held: usize },
+    Wait { reply: Pin<Box<dyn Future<Output = Answer>>>, held: usize },
 }
 
 pub(super) struct Connection {
@@ -318,7 +318,14 @@ impl Connection {
                 let Some(Slot::Wait { held, .. }) = self.slots.pop_front() else { unreachable!("the head was polled") };
                 self.held_bytes -= held;
                 self.network.receive.budget.release(held);
-                self.sender.push(reply);
+                match reply {
+                    Ok(reply) => self.sender.push(reply),
+                    Err(error) => {
+                        self.slots.clear();
+                        self.ending = Some(End::Refused(error.to_string()));
+                        return collected;
+                    }
+                }
             } else if let Some(Slot::Ready(reply)) = self.slots.pop_front() {
                 self.sender.push(reply);
             }

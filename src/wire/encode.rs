@@ -113,6 +113,7 @@ fn fill_cuts(buffer: CutBuffer, slices: impl IntoIterator<Item = Pieces>) -> Res
     let count_differs = || EncodeError::PieceCount { expected: cuts.len() };
     let mut slices = slices.into_iter();
     let mut frame = ReplyFrame::default();
+    frame.pieces.reserve(2 * cuts.len() + 1);
     let mut taken = 0;
     for (index, cut) in cuts.iter().enumerate() {
         let pieces = slices.next().ok_or_else(count_differs)?;
@@ -211,4 +212,158 @@ fn mapping() -> Result<&'static [u8], rustix::io::Errno> {
         // SAFETY: the mapping is readable, zero, never written and never unmapped, and at most isize::MAX bytes long.
         Ok(unsafe { std::slice::from_raw_parts(start.cast::<u8>(), PLACEHOLDER_BYTES_MAX) })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::reply::FileSlice;
+    use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+    use kafka_protocol::messages::{ApiVersionsResponse, FetchResponse, MetadataResponse, TopicName};
+    use kafka_protocol::protocol::StrBytes;
+    use proptest::prelude::*;
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::unix::fs::FileExt;
+    use std::rc::Rc;
+
+    /// One partition's records: null, or the lengths of the pieces they come in, true for pieces from the file.
+    type Records = Option<Vec<(bool, usize)>>;
+
+    fn records() -> impl Strategy<Value = Records> {
+        let length = prop_oneof![Just(0usize), 1..200usize, 200..20_000usize];
+        prop::option::weighted(0.9, prop::collection::vec((any::<bool>(), length), 0..4))
+    }
+
+    /// All that a client would receive, files read as sendfile would.
+    fn flat(frame: &ReplyFrame) -> Vec<u8> {
+        let mut all = Vec::new();
+        for piece in &frame.pieces {
+            match piece {
+                Piece::Bytes(bytes) => all.extend_from_slice(bytes),
+                Piece::File(slice) => {
+                    let file = File::from(slice.file.as_fd().try_clone_to_owned().expect("a descriptor"));
+                    let mut bytes = vec![0; slice.length];
+                    file.read_exact_at(&mut bytes, slice.position).expect("within the file");
+                    all.extend_from_slice(&bytes);
+                }
+            }
+        }
+        all
+    }
+
+    fn response(
+        version: i16,
+        topics: &[Vec<Records>],
+        mut records: impl FnMut(&[(bool, usize)]) -> Bytes,
+    ) -> FetchResponse {
+        let topics = topics.iter().enumerate().map(|(number, partitions)| {
+            let partitions = partitions.iter().enumerate().map(|(index, lengths)| {
+                PartitionData::default()
+                    .with_partition_index(index as i32)
+                    .with_high_watermark(number as i64)
+                    .with_records(lengths.as_deref().map(&mut records))
+            });
+            let topic = FetchableTopicResponse::default().with_partitions(partitions.collect());
+            match version {
+                13.. => topic.with_topic_id(uuid::Uuid::from_u128(number as u128 + 1)),
+                _ => topic.with_topic(TopicName(StrBytes::from_string(format!("topic-{number}")))),
+            }
+        });
+        FetchResponse::default().with_responses(topics.collect())
+    }
+
+    /// A file of bytes that differ from place to place.
+    fn segment() -> (File, Vec<u8>) {
+        let content: Vec<u8> = (0..100_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(&content).expect("written");
+        (file, content)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn slices_give_the_very_bytes_of_plain_encoding(
+            version in 4i16..18,
+            correlation_id: i32,
+            topics in prop::collection::vec(prop::collection::vec(records(), 0..5), 0..4),
+        ) {
+            let (file, content) = segment();
+            let file: Rc<dyn std::os::fd::AsFd> = Rc::new(file);
+            let mut position = 0;
+            let mut slices = Vec::new();
+            let plain = response(version, &topics, |lengths| {
+                let mut whole = Vec::new();
+                let mut pieces = Pieces::new();
+                for &(from_file, length) in lengths {
+                    position = (position + 7919) % (content.len() - length);
+                    let bytes = &content[position..position + length];
+                    whole.extend_from_slice(bytes);
+                    pieces.push(match from_file {
+                        true => Piece::File(FileSlice { file: file.clone(), position: position as u64, length }),
+                        false => Piece::Bytes(Bytes::copy_from_slice(bytes)),
+                    });
+                }
+                if !whole.is_empty() {
+                    slices.push(pieces);
+                }
+                Bytes::from(whole)
+            });
+            let held = response(version, &topics, |lengths| placeholder(lengths.iter().map(|(_, length)| length).sum()));
+            let expected = flat(&encode(version, correlation_id, &plain).expect("encoded"));
+            let frame = encode_with_slices(version, correlation_id, &held, slices).expect("encoded with slices");
+            prop_assert_eq!(frame.len(), expected.len());
+            prop_assert!(frame.pieces.iter().all(|piece| !piece.is_empty()));
+            prop_assert!(flat(&frame) == expected);
+            let size = i32::from_be_bytes(expected[..4].try_into().expect("four bytes"));
+            prop_assert_eq!(size as usize, expected.len() - 4);
+        }
+    }
+
+    #[test]
+    fn headers_follow_api_and_version() {
+        let header_bytes = |frame: ReplyFrame, body: usize| frame.len() - 4 - body;
+        let versions = ApiVersionsResponse::default();
+        let body = versions.compute_size(3).expect("a size");
+        assert_eq!(header_bytes(encode(3, 1, &versions).expect("encoded"), body), 4);
+        let metadata = MetadataResponse::default();
+        for (version, header) in [(8, 4), (9, 5)] {
+            let body = metadata.compute_size(version).expect("a size");
+            assert_eq!(header_bytes(encode(version, 1, &metadata).expect("encoded"), body), header);
+        }
+    }
+
+    #[test]
+    fn pieces_that_do_not_fit_are_refused_not_sent() {
+        let topics = vec![vec![Some(vec![(false, 10)]), Some(vec![(false, 20)])]];
+        let held = response(4, &topics, |lengths| placeholder(lengths[0].1));
+        let pieces = |length: usize| Pieces::from_iter([Piece::Bytes(Bytes::from(vec![0; length]))]);
+        let encode = |slices: Vec<Pieces>| encode_with_slices(4, 1, &held, slices);
+        assert!(encode(vec![pieces(10), pieces(20)]).is_ok());
+        assert!(matches!(encode(vec![pieces(10)]), Err(EncodeError::PieceCount { expected: 2 })));
+        assert!(matches!(
+            encode(vec![pieces(10), pieces(20), pieces(1)]),
+            Err(EncodeError::PieceCount { expected: 2 })
+        ));
+        assert!(matches!(
+            encode(vec![pieces(10), pieces(21)]),
+            Err(EncodeError::PieceLength { index: 1, expected: 20, found: 21 })
+        ));
+    }
+
+    #[test]
+    fn frames_longer_than_the_protocol_allows_are_refused() {
+        prepare().expect("address space");
+        let topics = vec![vec![Some(vec![]), Some(vec![])]];
+        let held = response(11, &topics, |_| placeholder(PLACEHOLDER_BYTES_MAX - 10));
+        assert!(matches!(encode_with_slices(11, 1, &held, []), Err(EncodeError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_field_that_the_version_does_not_have_is_our_fault_and_told() {
+        let response = MetadataResponse::default().with_cluster_id(Some(StrBytes::from_static_str("c")));
+        let error = encode(99, 1, &response).expect_err("no such version");
+        assert!(matches!(error, EncodeError::Message { version: 99, .. }), "{error}");
+    }
 }
