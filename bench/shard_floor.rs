@@ -48,7 +48,7 @@ impl Service for Bench {
                 self.append.notify_one();
                 Outcome::Wait(Box::pin(async move {
                     let _ = completed.await;
-                    short_reply(&frame)
+                    Ok(short_reply(&frame))
                 }))
             }
             Work::File(length, _) => {

@@ -92,7 +92,7 @@ impl Service for TestService {
                 let end = tokio::time::Instant::now() + Duration::from_millis(argument);
                 Outcome::Wait(Box::pin(async move {
                     tokio::time::sleep_until(end).await;
-                    framed(frame)
+                    Ok(framed(frame))
                 }))
             }
             GATE => {
@@ -103,14 +103,14 @@ impl Service for TestService {
                         gate.notified().await;
                     }
                     waiting.done.set(true);
-                    framed(frame)
+                    Ok(framed(frame))
                 }))
             }
             BYTES => Outcome::Reply(framed(Bytes::from(vec![7; argument as usize]))),
             NOTHING => Outcome::Nothing,
             EMPTY => Outcome::Wait(Box::pin(async {
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                ReplyFrame::default()
+                Ok(ReplyFrame::default())
             })),
             CLOSE => Outcome::Close("asked to".to_owned()),
             FILE => Outcome::Reply(self.file_reply(&frame[11..])),
