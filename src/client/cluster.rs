@@ -76,8 +76,7 @@ pub struct Cluster {
 impl Cluster {
     /// Connects to the first bootstrap address that answers and learns the cluster's brokers.
     pub fn connect(options: Options) -> Result<Cluster, ClientError> {
-        let mut cluster =
-            Cluster { options, known: Metadata::default(), seed: None, connections: HashMap::new() };
+        let mut cluster = Cluster { options, known: Metadata::default(), seed: None, connections: HashMap::new() };
         cluster.seed = Some(cluster.dial_bootstrap()?);
         cluster.known = cluster.metadata(&Topics::None, false)?;
         Ok(cluster)
@@ -185,9 +184,7 @@ impl Cluster {
 
     fn dial_any(&self) -> Result<Connection, ClientError> {
         for broker in self.known.brokers.values() {
-            if let Ok(connection) =
-                Connection::open(&broker.address, &self.options.client_id, &self.options.timeouts)
-            {
+            if let Ok(connection) = Connection::open(&broker.address, &self.options.client_id, &self.options.timeouts) {
                 return Ok(connection);
             }
         }
@@ -224,7 +221,10 @@ fn attempt<R: Request>(
     let result = connection.call(build);
     let healthy = matches!(
         &result,
-        Ok(_) | Err(ClientError::Unsupported { .. }) | Err(ClientError::Invalid(_)) | Err(ClientError::Malformed { .. })
+        Ok(_)
+            | Err(ClientError::Unsupported { .. })
+            | Err(ClientError::Invalid(_))
+            | Err(ClientError::Malformed { .. })
     );
     (healthy.then_some(connection), result)
 }

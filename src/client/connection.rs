@@ -187,7 +187,8 @@ impl ResponseReader {
             let from = frame.len();
             frame.resize(bytes.min(from + RESPONSE_READ_STEP_BYTES), 0);
             let step = frame.get_mut(from..).expect("invariant: the buffer has just grown");
-            fill(&mut self.stream, step, deadline).map_err(|e| broken(&self.addr, doing.to_owned(), self.timeout, e))?;
+            fill(&mut self.stream, step, deadline)
+                .map_err(|e| broken(&self.addr, doing.to_owned(), self.timeout, e))?;
         }
         self.answered_before = true;
         Ok(frame.freeze())
@@ -225,9 +226,8 @@ pub fn encode_request<R: Request>(
         .with_request_api_version(version)
         .with_correlation_id(correlation)
         .with_client_id(Some(client_id.clone()));
-    let wrong = |e: anyhow::Error| {
-        ClientError::Invalid(format!("cannot express this as {} v{version}: {e}", api_name(R::KEY)))
-    };
+    let wrong =
+        |e: anyhow::Error| ClientError::Invalid(format!("cannot express this as {} v{version}: {e}", api_name(R::KEY)));
     let mut frame = BytesMut::new();
     frame.extend_from_slice(&[0; 4]);
     header.encode(&mut frame, R::header_version(version)).map_err(wrong)?;
@@ -240,12 +240,8 @@ pub fn encode_request<R: Request>(
 
 /// Reads an answer; the frame starts behind its length field.
 pub fn decode_response<R: Request>(addr: &str, mut frame: Bytes, version: i16) -> Result<R::Response, ClientError> {
-    let wrong = |reason: String| ClientError::Malformed {
-        addr: addr.to_owned(),
-        api: api_name(R::KEY),
-        version,
-        reason,
-    };
+    let wrong =
+        |reason: String| ClientError::Malformed { addr: addr.to_owned(), api: api_name(R::KEY), version, reason };
     let header_version = <R::Response as HeaderVersion>::header_version(version);
     ResponseHeader::decode(&mut frame, header_version).map_err(|e| wrong(e.to_string()))?;
     let response = R::Response::decode(&mut frame, version).map_err(|e| wrong(e.to_string()))?;

@@ -79,18 +79,15 @@ fn attempt(
     let mut failure = None;
     for (leader, partitions) in leaders(cluster, topic, missing)? {
         let build = |version: i16| {
-            let partition = |p: &i32| {
-                ListOffsetsPartition::default().with_partition_index(*p).with_timestamp(lookup.wire())
-            };
+            let partition =
+                |p: &i32| ListOffsetsPartition::default().with_partition_index(*p).with_timestamp(lookup.wire());
             let topic = ListOffsetsTopic::default()
                 .with_name(topic_name(topic))
                 .with_partitions(partitions.iter().map(partition).collect());
             let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
             if version >= 2 { request.with_isolation_level(isolation.wire()) } else { request }
         };
-        let outcome = cluster
-            .try_call(Target::Broker(leader), build)
-            .and_then(|answer| take(topic, &answer, found));
+        let outcome = cluster.try_call(Target::Broker(leader), build).and_then(|answer| take(topic, &answer, found));
         if let Err(error) = outcome {
             failure = Some(error);
         }
@@ -98,11 +95,7 @@ fn attempt(
     failure.map_or(Ok(()), Err)
 }
 
-fn take(
-    topic: &str,
-    answer: &ListOffsetsResponse,
-    found: &mut BTreeMap<i32, Option<i64>>,
-) -> Result<(), ClientError> {
+fn take(topic: &str, answer: &ListOffsetsResponse, found: &mut BTreeMap<i32, Option<i64>>) -> Result<(), ClientError> {
     let mut failure = None;
     for p in answer.topics.iter().flat_map(|t| &t.partitions) {
         match ClientError::from_code(format!("offsets of {topic}-{}", p.partition_index), p.error_code, None) {
@@ -116,11 +109,7 @@ fn take(
 }
 
 /// These partitions by their leader, from fresh metadata.
-pub fn leaders(
-    cluster: &mut Cluster,
-    topic: &str,
-    partitions: &[i32],
-) -> Result<BTreeMap<i32, Vec<i32>>, ClientError> {
+pub fn leaders(cluster: &mut Cluster, topic: &str, partitions: &[i32]) -> Result<BTreeMap<i32, Vec<i32>>, ClientError> {
     let metadata = cluster.try_metadata(&Topics::Named(vec![topic.to_owned()]), false)?;
     let unknown = |what: String| {
         ClientError::like(ResponseError::UnknownTopicOrPartition, what, "the cluster does not have it")

@@ -173,9 +173,7 @@ fn put_bytes(object: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]>) 
     let (name, value) = match bytes.map(|b| (b, std::str::from_utf8(b))) {
         None => (name.to_owned(), Value::Null),
         Some((_, Ok(text))) => (name.to_owned(), text.into()),
-        Some((raw, Err(_))) => {
-            (format!("{name}_base64"), base64::engine::general_purpose::STANDARD.encode(raw).into())
-        }
+        Some((raw, Err(_))) => (format!("{name}_base64"), base64::engine::general_purpose::STANDARD.encode(raw).into()),
     };
     object.insert(name, value);
 }
@@ -208,10 +206,7 @@ mod tests {
         let format = Format::parse("%t/%p@%o %T %D %k(%K)=%s(%S) [%h] 100%%\\x21\\n").expect("a format");
         let text = written(&format);
         let mut lines = text.lines();
-        assert_eq!(
-            lines.next(),
-            Some("t/2@41 1312242084000 2011-08-01T23:41:24.000Z k(1)=v(1) [h=1,i=NULL] 100%!")
-        );
+        assert_eq!(lines.next(), Some("t/2@41 1312242084000 2011-08-01T23:41:24.000Z k(1)=v(1) [h=1,i=NULL] 100%!"));
         assert!(lines.next().is_some_and(|l| l.contains("(-1)=")));
         assert!(Format::parse("%q").is_err());
         assert!(Format::parse("%").is_err());

@@ -143,7 +143,9 @@ impl Segment {
     fn check(&self, at: u64, offset: i64, position: u64) -> Result<(), DumpError> {
         let Some(file) = &self.0 else { return Ok(()) };
         let mut head = [0u8; BatchHeader::LEN];
-        let points = |found: String| Corrupt::at(at, format!("the entry for offset {offset} points at byte {position}, {found}"));
+        let points = |found: String| {
+            Corrupt::at(at, format!("the entry for offset {offset} points at byte {position}, {found}"))
+        };
         match file.read_exact_at(&mut head, position) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {

@@ -69,7 +69,10 @@ fn next_header(file: &mut FileReader) -> Result<Option<(BatchHeader, [u8; BatchH
         if file.zeros_to_the_end()?.is_some() {
             return Ok(None);
         }
-        return Err(Corrupt::at(at, format!("the file ends {left} bytes into a batch's header of {} bytes", head.len())));
+        return Err(Corrupt::at(
+            at,
+            format!("the file ends {left} bytes into a batch's header of {} bytes", head.len()),
+        ));
     }
     file.read_exact(&mut head)?;
     let header = match BatchHeader::parse(&head) {
@@ -149,7 +152,8 @@ fn read_whole(
     at: u64,
 ) -> Result<Vec<u8>, DumpError> {
     if header.total_len() > DECOMPRESSED_BATCH_BYTES_MAX {
-        let reason = format!("a batch of {} bytes is beyond what is decoded; try without --records", header.total_len());
+        let reason =
+            format!("a batch of {} bytes is beyond what is decoded; try without --records", header.total_len());
         return Err(Corrupt::at(at, reason));
     }
     let mut batch = head.to_vec();
@@ -159,7 +163,8 @@ fn read_whole(
 }
 
 fn dump_records(header: &BatchHeader, batch: &[u8], at: u64, out: &mut Out) -> Result<(), DumpError> {
-    let wrong = |e: &dyn std::fmt::Display| Corrupt::at(at, format!("batch with base offset {}: {e}", header.base_offset));
+    let wrong =
+        |e: &dyn std::fmt::Display| Corrupt::at(at, format!("batch with base offset {}: {e}", header.base_offset));
     let mut records = Records::new(header, batch).map_err(|e| wrong(&e))?;
     let mut last = header.base_offset.0 - 1;
     while let Some(record) = records.next().map_err(|e| wrong(&e))? {
@@ -191,8 +196,7 @@ fn print_batch(h: &BatchHeader, at: u64, sound: bool, out: &mut Out) -> Result<(
         if h.has_producer_id() {
             text += &format!("  producer {}/{} sequence {}", h.producer_id, h.producer_epoch, h.base_sequence);
         }
-        for (set, word) in
-            [(h.is_transactional(), "transactional"), (h.is_control(), "control"), (!sound, "CRC WRONG")]
+        for (set, word) in [(h.is_transactional(), "transactional"), (h.is_control(), "control"), (!sound, "CRC WRONG")]
         {
             if set {
                 text += &format!("  {word}");

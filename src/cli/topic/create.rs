@@ -96,7 +96,9 @@ fn as_json(name: &str, created: Option<&CreatedTopic>, dry_run: bool) -> serde_j
 
 fn parse_assignment(text: &str) -> anyhow::Result<Assignment> {
     let partition = |part: &str| -> anyhow::Result<Vec<i32>> {
-        part.split(':').map(|id| id.trim().parse::<i32>().map_err(|_| anyhow::anyhow!("'{id}' is not a broker id"))).collect()
+        part.split(':')
+            .map(|id| id.trim().parse::<i32>().map_err(|_| anyhow::anyhow!("'{id}' is not a broker id")))
+            .collect()
     };
     let partitions = text.split(',').map(partition).collect::<anyhow::Result<Vec<_>>>()?;
     let copies = partitions.first().map_or(0, Vec::len);

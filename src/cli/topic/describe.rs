@@ -48,7 +48,8 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<ExitCode> {
     };
     let mut topics = Vec::new();
     for name in &names {
-        let missing = || ClientError::from_code(format!("topic {name}"), ResponseError::UnknownTopicOrPartition.code(), None);
+        let missing =
+            || ClientError::from_code(format!("topic {name}"), ResponseError::UnknownTopicOrPartition.code(), None);
         topics.push(metadata.topics.get(name).ok_or_else(|| missing().expect("invariant: not code 0"))?);
     }
     let wanted: Vec<(String, Vec<i32>)> =
@@ -135,7 +136,12 @@ impl Shown<'_> {
         };
         let configs: BTreeMap<&str, Value> = self
             .configs(all_configs)
-            .map(|c| (c.name.as_str(), json!({ "value": c.value, "source": source_name(c.source), "read_only": c.read_only })))
+            .map(|c| {
+                (
+                    c.name.as_str(),
+                    json!({ "value": c.value, "source": source_name(c.source), "read_only": c.read_only }),
+                )
+            })
             .collect();
         json!({
             "topic": t.name,

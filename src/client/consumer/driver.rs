@@ -74,7 +74,8 @@ impl Driver<'_> {
             match self.next(inbox, sink)? {
                 None => {}
                 Some(Event::Data { partition, bytes, aborted }) => {
-                    if self.show(partition, &bytes, &aborted, sink)? == Read::Stopped {
+                    let read = self.show(partition, &bytes, &aborted, sink)?;
+                    if read == Read::Stopped {
                         return Ok(());
                     }
                 }
@@ -214,8 +215,7 @@ impl Driver<'_> {
         sink: &mut dyn Sink,
     ) -> Result<(), ClientError> {
         let mut find = |lookup| -> Result<i64, ClientError> {
-            let found =
-                offsets::list_offsets(self.cluster, self.topic, &[partition], lookup, self.options.isolation)?;
+            let found = offsets::list_offsets(self.cluster, self.topic, &[partition], lookup, self.options.isolation)?;
             Ok(found.get(&partition).copied().flatten().unwrap_or(0))
         };
         let (earliest, latest) = (find(Lookup::Earliest)?, find(Lookup::Latest)?);

@@ -23,9 +23,19 @@ pub(super) enum Order {
 
 /// What a fetcher tells the driver.
 pub(super) enum Event {
-    Data { partition: i32, bytes: Bytes, aborted: Vec<Aborted> },
+    Data {
+        partition: i32,
+        bytes: Bytes,
+        aborted: Vec<Aborted>,
+    },
     /// The partition cannot be read here (any more); the fetcher has dropped it. `dead`: so it goes for all of them.
-    Trouble { fetcher: u64, dead: bool, partition: i32, offset: i64, error: ClientError },
+    Trouble {
+        fetcher: u64,
+        dead: bool,
+        partition: i32,
+        offset: i64,
+        error: ClientError,
+    },
 }
 
 pub(super) struct Fetcher {

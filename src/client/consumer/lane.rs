@@ -40,11 +40,7 @@ pub enum LaneError {
 
 impl Lane {
     pub fn new(assignment: Assignment) -> Lane {
-        Lane {
-            partition: assignment.partition,
-            position: assignment.from_offset,
-            to_offset: assignment.to_offset,
-        }
+        Lane { partition: assignment.partition, position: assignment.from_offset, to_offset: assignment.to_offset }
     }
 
     pub fn is_done(&self) -> bool {

@@ -82,6 +82,8 @@ pub struct Failure {
     pub partition: i32,
     pub lines: Vec<u64>,
     pub reason: String,
+    /// What can be done about it.
+    pub hint: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,8 +128,16 @@ enum Event {
     /// The input has ended, or failed for the reason given.
     InputEnd(Option<String>),
     /// An answer, or the end, of the link of this generation to a broker.
-    Answer { broker: i32, generation: u64, frame: Bytes },
-    Broken { broker: i32, generation: u64, reason: String },
+    Answer {
+        broker: i32,
+        generation: u64,
+        frame: Bytes,
+    },
+    Broken {
+        broker: i32,
+        generation: u64,
+        reason: String,
+    },
 }
 
 /// Where the input goes in. Each chunk waits until the producer has room for it.
@@ -162,7 +172,8 @@ impl Partitioner {
             (Some(p), _) => Err(format!("line {}: there is no partition {p}, only 0 to {}", record.line, count - 1)),
             (None, Some(key)) => Ok(partition_of_key(key, count)),
             (None, None) => {
-                let with_leader: Vec<i32> = (0..).zip(leaders).filter(|(_, leader)| leader.is_some()).map(|(p, _)| p).collect();
+                let with_leader: Vec<i32> =
+                    (0..).zip(leaders).filter(|(_, leader)| leader.is_some()).map(|(p, _)| p).collect();
                 let all: Vec<i32>;
                 let available = match with_leader.is_empty() {
                     true => {
@@ -176,3 +187,6 @@ impl Partitioner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
