@@ -3,12 +3,19 @@
 //! A request is handled in two stages. Stage one runs when the request's turn in its connection comes: it decides
 //! everything whose order matters (offsets of an append). Stage two only waits, and overlaps with later requests.
 
+pub mod api_versions;
+pub mod authorized_operations;
+pub mod brokers;
 pub mod context;
+pub mod metadata;
 pub mod registry;
+#[cfg(test)]
+mod testing;
 
+use crate::wire::encode::{EncodeError, encode};
 use crate::wire::reply::ReplyFrame;
 use bytes::Bytes;
-use kafka_protocol::messages::RequestHeader;
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -18,13 +25,17 @@ pub enum Outcome {
     /// The answer is ready.
     Reply(ReplyFrame),
     /// The answer comes when this future ends; it is polled only when all earlier answers of the connection are sent,
-    /// so it must not be what drives the work.
-    Wait(Pin<Box<dyn Future<Output = ReplyFrame>>>),
+    /// so it must not be what drives the work. An error closes the connection, as `Close` does.
+    Wait(Pin<Box<dyn Future<Output = Answer>>>),
     /// No answer (acks=0).
     Nothing,
     /// The connection is closed, after earlier answers; the reason is for the log.
     Close(String),
 }
+
+/// A frame to send. The error is a response that cannot be put on the wire: our own fault, so that only closing the
+/// connection is left.
+pub type Answer = Result<ReplyFrame, EncodeError>;
 
 /// What a handler knows about the request besides its body.
 #[derive(Clone, Debug)]
@@ -32,14 +43,35 @@ pub struct RequestInfo {
     pub key: i16,
     pub version: i16,
     pub correlation_id: i32,
-    pub client_id: Option<String>,
+    /// A slice of the request's frame: what keeps it keeps the frame.
+    pub client_id: Option<StrBytes>,
     /// The local address of this very connection: what is advertised where nothing else is configured.
     pub local_addr: SocketAddr,
     pub peer_addr: SocketAddr,
 }
 
-/// A decoded header with the rest of the frame.
-pub struct Incoming {
-    pub header: RequestHeader,
-    pub body: Bytes,
+impl RequestInfo {
+    /// Decodes the body and hands it to `then`; a body that cannot be decoded closes the connection, as Kafka does.
+    pub fn decoded<R: Decodable>(&self, mut body: Bytes, then: impl FnOnce(R) -> Outcome) -> Outcome {
+        match R::decode(&mut body, self.version) {
+            Ok(request) => then(request),
+            Err(error) => Outcome::Close(format!(
+                "the request of API key {} version {} from {} cannot be decoded: {error:#}",
+                self.key, self.version, self.peer_addr
+            )),
+        }
+    }
+
+    /// The frame of `response`, in the request's version.
+    pub fn answer<R: Encodable + HeaderVersion>(&self, response: &R) -> Answer {
+        encode(self.version, self.correlation_id, response)
+    }
+
+    /// Stage one's answer.
+    pub fn reply<R: Encodable + HeaderVersion>(&self, response: &R) -> Outcome {
+        match self.answer(response) {
+            Ok(frame) => Outcome::Reply(frame),
+            Err(error) => Outcome::Close(error.to_string()),
+        }
+    }
 }

@@ -22,7 +22,19 @@ pub const APPEND_BYTES_MAX: usize = 8 << 20;
 /// Uncompressed bytes that one record batch may grow to when its records are checked or recompressed.
 pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes of a compressed batch that are held uncompressed at a time while its records are checked.
+pub const DECOMPRESS_CHUNK_BYTES: usize = 64 << 10;
+
+/// Record errors that one refused batch is answered with; the rest are only counted.
+pub const RECORD_ERRORS_MAX: usize = 1000;
+
 /// A topic name's length (Kafka: 249, so that `-partition` and a suffix still fit a file name).
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
 const _: () = assert!(APPEND_IOVECS_MAX <= 1024);
+
+/// Idempotent producers remembered by one partition; beyond it the one that was silent longest is forgotten.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
+
+/// Batches at the end of a log whose positions are kept in memory, so that tail readers need no look-up on disk.
+pub const RECENT_BATCHES_MAX: usize = 256;

@@ -1,3 +1,4 @@
 //! The controller: decides about topics (pure, `plan`), performs on the coordination store, publishes images.
 
 pub mod handle;
+pub mod publish;

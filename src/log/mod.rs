@@ -1,1 +1,16 @@
-//! (room not furnished yet)
+//! The log of a partition: batches in segments, found by offset and by time.
+
+pub mod checkpoint;
+pub mod core;
+pub mod epochs;
+pub mod file;
+pub mod index;
+pub mod open;
+pub mod open_files;
+pub mod paths;
+pub mod producers;
+pub mod read;
+pub mod retain;
+pub mod scan;
+pub mod segment;
+pub mod times;

@@ -1,1 +1,7 @@
-//! (room not furnished yet)
+//! A partition that this shard leads: its log, its high watermark, and who waits for them.
+
+pub mod leader;
+pub mod materialise;
+pub mod table;
+pub mod waiters;
+pub mod watermark;

@@ -21,7 +21,7 @@ pub enum Piece {
 }
 
 /// One whole response frame, its 4-byte length included.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ReplyFrame {
     pub pieces: SmallVec<[Piece; 3]>,
 }

@@ -1,0 +1,391 @@
+//! A log's decisions: which offsets a batch gets, which segment it goes to, what the next write holds, where an offset
+//! lies. No I/O and no clock: `partition` performs what is decided here and reports back.
+
+use super::epochs::EpochHistory;
+use super::producers::{ProducerError, ProducerStates, Verdict};
+use super::segment::{BatchPlace, Segment};
+use crate::base::config::topic::TopicConfig;
+use crate::base::ids::{LeaderEpoch, Offset};
+use crate::base::limits::{APPEND_BYTES_MAX, APPEND_IOVECS_MAX, RECENT_BATCHES_MAX};
+use crate::record::batch::{BatchHeader, PREFIX_LEN, patch_prefix};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::rc::Rc;
+
+/// Batches up to this size are copied into one buffer with their neighbours: cheaper than two more I/O vectors each.
+const COPY_BYTES_MAX: usize = 4096;
+
+/// One partition's log.
+///
+/// ```text
+/// log start ≤ flushed end ≤ written end (log end offset of readers) ≤ staged end (next offset)
+/// ```
+pub struct LogCore {
+    dir: Rc<Path>,
+    segments: VecDeque<Rc<Segment>>,
+    log_start: Offset,
+    staged_end: Offset,
+    written_end: Offset,
+    flushed_end: Offset,
+    epochs: EpochHistory,
+    producers: ProducerStates,
+    staged: VecDeque<Staged>,
+    in_flight: VecDeque<Staged>,
+    recent: VecDeque<(Offset, BatchPlace)>,
+    failure: Option<Rc<str>>,
+}
+
+/// A batch with its final offsets that is not written yet.
+struct Staged {
+    header: BatchHeader,
+    bytes: Bytes,
+}
+
+/// Where a batch went, or where its first sending had gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub base_offset: Offset,
+    /// The batch is in the log when the written (or flushed) end reaches this.
+    pub end: Offset,
+    /// Set when the batch had been appended before.
+    pub duplicate_timestamp_ms: Option<i64>,
+}
+
+/// One write to one segment's end.
+pub struct Write {
+    pub segment: Rc<Segment>,
+    pub position: u64,
+    pub buffers: Vec<Bytes>,
+    pub bytes: usize,
+    pub batches: usize,
+    /// The segment before, now sealed: its indexes and a producer snapshot are to be written.
+    pub sealed: Option<Rc<Segment>>,
+    /// This is the first write to the segment: its file is to be made.
+    pub first: bool,
+}
+
+/// Where a read begins and how far it may go within that segment.
+#[derive(Clone)]
+pub struct ReadSpan {
+    pub segment: Rc<Segment>,
+    pub position: u32,
+    /// The bytes up to here may be read: the limit's position, or the segment's end.
+    pub end: u32,
+    /// The first batch's size: what a reader needs at least.
+    pub first_batch_bytes: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    #[error("the log cannot be written: {0}")]
+    Failed(Rc<str>),
+}
+
+/// An offset that the log does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("offset {asked} is not within {log_start}..={end}")]
+pub struct OutOfRange {
+    pub asked: Offset,
+    pub log_start: Offset,
+    pub end: Offset,
+}
+
+impl LogCore {
+    /// A log that holds nothing yet.
+    pub fn empty(dir: Rc<Path>, log_start: Offset) -> LogCore {
+        LogCore {
+            dir,
+            segments: VecDeque::new(),
+            log_start,
+            staged_end: log_start,
+            written_end: log_start,
+            flushed_end: log_start,
+            epochs: EpochHistory::default(),
+            producers: ProducerStates::default(),
+            staged: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            recent: VecDeque::new(),
+            failure: None,
+        }
+    }
+
+    /// A log as recovery found it: all of it counts as written and flushed.
+    pub fn recovered(
+        dir: Rc<Path>,
+        segments: VecDeque<Rc<Segment>>,
+        (log_start, end): (Offset, Offset),
+        epochs: EpochHistory,
+        producers: ProducerStates,
+    ) -> LogCore {
+        assert!(log_start <= end, "log start {log_start} beyond the end {end}");
+        let mut core = LogCore::empty(dir, log_start);
+        (core.segments, core.epochs, core.producers) = (segments, epochs, producers);
+        (core.staged_end, core.written_end, core.flushed_end) = (end, end, end);
+        core
+    }
+
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// The log end offset: the first offset that is not written.
+    pub fn written_end(&self) -> Offset {
+        self.written_end
+    }
+
+    /// The next batch's base offset.
+    pub fn staged_end(&self) -> Offset {
+        self.staged_end
+    }
+
+    /// Everything below is on disk.
+    pub fn flushed_end(&self) -> Offset {
+        self.flushed_end
+    }
+
+    pub fn epochs(&self) -> &EpochHistory {
+        &self.epochs
+    }
+
+    pub fn epochs_mut(&mut self) -> &mut EpochHistory {
+        &mut self.epochs
+    }
+
+    pub fn producers(&self) -> &ProducerStates {
+        &self.producers
+    }
+
+    pub fn producers_mut(&mut self) -> &mut ProducerStates {
+        &mut self.producers
+    }
+
+    pub fn segments(&self) -> &VecDeque<Rc<Segment>> {
+        &self.segments
+    }
+
+    pub fn failure(&self) -> Option<&Rc<str>> {
+        self.failure.as_ref()
+    }
+
+    /// No write is staged or under way.
+    pub fn is_quiet(&self) -> bool {
+        self.staged.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// Bytes in all segments.
+    pub fn size(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.size())).sum()
+    }
+
+    /// Gives a checked batch its offsets and queues it. A retry of an idempotent producer is recognised, not queued.
+    pub fn stage(
+        &mut self,
+        mut header: BatchHeader,
+        bytes: Bytes,
+        epoch: LeaderEpoch,
+    ) -> Result<Appended, AppendError> {
+        if let Some(failure) = &self.failure {
+            return Err(AppendError::Failed(Rc::clone(failure)));
+        }
+        debug_assert_eq!(header.total_len(), bytes.len());
+        if let Verdict::Duplicate { base_offset, last_offset, timestamp_ms } = self.producers.check(&header)? {
+            return Ok(Appended { base_offset, end: last_offset + 1, duplicate_timestamp_ms: Some(timestamp_ms) });
+        }
+        header.base_offset = self.staged_end;
+        header.partition_leader_epoch = epoch.0;
+        self.epochs.assign(epoch, header.base_offset);
+        self.producers.note(&header);
+        self.staged_end = header.next_offset();
+        self.staged.push_back(Staged { header, bytes });
+        Ok(Appended { base_offset: header.base_offset, end: self.staged_end, duplicate_timestamp_ms: None })
+    }
+
+    /// The next write: as many staged batches as fit one write to one segment. None while one is under way.
+    pub fn next_write(&mut self, config: &TopicConfig, now_ms: i64) -> Option<Write> {
+        let front = self.staged.front().filter(|_| self.in_flight.is_empty() && self.failure.is_none())?;
+        let mut sealed = None;
+        let mut first = false;
+        let active = match self.segments.back() {
+            Some(active) if !active.must_roll(&front.header, config, now_ms) => Rc::clone(active),
+            full => {
+                sealed = full.cloned();
+                first = true;
+                let next = Rc::new(Segment::new(Rc::clone(&self.dir), front.header.base_offset, now_ms));
+                self.segments.push_back(Rc::clone(&next));
+                next
+            }
+        };
+        let position = u64::from(active.size());
+        let mut gather = Gather::new();
+        while let Some(staged) = self.staged.front() {
+            let fits = gather.bytes == 0
+                || (gather.has_room(staged.bytes.len())
+                    && position as usize + gather.bytes + staged.bytes.len() <= config.segment_bytes as usize
+                    && !active.must_roll(&staged.header, config, now_ms));
+            if !fits {
+                break;
+            }
+            gather.add(staged);
+            let staged = self.staged.pop_front().expect("the front was just seen");
+            self.in_flight.push_back(staged);
+        }
+        let (buffers, bytes) = gather.finish();
+        Some(Write { segment: active, position, buffers, bytes, batches: self.in_flight.len(), sealed, first })
+    }
+
+    /// The write that `next_write` gave has completed: its batches can be read now.
+    pub fn write_completed(&mut self, segment: &Segment, index_interval_bytes: u32) {
+        for staged in self.in_flight.drain(..) {
+            let header = &staged.header;
+            let place = BatchPlace {
+                base: header.base_offset,
+                next: header.next_offset(),
+                position: segment.size(),
+                bytes: staged.bytes.len() as u32,
+            };
+            segment.note_batch(header, index_interval_bytes);
+            if self.recent.len() == RECENT_BATCHES_MAX {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((segment.base, place));
+            self.written_end = header.next_offset();
+        }
+        debug_assert!(self.written_end <= self.staged_end);
+    }
+
+    /// The write failed, or a sync did: what is on disk beyond the written end is unknown, so nothing more is taken.
+    pub fn fail(&mut self, reason: Rc<str>) {
+        self.failure.get_or_insert(reason);
+        self.in_flight.clear();
+        self.staged.clear();
+    }
+
+    /// What a flush that starts now makes durable, and the segments that it must sync. None: nothing is unflushed.
+    pub fn unflushed(&self) -> Option<(Offset, Vec<Rc<Segment>>)> {
+        if self.flushed_end == self.written_end {
+            return None;
+        }
+        let first = self.segment_index(self.flushed_end).unwrap_or(0);
+        Some((self.written_end, self.segments.iter().skip(first).filter(|s| s.size() > 0).cloned().collect()))
+    }
+
+    /// A flush that covered everything below `end` has completed.
+    pub fn flush_completed(&mut self, end: Offset) {
+        debug_assert!(end <= self.written_end);
+        self.flushed_end = self.flushed_end.max(end);
+    }
+
+    /// The segment that holds an offset, or would.
+    pub fn segment_of(&self, offset: Offset) -> Option<&Rc<Segment>> {
+        self.segments.get(self.segment_index(offset)?)
+    }
+
+    /// The segment after another one.
+    pub fn segment_after(&self, segment: &Segment) -> Option<&Rc<Segment>> {
+        self.segments.get(self.segments.partition_point(|s| s.base <= segment.base))
+    }
+
+    /// The batch that holds `offset`, if it was written lately: no look-up on disk is needed.
+    pub fn recent_batch(&self, offset: Offset) -> Option<(&Rc<Segment>, BatchPlace)> {
+        let at = self.recent.partition_point(|(_, place)| place.next <= offset);
+        let (base, place) = self.recent.get(at)?;
+        if place.base > offset {
+            return None;
+        }
+        let segment = self.segments.get(self.segment_index(*base)?)?;
+        (segment.base == *base).then_some((segment, *place))
+    }
+
+    /// Checks that an offset can be read from a log that ends at `end` for this reader.
+    pub fn check_range(&self, offset: Offset, end: Offset) -> Result<(), OutOfRange> {
+        if offset < self.log_start || offset > end {
+            return Err(OutOfRange { asked: offset, log_start: self.log_start, end });
+        }
+        Ok(())
+    }
+
+    /// Moves the log's start up, by retention or DeleteRecords. Segments that lie wholly below leave the log; the caller
+    /// removes their files. The active segment always stays.
+    pub fn raise_log_start(&mut self, to: Offset) -> Vec<Rc<Segment>> {
+        if to <= self.log_start {
+            return Vec::new();
+        }
+        self.log_start = to.min(self.written_end);
+        self.epochs.truncate_start(self.log_start);
+        let mut gone = Vec::new();
+        while self.segments.get(1).is_some_and(|second| second.base <= self.log_start) {
+            gone.extend(self.segments.pop_front());
+        }
+        gone
+    }
+
+    /// Retention removes even the active segment when all of it has expired: the next append begins a new one.
+    pub fn remove_all_segments(&mut self) -> Vec<Rc<Segment>> {
+        debug_assert!(self.is_quiet());
+        self.log_start = self.written_end;
+        self.epochs.truncate_start(self.log_start);
+        self.recent.clear();
+        self.segments.drain(..).collect()
+    }
+
+    fn segment_index(&self, offset: Offset) -> Option<usize> {
+        self.segments.partition_point(|segment| segment.base <= offset).checked_sub(1)
+    }
+
+    /// What must hold between any two calls; checked after every step in tests.
+    pub fn check_invariants(&self) {
+        assert!(self.log_start <= self.written_end, "log start beyond the end");
+        assert!(self.flushed_end <= self.written_end && self.written_end <= self.staged_end);
+        assert!(self.segments.iter().zip(self.segments.iter().skip(1)).all(|(a, b)| a.base < b.base));
+        let queued = self.in_flight.iter().chain(&self.staged);
+        let mut next = self.written_end;
+        for staged in queued {
+            assert_eq!(staged.header.base_offset, next, "queued batches are gapless");
+            next = staged.header.next_offset();
+        }
+        assert!(self.failure.is_some() || next == self.staged_end);
+        assert!(self.recent.len() <= RECENT_BATCHES_MAX);
+    }
+}
+
+/// Collects the buffers of one write: small batches copied together, large ones as slices of what was received.
+struct Gather {
+    buffers: Vec<Bytes>,
+    copied: BytesMut,
+    bytes: usize,
+}
+
+impl Gather {
+    fn new() -> Gather {
+        Gather { buffers: Vec::new(), copied: BytesMut::new(), bytes: 0 }
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.buffers.len() + 3 <= APPEND_IOVECS_MAX && self.bytes + bytes <= APPEND_BYTES_MAX
+    }
+
+    fn add(&mut self, staged: &Staged) {
+        let mut prefix = [0; PREFIX_LEN];
+        let header = &staged.header;
+        patch_prefix(&mut prefix, header.base_offset, header.batch_length, LeaderEpoch(header.partition_leader_epoch));
+        self.copied.extend_from_slice(&prefix);
+        let rest = staged.bytes.slice(PREFIX_LEN..);
+        self.bytes += staged.bytes.len();
+        if rest.len() <= COPY_BYTES_MAX {
+            self.copied.extend_from_slice(&rest);
+        } else {
+            self.buffers.push(self.copied.split().freeze());
+            self.buffers.push(rest);
+        }
+    }
+
+    fn finish(mut self) -> (Vec<Bytes>, usize) {
+        if !self.copied.is_empty() {
+            self.buffers.push(self.copied.freeze());
+        }
+        (self.buffers, self.bytes)
+    }
+}

@@ -1,0 +1,178 @@
+//! Files of a log as shards use them: the only place that knows tokio-uring's file type.
+//!
+//! Writes, syncs and reads of cold data go through io_uring and never block the core. What is in the page cache is read
+//! by plain system calls that return at once or not at all (`RWF_NOWAIT`).
+
+use bytes::Bytes;
+use rustix::io::ReadWriteFlags;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::fs::OpenOptions;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+use tokio_uring::fs::File;
+
+/// A segment's `.log` file, open for reading and writing.
+pub struct SegmentFile {
+    file: File,
+    mapping: RefCell<Option<Mapping>>,
+}
+
+/// A mapping of the file that is never read through: `mincore` tells by it which pages are in the page cache.
+struct Mapping {
+    address: *mut c_void,
+    bytes: usize,
+}
+
+/// A mapping grows by this much at once, so that an active segment is not mapped again for every append.
+const MAPPING_STEP_BYTES: u64 = 256 << 20;
+const PAGE_BYTES: usize = 4096;
+/// Pages that one `mincore` call looks at.
+const PAGES_AT_ONCE: usize = 1024;
+
+impl SegmentFile {
+    /// Opens the file; with `create`, makes it when it is missing.
+    pub fn open(path: &Path, create: bool) -> io::Result<SegmentFile> {
+        let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?;
+        Ok(SegmentFile { file: File::from_std(file), mapping: RefCell::new(None) })
+    }
+
+    /// Writes all buffers at `position`, as one io_uring operation unless the kernel takes less at once.
+    pub async fn write_at(&self, mut buffers: Vec<Bytes>, mut position: u64) -> io::Result<()> {
+        loop {
+            let wanted: usize = buffers.iter().map(Bytes::len).sum();
+            let (written, back) = self.file.writev_at(buffers, position).await;
+            let written = written?;
+            if written >= wanted {
+                return Ok(());
+            }
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            position += written as u64;
+            buffers = skip(back, written);
+        }
+    }
+
+    /// Data, and the size if it changed, are on disk when this returns.
+    pub async fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data().await
+    }
+
+    /// Reads exactly `length` bytes through io_uring: for data that may not be in the page cache.
+    pub async fn read_at(&self, position: u64, length: usize) -> io::Result<Bytes> {
+        let (result, buffer) = self.file.read_exact_at(Vec::with_capacity(length), position).await;
+        result?;
+        Ok(buffer.into())
+    }
+
+    /// Reads what is in the page cache at `position`, without waiting for a disk; None when nothing is.
+    pub fn read_cached(&self, position: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let read = rustix::io::preadv2(self.as_fd(), &mut [IoSliceMut::new(buffer)], position, ReadWriteFlags::NOWAIT);
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl SegmentFile {
+    /// Whether all of a range is in the page cache, so that splice or sendfile will not wait for the disk. When it cannot
+    /// be told, the answer is no: the caller then reads through io_uring, which is right in any case.
+    pub fn is_cached(&self, position: u64, length: usize) -> bool {
+        let end = position + length as u64;
+        let mut mapping = self.mapping.borrow_mut();
+        if mapping.as_ref().is_none_or(|mapping| (mapping.bytes as u64) < end) {
+            *mapping = None;
+            *mapping = Mapping::new(self, end.next_multiple_of(MAPPING_STEP_BYTES)).ok();
+        }
+        mapping.as_ref().is_some_and(|mapping| mapping.is_cached(position, length))
+    }
+}
+
+impl Mapping {
+    fn new(file: &SegmentFile, bytes: u64) -> io::Result<Mapping> {
+        let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no memory of ours; it is never read, so a
+        // file that shrinks cannot raise SIGBUS.
+        let address =
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
+        Ok(Mapping { address, bytes })
+    }
+
+    fn is_cached(&self, position: u64, length: usize) -> bool {
+        let first = position as usize / PAGE_BYTES;
+        let end = (position as usize + length).div_ceil(PAGE_BYTES);
+        let mut residency = [0u8; PAGES_AT_ONCE];
+        (first..end).step_by(PAGES_AT_ONCE).all(|from| {
+            let pages = PAGES_AT_ONCE.min(end - from);
+            // SAFETY: the range lies inside the mapping (`is_cached` of the file mapped up to its end), and the vector
+            // has a byte for each of its pages.
+            let result = unsafe {
+                libc::mincore(self.address.byte_add(from * PAGE_BYTES), pages * PAGE_BYTES, residency.as_mut_ptr())
+            };
+            result == 0 && residency[..pages].iter().all(|page| page & 1 == 1)
+        })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: address and length are those of the mapping that `new` made; nothing else refers to it.
+        let unmapped = unsafe { rustix::mm::munmap(self.address, self.bytes) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+impl AsFd for SegmentFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor belongs to `self.file`, which outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) }
+    }
+}
+
+/// What is left of the buffers after their first `done` bytes.
+fn skip(buffers: Vec<Bytes>, mut done: usize) -> Vec<Bytes> {
+    let mut left = Vec::with_capacity(buffers.len());
+    for mut buffer in buffers {
+        let taken = done.min(buffer.len());
+        done -= taken;
+        let rest = buffer.split_off(taken);
+        if !rest.is_empty() {
+            left.push(rest);
+        }
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_write_goes_on_where_it_ended() {
+        let buffers = || vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de"), Bytes::from_static(b"f")];
+        for done in 0..=6 {
+            assert_eq!(skip(buffers(), done).concat(), b"abcdef"[done..].to_vec());
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        tokio_uring::start(async {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let file = SegmentFile::open(&dir.path().join("f"), true).expect("open");
+            file.write_at(vec![Bytes::from_static(b"hello "), Bytes::from_static(b"world")], 3).await.expect("write");
+            file.sync_data().await.expect("sync");
+            assert_eq!(file.read_at(3, 11).await.expect("read"), "hello world");
+            assert!(file.read_at(3, 12).await.is_err());
+            let mut buffer = [0; 5];
+            assert_eq!(file.read_cached(9, &mut buffer).expect("read"), Some(5));
+            assert_eq!(&buffer, b"world");
+            assert!(file.is_cached(3, 11), "just written");
+        });
+    }
+}

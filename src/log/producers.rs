@@ -1,0 +1,373 @@
+//! Idempotent producers of one partition (KIP-98): their last batches, so that a retry is recognised and a gap refused.
+//!
+//! The snapshot beside the segments has Kafka's layout:
+//!
+//! ```text
+//! | version i16 = 1 | crc32c u32 of what follows | count i32 | entries |
+//! entry: | producer id i64 | epoch i16 | last sequence i32 | last offset i64 | offset delta i32 |
+//!        | timestamp i64 | coordinator epoch i32 | first offset of the open transaction i64, or -1 |
+//! ```
+//!
+//! Crash argument: a snapshot named after offset N only repeats what the log says below N. It is written when a segment
+//! is sealed and when the log is closed; recovery takes the newest one that passes its CRC and is not beyond the log's
+//! end, and reads the log from there. Without any, it reads the log from its start.
+
+use crate::base::ids::{Offset, ProducerId};
+use crate::base::limits::PRODUCERS_PER_PARTITION_MAX;
+use crate::record::batch::{BatchHeader, NO_PRODUCER_EPOCH, NO_SEQUENCE, crc32c, increment_sequence};
+use std::collections::{HashMap, VecDeque};
+
+const SNAPSHOT_VERSION: i16 = 1;
+const SNAPSHOT_HEADER_BYTES: usize = 10;
+const SNAPSHOT_ENTRY_BYTES: usize = 46;
+/// Batches that are remembered of each producer: what clients keep in flight at most.
+const BATCHES_KEPT: usize = 5;
+
+/// All idempotent producers that wrote to a partition lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProducerStates {
+    producers: HashMap<ProducerId, ProducerEntry, foldhash::fast::RandomState>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ProducerEntry {
+    epoch: i16,
+    coordinator_epoch: i32,
+    last_timestamp_ms: i64,
+    transaction_first_offset: Option<Offset>,
+    batches: VecDeque<BatchSpan>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct BatchSpan {
+    last_sequence: i32,
+    last_offset: Offset,
+    offset_delta: i32,
+    timestamp_ms: i64,
+}
+
+/// What the state says about a batch that wants to be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Append,
+    /// The batch is in the log already; the retry is answered as the original was.
+    Duplicate {
+        base_offset: Offset,
+        last_offset: Offset,
+        timestamp_ms: i64,
+    },
+}
+
+/// Why a batch of an idempotent producer is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProducerError {
+    #[error("Epoch of producer {producer} is {found}, which is smaller than the last seen epoch {current}")]
+    StaleEpoch { producer: ProducerId, found: i16, current: i16 },
+    #[error(
+        "Out of order sequence number for producer {producer}: {found} (incoming seq. number), {last} (current end sequence number)"
+    )]
+    OutOfOrder { producer: ProducerId, found: i32, last: i32 },
+    #[error(
+        "Invalid sequence number for new epoch of producer {producer}: {found} (seq. number), {current} (current producer epoch)"
+    )]
+    NewEpochNotFromZero { producer: ProducerId, found: i32, current: i16 },
+}
+
+/// Why a snapshot file was not taken.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("{found} bytes are too short for {expected}")]
+    Short { expected: usize, found: usize },
+    #[error("version {found} is not {SNAPSHOT_VERSION}")]
+    Version { found: i16 },
+    #[error("CRC {found:08x}, expected {expected:08x}")]
+    Crc { expected: u32, found: u32 },
+}
+
+impl ProducerStates {
+    pub fn len(&self) -> usize {
+        self.producers.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.producers.is_empty()
+    }
+
+    /// Decides about a batch of a client; changes nothing. Batches without a producer id always append.
+    pub fn check(&self, batch: &BatchHeader) -> Result<Verdict, ProducerError> {
+        let Some(entry) = producer_of(batch).and_then(|id| self.producers.get(&id)) else {
+            // Unknown producers may begin anywhere: their records may be gone by retention.
+            return Ok(Verdict::Append);
+        };
+        if let Some(span) = entry.find_duplicate(batch) {
+            return Ok(Verdict::Duplicate {
+                base_offset: span.last_offset + -i64::from(span.offset_delta),
+                last_offset: span.last_offset,
+                timestamp_ms: span.timestamp_ms,
+            });
+        }
+        let producer = ProducerId(batch.producer_id);
+        if batch.producer_epoch < entry.epoch {
+            return Err(ProducerError::StaleEpoch { producer, found: batch.producer_epoch, current: entry.epoch });
+        }
+        let found = batch.base_sequence;
+        if batch.producer_epoch != entry.epoch {
+            if found != 0 && entry.epoch != NO_PRODUCER_EPOCH {
+                return Err(ProducerError::NewEpochNotFromZero { producer, found, current: entry.epoch });
+            }
+            return Ok(Verdict::Append);
+        }
+        let last = entry.batches.back().map_or(NO_SEQUENCE, |span| span.last_sequence);
+        if entry.epoch != NO_PRODUCER_EPOCH && !follows(last, found) {
+            return Err(ProducerError::OutOfOrder { producer, found, last });
+        }
+        Ok(Verdict::Append)
+    }
+
+    /// Notes an appended batch, of a client or found by recovery; its offsets are final.
+    pub fn note(&mut self, batch: &BatchHeader) {
+        let Some(id) = producer_of(batch) else { return };
+        if !self.producers.contains_key(&id) && self.producers.len() >= PRODUCERS_PER_PARTITION_MAX {
+            self.forget_oldest();
+        }
+        let entry = self.producers.entry(id).or_insert_with(ProducerEntry::new);
+        if batch.producer_epoch != entry.epoch {
+            entry.epoch = batch.producer_epoch;
+            entry.batches.clear();
+        }
+        entry.last_timestamp_ms = batch.max_timestamp;
+        if batch.is_control() {
+            entry.transaction_first_offset = None;
+            return;
+        }
+        if batch.is_transactional() && entry.transaction_first_offset.is_none() {
+            entry.transaction_first_offset = Some(batch.base_offset);
+        }
+        if entry.batches.len() == BATCHES_KEPT {
+            entry.batches.pop_front();
+        }
+        entry.batches.push_back(BatchSpan {
+            last_sequence: batch.last_sequence(),
+            last_offset: batch.last_offset(),
+            offset_delta: batch.last_offset_delta,
+            timestamp_ms: batch.max_timestamp,
+        });
+    }
+
+    /// Forgets producers without an open transaction whose last batch is older than `expiration_ms`.
+    pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
+        self.producers.retain(|_, entry| {
+            entry.transaction_first_offset.is_some() || now_ms.saturating_sub(entry.last_timestamp_ms) < expiration_ms
+        });
+    }
+
+    pub fn clear(&mut self) {
+        self.producers.clear();
+    }
+
+    /// The snapshot of what the log says below `end`. Batches that were taken but lie above are left out: the log is read
+    /// from `end` on when the snapshot is loaded, and what a crash cut off must not be taken for a duplicate.
+    pub fn encode(&self, end: Offset) -> Vec<u8> {
+        let mut body = Vec::with_capacity(4 + self.producers.len() * SNAPSHOT_ENTRY_BYTES);
+        let mut sorted: Vec<_> = self.producers.iter().filter(|(_, entry)| entry.is_known_below(end)).collect();
+        sorted.sort_by_key(|(id, _)| **id);
+        body.extend_from_slice(&i32::try_from(sorted.len()).expect("bounded by the limit").to_be_bytes());
+        for (id, entry) in sorted {
+            let last = entry.batches.iter().rev().find(|span| span.last_offset < end);
+            body.extend_from_slice(&id.0.to_be_bytes());
+            body.extend_from_slice(&entry.epoch.to_be_bytes());
+            body.extend_from_slice(&last.map_or(NO_SEQUENCE, |span| span.last_sequence).to_be_bytes());
+            body.extend_from_slice(&last.map_or(-1, |span| span.last_offset.0).to_be_bytes());
+            body.extend_from_slice(&last.map_or(0, |span| span.offset_delta).to_be_bytes());
+            let timestamp_ms = last.map_or(entry.last_timestamp_ms, |span| span.timestamp_ms);
+            body.extend_from_slice(&timestamp_ms.to_be_bytes());
+            body.extend_from_slice(&entry.coordinator_epoch.to_be_bytes());
+            body.extend_from_slice(&entry.transaction_first_offset.map_or(-1, |offset| offset.0).to_be_bytes());
+        }
+        let mut out = Vec::with_capacity(6 + body.len());
+        out.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
+        out.extend_from_slice(&crc32c(&body).to_be_bytes());
+        out.extend_from_slice(&body);
+        out
+    }
+
+    pub fn decode(content: &[u8]) -> Result<ProducerStates, SnapshotError> {
+        let short = |expected| SnapshotError::Short { expected, found: content.len() };
+        let header = content.first_chunk::<SNAPSHOT_HEADER_BYTES>().ok_or_else(|| short(SNAPSHOT_HEADER_BYTES))?;
+        let [v0, v1, c0, c1, c2, c3, n0, n1, n2, n3] = *header;
+        let version = i16::from_be_bytes([v0, v1]);
+        if version != SNAPSHOT_VERSION {
+            return Err(SnapshotError::Version { found: version });
+        }
+        let expected = u32::from_be_bytes([c0, c1, c2, c3]);
+        let found = crc32c(&content[6..]);
+        if expected != found {
+            return Err(SnapshotError::Crc { expected, found });
+        }
+        let count = usize::try_from(i32::from_be_bytes([n0, n1, n2, n3])).unwrap_or(0);
+        let (chunks, _) = content[SNAPSHOT_HEADER_BYTES..].as_chunks::<SNAPSHOT_ENTRY_BYTES>();
+        if chunks.len() < count {
+            return Err(short(SNAPSHOT_HEADER_BYTES + count.saturating_mul(SNAPSHOT_ENTRY_BYTES)));
+        }
+        let producers = chunks.iter().take(count.min(PRODUCERS_PER_PARTITION_MAX)).map(decode_entry).collect();
+        Ok(ProducerStates { producers })
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.producers.iter().min_by_key(|(_, entry)| entry.last_timestamp_ms).map(|(id, _)| *id);
+        if let Some(id) = oldest {
+            self.producers.remove(&id);
+        }
+    }
+}
+
+impl ProducerEntry {
+    fn new() -> Self {
+        ProducerEntry {
+            epoch: NO_PRODUCER_EPOCH,
+            coordinator_epoch: -1,
+            last_timestamp_ms: -1,
+            transaction_first_offset: None,
+            batches: VecDeque::with_capacity(1),
+        }
+    }
+
+    /// No batch at all is the state after a control batch alone.
+    fn is_known_below(&self, end: Offset) -> bool {
+        self.batches.is_empty() || self.batches.iter().any(|span| span.last_offset < end)
+    }
+
+    fn find_duplicate(&self, batch: &BatchHeader) -> Option<BatchSpan> {
+        if batch.producer_epoch != self.epoch {
+            return None;
+        }
+        let last_sequence = batch.last_sequence();
+        self.batches
+            .iter()
+            .find(|span| span.last_sequence == last_sequence && span.offset_delta == batch.last_offset_delta)
+            .copied()
+    }
+}
+
+fn producer_of(batch: &BatchHeader) -> Option<ProducerId> {
+    batch.has_producer_id().then_some(ProducerId(batch.producer_id))
+}
+
+/// Whether `next` follows `last`: sequences count records and wrap from the greatest i32 to 0.
+fn follows(last: i32, next: i32) -> bool {
+    if last == NO_SEQUENCE { next == 0 } else { next == increment_sequence(last, 1) }
+}
+
+fn decode_entry(chunk: &[u8; SNAPSHOT_ENTRY_BYTES]) -> (ProducerId, ProducerEntry) {
+    fn at<const N: usize>(chunk: &[u8; SNAPSHOT_ENTRY_BYTES], from: usize) -> [u8; N] {
+        *chunk[from..].first_chunk::<N>().expect("field offsets lie inside the entry")
+    }
+    let id = ProducerId(i64::from_be_bytes(at(chunk, 0)));
+    let last_offset = i64::from_be_bytes(at(chunk, 14));
+    let timestamp_ms = i64::from_be_bytes(at(chunk, 26));
+    let transaction = i64::from_be_bytes(at(chunk, 38));
+    let mut batches = VecDeque::with_capacity(1);
+    if last_offset >= 0 {
+        batches.push_back(BatchSpan {
+            last_sequence: i32::from_be_bytes(at(chunk, 10)),
+            last_offset: Offset(last_offset),
+            offset_delta: i32::from_be_bytes(at(chunk, 22)),
+            timestamp_ms,
+        });
+    }
+    let entry = ProducerEntry {
+        epoch: i16::from_be_bytes(at(chunk, 8)),
+        coordinator_epoch: i32::from_be_bytes(at(chunk, 34)),
+        last_timestamp_ms: timestamp_ms,
+        transaction_first_offset: (transaction >= 0).then_some(Offset(transaction)),
+        batches,
+    };
+    (id, entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(epoch: i16, base_sequence: i32, count: i32, base_offset: i64) -> BatchHeader {
+        BatchHeader {
+            base_offset: Offset(base_offset),
+            batch_length: 49,
+            partition_leader_epoch: 0,
+            magic: 2,
+            crc: 0,
+            attributes: 0,
+            last_offset_delta: count - 1,
+            base_timestamp: 0,
+            max_timestamp: 0,
+            producer_id: 7,
+            producer_epoch: epoch,
+            base_sequence,
+            record_count: count,
+        }
+    }
+
+    #[test]
+    fn a_retry_is_recognised_and_a_gap_refused() {
+        let mut states = ProducerStates::default();
+        for i in 0..7 {
+            let next = batch(0, i * 10, 10, i64::from(i) * 10);
+            assert_eq!(states.check(&next), Ok(Verdict::Append));
+            states.note(&next);
+        }
+        let retry = states.check(&batch(0, 60, 10, 0));
+        assert!(matches!(retry, Ok(Verdict::Duplicate { base_offset: Offset(60), last_offset: Offset(69), .. })));
+        assert!(matches!(states.check(&batch(0, 20, 10, 0)), Ok(Verdict::Duplicate { base_offset: Offset(20), .. })));
+        let forgotten = states.check(&batch(0, 10, 10, 0));
+        assert!(matches!(forgotten, Err(ProducerError::OutOfOrder { found: 10, last: 69, .. })));
+        assert!(matches!(states.check(&batch(0, 80, 1, 0)), Err(ProducerError::OutOfOrder { .. })));
+        assert_eq!(states.check(&batch(1, 0, 1, 0)), Ok(Verdict::Append));
+        assert!(matches!(states.check(&batch(1, 5, 1, 0)), Err(ProducerError::NewEpochNotFromZero { .. })));
+        assert!(matches!(states.check(&batch(-1, 5, 1, 0)), Err(ProducerError::StaleEpoch { .. })));
+    }
+
+    #[test]
+    fn sequences_wrap() {
+        let mut states = ProducerStates::default();
+        states.note(&batch(0, i32::MAX - 1, 2, 0));
+        assert_eq!(states.check(&batch(0, 0, 1, 2)), Ok(Verdict::Append));
+        states.note(&batch(0, 0, 3, 2));
+        assert_eq!(states.check(&batch(0, 3, 1, 5)), Ok(Verdict::Append));
+    }
+
+    #[test]
+    fn snapshots_round_trip_and_flips_are_found() {
+        let mut states = ProducerStates::default();
+        states.note(&batch(3, 0, 10, 100));
+        let bytes = states.encode(Offset(110));
+        assert_eq!(ProducerStates::decode(&bytes), Ok(states));
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(ProducerStates::decode(&bad).is_err(), "flip at {at}");
+            assert!(ProducerStates::decode(&bytes[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_holds_nothing_above_its_offset() {
+        let mut states = ProducerStates::default();
+        states.note(&batch(3, 0, 10, 100));
+        let below = states.encode(Offset(110));
+        states.note(&batch(3, 10, 10, 110));
+        assert_eq!(states.encode(Offset(110)), below);
+        assert!(ProducerStates::decode(&states.encode(Offset(100))).expect("valid").is_empty());
+    }
+
+    #[test]
+    fn idle_producers_expire() {
+        let mut states = ProducerStates::default();
+        let mut old = batch(0, 0, 1, 0);
+        old.max_timestamp = 1000;
+        states.note(&old);
+        states.expire(1500, 1000);
+        assert_eq!(states.len(), 1);
+        states.expire(2000, 1000);
+        assert!(states.is_empty());
+    }
+}

@@ -1,0 +1,144 @@
+//! Finding where an offset lies. What is in memory or in the page cache is answered at once; for the rest the caller gets
+//! told what to read from disk first (`Missing`), awaits that, and asks again. So the core never waits for a disk.
+
+use super::core::{LogCore, ReadSpan};
+use super::open::rebuild_indexes;
+use super::open_files::OpenFiles;
+use super::segment::{BatchPlace, NoBatchAt, Scan, Segment, scan_headers};
+use crate::base::ids::Offset;
+use crate::record::batch::HEADER_LEN;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// Bytes of headers that are looked at together: one index interval and a bit.
+const PROBE_BYTES: usize = 4096 + 512;
+
+/// Where to read, or why not at once.
+pub enum Located {
+    At(ReadSpan),
+    /// Nothing to read between the offset and the limit.
+    AtEnd,
+    Missing(Missing),
+}
+
+/// What must come from disk before the question can be answered.
+pub enum Missing {
+    Indexes { segment: Rc<Segment>, index_interval_bytes: u32 },
+    Headers { segment: Rc<Segment>, position: u32 },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}")]
+    Corrupt { path: PathBuf, source: NoBatchAt },
+}
+
+/// Finds the batch that holds `from`, and how far a reader who may see offsets below `limit` can read on.
+/// The offset has been checked to lie within the log.
+pub fn locate(
+    core: &LogCore,
+    files: &OpenFiles,
+    (from, limit): (Offset, Offset),
+    index_interval_bytes: u32,
+) -> Result<Located, ReadError> {
+    if from >= limit || from >= core.written_end() {
+        return Ok(Located::AtEnd);
+    }
+    let (segment, place) = match find(core, files, from, index_interval_bytes)? {
+        Find::At(segment, place) => (segment, place),
+        Find::Nothing => return Ok(Located::AtEnd),
+        Find::Missing(missing) => return Ok(Located::Missing(missing)),
+    };
+    let next_base = core.segment_after(&segment).map(|next| next.base);
+    let end = if limit >= core.written_end() || next_base.is_some_and(|base| base <= limit) {
+        segment.size()
+    } else {
+        match find(core, files, limit, index_interval_bytes)? {
+            Find::At(holder, place) if holder.base == segment.base => place.position,
+            Find::At(..) | Find::Nothing => segment.size(),
+            Find::Missing(missing) => return Ok(Located::Missing(missing)),
+        }
+    };
+    if place.position >= end {
+        return Ok(Located::AtEnd);
+    }
+    Ok(Located::At(ReadSpan { segment, position: place.position, end, first_batch_bytes: place.bytes }))
+}
+
+enum Find {
+    At(Rc<Segment>, BatchPlace),
+    Nothing,
+    Missing(Missing),
+}
+
+/// The batch that holds `offset`, or the first one after it.
+fn find(core: &LogCore, files: &OpenFiles, offset: Offset, index_interval_bytes: u32) -> Result<Find, ReadError> {
+    if let Some((segment, place)) = core.recent_batch(offset) {
+        return Ok(Find::At(Rc::clone(segment), place));
+    }
+    let mut next = core.segment_of(offset).or_else(|| core.segments().front());
+    while let Some(segment) = next {
+        let Some(mut position) = segment.position_before(offset) else {
+            return Ok(Find::Missing(Missing::Indexes { segment: Rc::clone(segment), index_interval_bytes }));
+        };
+        while position < segment.size() {
+            match probe(segment, files, position, offset)? {
+                Some(Scan::Found(place)) => return Ok(Find::At(Rc::clone(segment), place)),
+                Some(Scan::Continue(on)) => position = on,
+                None => return Ok(Find::Missing(Missing::Headers { segment: Rc::clone(segment), position })),
+            }
+        }
+        next = core.segment_after(segment);
+    }
+    Ok(Find::Nothing)
+}
+
+/// Looks at the headers that begin at `position`; None when they are not in the page cache.
+fn probe(segment: &Rc<Segment>, files: &OpenFiles, position: u32, target: Offset) -> Result<Option<Scan>, ReadError> {
+    let mut buffer = [0; PROBE_BYTES];
+    let wanted = PROBE_BYTES.min((segment.size() - position) as usize);
+    let file = files.file(segment).map_err(|source| io_error(segment, source))?;
+    let read = file.read_cached(u64::from(position), &mut buffer[..wanted]).map_err(|e| io_error(segment, e))?;
+    let Some(read) = read.filter(|read| *read >= HEADER_LEN.min(wanted)) else { return Ok(None) };
+    let scan = scan_headers(&buffer[..read], position, target);
+    let corrupt = |source| ReadError::Corrupt { path: segment.path(super::paths::LOG), source };
+    match scan.map_err(corrupt)? {
+        Scan::Continue(on) if on == position => Err(corrupt(NoBatchAt { position })),
+        scan => Ok(Some(scan)),
+    }
+}
+
+impl Missing {
+    /// Brings what is missing into memory.
+    pub async fn load(self, files: &OpenFiles) -> Result<(), ReadError> {
+        match self {
+            Missing::Indexes { segment, index_interval_bytes } => load_indexes(&segment, index_interval_bytes).await,
+            Missing::Headers { segment, position } => {
+                let wanted = PROBE_BYTES.min((segment.size() - position) as usize);
+                let file = files.file(&segment).map_err(|source| io_error(&segment, source))?;
+                let read = file.read_at(u64::from(position), wanted).await;
+                read.map(drop).map_err(|source| io_error(&segment, source))
+            }
+        }
+    }
+}
+
+/// Reads the index files on a helper thread, or rebuilds them from the segment where they are missing or damaged.
+async fn load_indexes(segment: &Rc<Segment>, index_interval_bytes: u32) -> Result<(), ReadError> {
+    let snapshot = segment.detached();
+    let loaded = tokio::task::spawn_blocking(move || {
+        snapshot.read_indexes().or_else(|_| rebuild_indexes(&snapshot, index_interval_bytes))
+    });
+    let indexes = loaded.await.map_err(io::Error::other).and_then(|read| read).map_err(|e| io_error(segment, e))?;
+    if !segment.has_indexes() {
+        segment.set_indexes(indexes);
+    }
+    Ok(())
+}
+
+fn io_error(segment: &Segment, source: io::Error) -> ReadError {
+    ReadError::Io { path: segment.path(super::paths::LOG), source }
+}

@@ -1,0 +1,129 @@
+//! Walks through a segment's file batch by batch: what recovery and index rebuilding are made of. Blocking reads.
+
+use crate::base::ids::Offset;
+use crate::record::batch::{BatchHeader, HEADER_LEN};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Where a scan ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ScanEnd {
+    /// Bytes from the segment's start that hold good batches.
+    pub valid_bytes: u32,
+    /// The offset after the last good batch.
+    pub next_offset: Offset,
+    /// Why the bytes after them are no batch; None: there are none.
+    pub problem: Option<Problem>,
+}
+
+/// What is wrong with the bytes where a batch should begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("{have} bytes are too short for a batch of {need}")]
+    Torn { have: u64, need: u64 },
+    #[error("no batch header: {0}")]
+    Header(#[from] crate::record::batch::BatchError),
+    #[error("CRC does not match, {expected:08x} expected")]
+    Crc { expected: u32 },
+    #[error("offset {found} where {expected} or a later one is due")]
+    Offset { expected: Offset, found: Offset },
+    #[error("leader epoch {found} after {last}")]
+    Epoch { last: i32, found: i32 },
+    #[error("last offset delta {delta} with {count} records")]
+    Counts { delta: i32, count: i32 },
+}
+
+/// How strictly batches are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Depth {
+    /// Headers and their order only.
+    Headers,
+    /// The CRC of every batch too.
+    Checksums,
+}
+
+/// Reads `file` from the batch at `from` to `size`; `expected` is the least offset that the first batch may have.
+/// Calls `on_batch` with every good batch and its position.
+pub fn scan(
+    file: &File,
+    (from, size): (u32, u32),
+    expected: Offset,
+    depth: Depth,
+    on_batch: &mut dyn FnMut(&BatchHeader, u32),
+) -> io::Result<ScanEnd> {
+    let mut window = Window { file, size, start: 0, bytes: Vec::new() };
+    let mut end = ScanEnd { valid_bytes: from, next_offset: expected, problem: None };
+    let mut last_epoch = -1;
+    while end.valid_bytes < size {
+        let have = u64::from(size - end.valid_bytes);
+        let head = window.at(end.valid_bytes, HEADER_LEN)?;
+        let header = match BatchHeader::parse(head) {
+            Ok(header) => header,
+            Err(_) if head.len() < HEADER_LEN => {
+                end.problem = Some(Problem::Torn { have, need: HEADER_LEN as u64 });
+                break;
+            }
+            Err(error) => {
+                end.problem = Some(error.into());
+                break;
+            }
+        };
+        let need = header.total_len() as u64;
+        end.problem =
+            if have < need { Some(Problem::Torn { have, need }) } else { check(&header, end.next_offset, last_epoch) };
+        if end.problem.is_none() && depth == Depth::Checksums {
+            let batch = window.at(end.valid_bytes, header.total_len())?;
+            if !header.crc_matches(batch) {
+                end.problem = Some(Problem::Crc { expected: header.crc });
+            }
+        }
+        if end.problem.is_some() {
+            break;
+        }
+        on_batch(&header, end.valid_bytes);
+        last_epoch = header.partition_leader_epoch;
+        end.next_offset = header.next_offset();
+        end.valid_bytes += need as u32;
+    }
+    Ok(end)
+}
+
+/// The CRC covers neither base offset nor epoch: their order is what tells good ones.
+fn check(header: &BatchHeader, expected: Offset, last_epoch: i32) -> Option<Problem> {
+    if header.last_offset_delta < 0 || header.record_count < 0 {
+        return Some(Problem::Counts { delta: header.last_offset_delta, count: header.record_count });
+    }
+    if header.base_offset < expected || header.base_offset.0.checked_add(i64::from(i32::MAX)).is_none() {
+        return Some(Problem::Offset { expected, found: header.base_offset });
+    }
+    (header.partition_leader_epoch < last_epoch)
+        .then_some(Problem::Epoch { last: last_epoch, found: header.partition_leader_epoch })
+}
+
+/// A piece of the file in memory that moves forward; as large as the largest batch needs, at least `CHUNK_BYTES`.
+struct Window<'a> {
+    file: &'a File,
+    size: u32,
+    start: u32,
+    bytes: Vec<u8>,
+}
+
+impl Window<'_> {
+    /// The bytes at `position`: `length` of them, or fewer where the file ends.
+    fn at(&mut self, position: u32, length: usize) -> io::Result<&[u8]> {
+        let left = (self.size - position) as usize;
+        let length = length.min(left);
+        let offset = position.wrapping_sub(self.start) as usize;
+        let inside = position >= self.start && offset + length <= self.bytes.len();
+        if !inside {
+            self.start = position;
+            self.bytes.resize(length.max(CHUNK_BYTES).min(left), 0);
+            self.file.read_exact_at(&mut self.bytes, u64::from(position))?;
+            return Ok(&self.bytes[..length]);
+        }
+        Ok(&self.bytes[offset..offset + length])
+    }
+}

@@ -1,0 +1,465 @@
+//! The leader of a partition: takes batches, has them written and flushed, tells who waits.
+//!
+//! One write and one flush are in flight at most; everything that arrives meanwhile goes into the next one. The tasks
+//! that drive them exist only while there is something to do.
+
+use super::materialise::{self, Home};
+use super::waiters::{AppendWait, AppendWaiters, FetchWaiters};
+use super::watermark::Watermark;
+use crate::base::clock::now_ms;
+use crate::base::config::{FlushPolicy, TopicConfig};
+use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
+use crate::log::core::{AppendError, Appended, LogCore, Write};
+use crate::log::open_files::OpenFiles;
+use crate::log::paths;
+use crate::log::retain::{self, Plan};
+use crate::log::segment::Segment;
+use crate::record::batch::BatchHeader;
+use bytes::Bytes;
+use std::cell::{Cell, Ref, RefCell};
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use tracing::{error, warn};
+
+/// What a produce request asks for (`acks`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    None,
+    Leader,
+    All,
+}
+
+/// What all partitions of a shard share.
+pub struct PartitionShared {
+    pub files: OpenFiles,
+    pub policy: FlushPolicy,
+    pub appends: AppendCounters,
+}
+
+/// How well writes are batched.
+#[derive(Default)]
+pub struct AppendCounters {
+    /// Batches that clients sent.
+    pub batches: Cell<u64>,
+    pub bytes: Cell<u64>,
+    /// io_uring writes that carried them.
+    pub writes: Cell<u64>,
+    pub flushes: Cell<u64>,
+}
+
+/// A partition led by this shard.
+pub struct Partition {
+    pub id: TopicPartition,
+    pub topic: Arc<str>,
+    epoch: Cell<LeaderEpoch>,
+    config: RefCell<Rc<TopicConfig>>,
+    core: RefCell<LogCore>,
+    watermark: RefCell<Watermark>,
+    written: AppendWaiters,
+    durable: AppendWaiters,
+    pub fetches: FetchWaiters,
+    home: RefCell<Home>,
+    writing: Cell<bool>,
+    flushing: Cell<bool>,
+    /// The newest leader epoch that is in the checkpoint file.
+    saved_epoch: Cell<Option<LeaderEpoch>>,
+    unflushed_since_ms: Cell<Option<i64>>,
+    closed: Cell<bool>,
+    shared: Rc<PartitionShared>,
+}
+
+/// How far the log reaches for the different readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub log_start: Offset,
+    pub high_watermark: Offset,
+    /// The log end offset.
+    pub log_end: Offset,
+    /// Everything below is on disk.
+    pub flushed: Offset,
+}
+
+impl Partition {
+    pub fn new(
+        id: TopicPartition,
+        topic: Arc<str>,
+        epoch: LeaderEpoch,
+        config: Rc<TopicConfig>,
+        (core, home): (LogCore, Home),
+        shared: Rc<PartitionShared>,
+    ) -> Rc<Partition> {
+        Rc::new(Partition {
+            id,
+            topic,
+            epoch: Cell::new(epoch),
+            config: RefCell::new(config),
+            watermark: RefCell::new(Watermark::new(core.written_end())),
+            saved_epoch: Cell::new(core.epochs().latest()),
+            core: RefCell::new(core),
+            written: AppendWaiters::default(),
+            durable: AppendWaiters::default(),
+            fetches: FetchWaiters::default(),
+            home: RefCell::new(home),
+            writing: Cell::new(false),
+            flushing: Cell::new(false),
+            unflushed_since_ms: Cell::new(None),
+            closed: Cell::new(false),
+            shared,
+        })
+    }
+
+    pub fn index(&self) -> PartitionIndex {
+        self.id.partition
+    }
+
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch.get()
+    }
+
+    /// Takes a new leader epoch and new settings from the cluster image.
+    pub fn update(&self, epoch: LeaderEpoch, config: Rc<TopicConfig>) {
+        if epoch > self.epoch.get() {
+            self.epoch.set(epoch);
+        }
+        self.config.replace(config);
+    }
+
+    pub fn config(&self) -> Rc<TopicConfig> {
+        Rc::clone(&self.config.borrow())
+    }
+
+    pub fn core(&self) -> Ref<'_, LogCore> {
+        self.core.borrow()
+    }
+
+    pub fn files(&self) -> &OpenFiles {
+        &self.shared.files
+    }
+
+    pub fn ends(&self) -> Ends {
+        let core = self.core.borrow();
+        Ends {
+            log_start: core.log_start(),
+            high_watermark: self.watermark.borrow().high(),
+            log_end: core.written_end(),
+            flushed: core.flushed_end(),
+        }
+    }
+
+    /// The directory that holds, or will hold, the partition; and the log directory above it.
+    pub fn home(&self) -> Ref<'_, Home> {
+        self.home.borrow()
+    }
+
+    /// Stage one of an append: fixes the batch's offsets and its place in the log. `wait` goes on when the batch is as
+    /// safe as `acks` asks; `place` is the partition's place in the request.
+    pub fn append(
+        self: &Rc<Self>,
+        header: BatchHeader,
+        bytes: Bytes,
+        acks: Acks,
+        (wait, place): (&Rc<AppendWait>, u32),
+    ) -> Result<Appended, AppendError> {
+        let length = bytes.len() as u64;
+        let mut core = self.core.borrow_mut();
+        let appended = core.stage(header, bytes, self.epoch.get())?;
+        let is_new = appended.duplicate_timestamp_ms.is_none();
+        if is_new {
+            let counters = &self.shared.appends;
+            counters.batches.set(counters.batches.get() + 1);
+            counters.bytes.set(counters.bytes.get() + length);
+        }
+        let crosses_flush_messages =
+            self.config.borrow().flush_messages.is_some_and(|messages| appended.end - core.flushed_end() >= messages);
+        let (flushed, written) = (core.flushed_end(), core.written_end());
+        drop(core);
+        let strict = acks == Acks::All && self.shared.policy == FlushPolicy::Disk;
+        if strict && is_new {
+            self.watermark.borrow_mut().note_strict(appended.base_offset, appended.end);
+        }
+        let (waiters, reached) =
+            if strict || crosses_flush_messages { (&self.durable, flushed) } else { (&self.written, written) };
+        if appended.end > reached {
+            waiters.add(appended.end, place, wait);
+        }
+        self.kick_writer();
+        if strict || crosses_flush_messages {
+            self.kick_flush();
+        }
+        Ok(appended)
+    }
+
+    fn kick_writer(self: &Rc<Self>) {
+        if self.writing.get() || self.core.borrow().is_quiet() {
+            return;
+        }
+        self.writing.set(true);
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            this.drive_writes().await;
+            this.writing.set(false);
+        });
+    }
+
+    async fn drive_writes(self: &Rc<Self>) {
+        loop {
+            let config = self.config();
+            let next = self.core.borrow_mut().next_write(&config, now_ms());
+            let Some(write) = next else { return };
+            let (segment, sealed) = (Rc::clone(&write.segment), write.sealed.clone());
+            if let Err(e) = self.perform(write).await {
+                self.fail(&format!("writing {}: {e}", segment.path(paths::LOG).display()));
+                return;
+            }
+            self.core.borrow_mut().write_completed(&segment, config.index_interval_bytes);
+            self.progressed();
+            if let Some(sealed) = sealed {
+                self.seal(sealed);
+            }
+            self.save_epochs_if_new();
+        }
+    }
+
+    async fn perform(&self, write: Write) -> io::Result<()> {
+        if write.first {
+            let home = self.home.borrow().clone();
+            materialise::make_segment(home, (&self.topic, self.id), write.segment.base).await?;
+            let mut home = self.home.borrow_mut();
+            (home.exists, home.needs_sync) = (true, true);
+        }
+        let counters = &self.shared.appends;
+        counters.writes.set(counters.writes.get() + 1);
+        let file = self.shared.files.file(&write.segment)?;
+        file.write_at(write.buffers, write.position).await
+    }
+
+    /// Tells everybody who waits for what a write or a flush has changed.
+    fn progressed(self: &Rc<Self>) {
+        let (written, flushed) = {
+            let core = self.core.borrow();
+            (core.written_end(), core.flushed_end())
+        };
+        if flushed < written && self.unflushed_since_ms.get().is_none() {
+            self.unflushed_since_ms.set(Some(now_ms()));
+        }
+        self.written.reached(written);
+        self.durable.reached(flushed);
+        let durable = if self.shared.policy == FlushPolicy::Disk { flushed } else { written };
+        if self.watermark.borrow_mut().advance(written, durable) {
+            self.fetches.wake_all();
+        }
+        self.kick_flush();
+    }
+
+    /// Starts a flush if somebody waits for one and there is something to flush.
+    fn kick_flush(self: &Rc<Self>) {
+        let wanted = self.durable.first().is_some_and(|end| end <= self.core.borrow().written_end());
+        if wanted {
+            self.start_flush();
+        }
+    }
+
+    fn start_flush(self: &Rc<Self>) {
+        if self.flushing.replace(true) {
+            return;
+        }
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let flushed = this.flush().await;
+            this.flushing.set(false);
+            match flushed {
+                Ok(()) => this.progressed(),
+                Err(e) => this.fail(&format!("flushing {}: {e}", this.home.borrow().dir.display())),
+            }
+        });
+    }
+
+    /// Makes everything that is written now durable, with the names of its files.
+    async fn flush(&self) -> io::Result<()> {
+        let Some((end, segments)) = self.core.borrow().unflushed() else { return Ok(()) };
+        self.unflushed_since_ms.set(None);
+        for segment in segments {
+            let file = self.shared.files.file(&segment)?;
+            file.sync_data().await?;
+        }
+        if self.home.borrow().needs_sync {
+            let home = self.home.borrow().clone();
+            materialise::sync_names(home).await?;
+            self.home.borrow_mut().needs_sync = false;
+        }
+        self.shared.appends.flushes.set(self.shared.appends.flushes.get() + 1);
+        self.core.borrow_mut().flush_completed(end);
+        Ok(())
+    }
+
+    /// `flush.ms`: flushes what has been unflushed for longer than the topic allows.
+    pub fn flush_if_due(self: &Rc<Self>, now_ms: i64) {
+        let due = match (self.config.borrow().flush_ms, self.unflushed_since_ms.get()) {
+            (Some(limit), Some(since)) => now_ms.saturating_sub(since) >= limit,
+            _ => false,
+        };
+        if due {
+            self.start_flush();
+        }
+    }
+
+    /// Writes the indexes and the producer snapshot of a segment that is full, and flushes it in the background.
+    fn seal(self: &Rc<Self>, sealed: Rc<Segment>) {
+        let Some((offsets, times)) = sealed.encode_indexes() else { return };
+        let core = self.core.borrow();
+        let end = core.segment_after(&sealed).map_or(core.written_end(), |next| next.base);
+        let snapshot = core.producers().encode(end);
+        drop(core);
+        let paths = (sealed.path(paths::OFFSET_INDEX), sealed.path(paths::TIME_INDEX));
+        let snapshot_path = paths::segment_file(&self.home.borrow().dir, end, paths::PRODUCER_SNAPSHOT);
+        let this = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let written = tokio::task::spawn_blocking(move || {
+                std::fs::write(&paths.0, offsets)?;
+                std::fs::write(&paths.1, times)?;
+                std::fs::write(&snapshot_path, snapshot)
+            });
+            match written.await.map_err(io::Error::other).and_then(|done| done) {
+                Ok(()) => sealed.drop_indexes(),
+                Err(e) => warn!("{}-{}: indexes of a full segment: {e}", this.topic, this.index()),
+            }
+            this.start_flush();
+        });
+    }
+
+    /// Brings the leader-epoch checkpoint up to date in the background when a new epoch has records.
+    fn save_epochs_if_new(self: &Rc<Self>) {
+        let latest = self.core.borrow().epochs().latest();
+        if latest == self.saved_epoch.get() {
+            return;
+        }
+        self.saved_epoch.set(latest);
+        let entries = self.core.borrow().epochs().entries().to_vec();
+        let dir = self.home.borrow().dir.to_path_buf();
+        let name = format!("{}-{}", self.topic, self.index());
+        tokio::task::spawn_local(async move {
+            let saved = tokio::task::spawn_blocking(move || materialise::write_epochs(&dir, &entries));
+            if let Err(e) = saved.await.map_err(io::Error::other).and_then(|done| done) {
+                warn!("{name}: leader epoch checkpoint: {e}; it will be rebuilt from the log");
+            }
+        });
+    }
+
+    /// The log's files can no longer be trusted to take what they are given: the partition answers errors until restart.
+    fn fail(&self, reason: &str) {
+        error!("{}-{} is offline: {reason}", self.topic, self.index());
+        self.core.borrow_mut().fail(Rc::from(reason));
+        self.written.fail();
+        self.durable.fail();
+        self.fetches.wake_all();
+    }
+
+    /// DeleteRecords: the log begins at `to` from now on. The caller has checked it against the high watermark.
+    pub async fn delete_records(self: &Rc<Self>, to: Offset) -> io::Result<()> {
+        let gone = self.core.borrow_mut().raise_log_start(to);
+        self.remove_files(gone);
+        Ok(())
+    }
+
+    /// Removes segments by the topic's retention time and size; returns how many went.
+    pub fn enforce_retention(self: &Rc<Self>, now_ms: i64) -> usize {
+        let config = self.config();
+        let ends = self.ends();
+        let planned = retain::plan(&self.core.borrow(), &config, ends.high_watermark, now_ms);
+        let gone = match planned {
+            Plan::Keep => return 0,
+            Plan::RaiseTo(offset) => self.core.borrow_mut().raise_log_start(offset),
+            Plan::RemoveAll if self.core.borrow().is_quiet() => self.core.borrow_mut().remove_all_segments(),
+            Plan::RemoveAll => return 0,
+        };
+        let count = gone.len();
+        self.remove_files(gone);
+        count
+    }
+
+    fn remove_files(self: &Rc<Self>, segments: Vec<Rc<Segment>>) {
+        if segments.is_empty() {
+            return;
+        }
+        let delay_ms = self.config.borrow().file_delete_delay_ms;
+        let paths: Vec<_> = segments.iter().map(|segment| segment.detached()).collect();
+        let name = format!("{}-{}", self.topic, self.index());
+        tokio::task::spawn_local(async move {
+            if let Err(e) = materialise::remove_segments(paths, delay_ms).await {
+                warn!("{name}: removing old segments: {e}");
+            }
+        });
+    }
+
+    /// Expires idle producers (`producer.id.expiration.ms`).
+    pub fn expire_producers(&self, now_ms: i64, expiration_ms: i64) {
+        self.core.borrow_mut().producers_mut().expire(now_ms, expiration_ms);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Waits until nothing is staged, being written or being flushed; new appends are the caller's to stop.
+    async fn quiet(&self) {
+        while self.writing.get() || self.flushing.get() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Clean stop: everything on disk, indexes and snapshot written, so that the next start scans nothing.
+    pub async fn close(self: &Rc<Self>) -> io::Result<()> {
+        self.closed.set(true);
+        self.quiet().await;
+        if self.core.borrow().failure().is_some() || !self.home.borrow().exists {
+            return Ok(());
+        }
+        self.flush().await?;
+        let state = {
+            let core = self.core.borrow();
+            let active = core.segments().back().cloned();
+            let indexes = active.as_ref().and_then(|segment| segment.encode_indexes());
+            materialise::CleanState {
+                segment: active.map(|segment| segment.detached()),
+                indexes,
+                end: core.written_end(),
+                snapshot: core.producers().encode(core.written_end()),
+                epochs: core.epochs().entries().to_vec(),
+            }
+        };
+        let dir = self.home.borrow().dir.to_path_buf();
+        tokio::task::spawn_blocking(move || materialise::write_clean_state(&dir, state))
+            .await
+            .map_err(io::Error::other)
+            .and_then(|done| done)
+    }
+
+    /// The topic is gone: the directory gets a name that a new topic of the same name does not collide with, and its
+    /// files go after the topic's `file.delete.delay.ms`.
+    pub async fn delete(self: &Rc<Self>) {
+        self.closed.set(true);
+        self.fail_waiters();
+        self.quiet().await;
+        let home = self.home.borrow().clone();
+        if !home.exists {
+            return;
+        }
+        let delay_ms = self.config.borrow().file_delete_delay_ms;
+        if let Err(e) = materialise::remove_partition(home, &self.topic, self.index(), delay_ms).await {
+            warn!("{}-{}: removing its directory: {e}", self.topic, self.index());
+        }
+    }
+
+    fn fail_waiters(&self) {
+        self.written.fail();
+        self.durable.fail();
+        self.fetches.wake_all();
+    }
+
+    /// Whether a directory is the one of this partition.
+    pub fn is_at(&self, dir: &Path) -> bool {
+        &*self.home.borrow().dir == dir
+    }
+}

@@ -1,0 +1,148 @@
+//! The files and directories around a log: made when the first record comes, renamed and removed when the topic goes.
+//! All of it is blocking work on a helper thread, none of it on the path of a record.
+
+use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
+use crate::log::checkpoint::{encode_epochs, sync_dir, write_atomically};
+use crate::log::paths;
+use crate::log::segment::DetachedSegment;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+
+/// Where a partition lives. Its directory appears with its first record, so that creating a topic of a thousand
+/// partitions costs no thousand directories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// One of `log.dirs`.
+    pub log_dir: PathBuf,
+    /// The partition's own directory in it.
+    pub dir: Rc<Path>,
+    pub exists: bool,
+    /// Names were made that are not durable yet.
+    pub needs_sync: bool,
+}
+
+/// What a clean stop leaves beside the segments.
+pub struct CleanState {
+    pub segment: Option<DetachedSegment>,
+    pub indexes: Option<(Vec<u8>, Vec<u8>)>,
+    pub end: Offset,
+    pub snapshot: Vec<u8>,
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
+}
+
+impl Home {
+    pub fn new(log_dir: &Path, topic: &str, partition: PartitionIndex, exists: bool) -> Home {
+        let dir = Rc::from(log_dir.join(paths::partition_dir(topic, partition)));
+        Home { log_dir: log_dir.to_owned(), dir, exists, needs_sync: false }
+    }
+}
+
+/// Makes the file of a new segment, and the directory before the first one. The names are durable after `sync_names`.
+/// A directory that another life of the topic left under the name is set aside.
+pub async fn make_segment(home: Home, (topic, id): (&str, TopicPartition), base: Offset) -> io::Result<()> {
+    let (dir, exists) = (home.dir.to_path_buf(), home.exists);
+    let stray = home.log_dir.join(paths::stray_dir(topic, id.partition));
+    run(move || {
+        if !exists {
+            if dir.exists() && read_topic_id(&dir) != Some(id.topic) {
+                fs::rename(&dir, &stray)?;
+            }
+            fs::create_dir_all(&dir)?;
+            fs::write(dir.join(paths::PARTITION_METADATA), format!("version: 0\ntopic_id: {}", id.topic))?;
+        }
+        let path = paths::segment_file(&dir, base, paths::LOG);
+        File::options().write(true).create(true).truncate(false).open(path).map(drop)
+    })
+    .await
+}
+
+/// The topic id in a partition's directory; None where there is none that can be read.
+pub fn read_topic_id(dir: &Path) -> Option<TopicId> {
+    let text = fs::read_to_string(dir.join(paths::PARTITION_METADATA)).ok()?;
+    text.lines().find_map(|line| TopicId::parse(line.strip_prefix("topic_id:")?.trim()))
+}
+
+/// Makes the names in the partition's directory, and its own name, durable.
+pub async fn sync_names(home: Home) -> io::Result<()> {
+    let (dir, log_dir) = (home.dir.to_path_buf(), home.log_dir);
+    run(move || {
+        File::open(dir.join(paths::PARTITION_METADATA))?.sync_all()?;
+        sync_dir(&dir)?;
+        sync_dir(&log_dir)
+    })
+    .await
+}
+
+pub fn write_epochs(dir: &Path, epochs: &[(LeaderEpoch, Offset)]) -> io::Result<()> {
+    write_atomically(&dir.join(paths::LEADER_EPOCH_CHECKPOINT), encode_epochs(epochs).as_bytes())
+}
+
+/// Indexes, producer snapshot and epochs of a log that is closed. Nothing here is needed for correctness: see `log::open`.
+pub fn write_clean_state(dir: &Path, state: CleanState) -> io::Result<()> {
+    if let (Some(segment), Some((offsets, times))) = (&state.segment, &state.indexes) {
+        write_atomically(&segment.path(paths::OFFSET_INDEX), offsets)?;
+        write_atomically(&segment.path(paths::TIME_INDEX), times)?;
+    }
+    write_atomically(&paths::segment_file(dir, state.end, paths::PRODUCER_SNAPSHOT), &state.snapshot)?;
+    write_epochs(dir, &state.epochs)
+}
+
+/// Marks the files of segments as deleted at once and removes them after the delay: readers that hold them read on.
+pub async fn remove_segments(segments: Vec<DetachedSegment>, delay_ms: i64) -> io::Result<()> {
+    let marked = run(move || {
+        let mut marked = Vec::new();
+        for segment in &segments {
+            for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::PRODUCER_SNAPSHOT] {
+                let path = segment.path(suffix);
+                let mut deleted = path.clone().into_os_string();
+                deleted.push(paths::DELETED_FILE);
+                match fs::rename(&path, &deleted) {
+                    Ok(()) => marked.push(PathBuf::from(deleted)),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(marked)
+    })
+    .await?;
+    tokio::time::sleep(delay(delay_ms)).await;
+    run(move || marked.iter().try_for_each(|path| ignore_missing(fs::remove_file(path)))).await
+}
+
+/// Renames a partition's directory at once and removes it after the delay.
+pub async fn remove_partition(home: Home, topic: &str, partition: PartitionIndex, delay_ms: i64) -> io::Result<()> {
+    let marked = home.log_dir.join(paths::deleted_dir(topic, partition));
+    let (from, to, log_dir) = (home.dir.to_path_buf(), marked.clone(), home.log_dir);
+    run(move || {
+        fs::rename(&from, &to)?;
+        sync_dir(&log_dir)
+    })
+    .await?;
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(delay(delay_ms)).await;
+        if let Err(e) = run(move || ignore_missing(fs::remove_dir_all(&marked))).await {
+            tracing::warn!("removing a deleted partition: {e}");
+        }
+    });
+    Ok(())
+}
+
+fn delay(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+async fn run<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
+}

@@ -1,0 +1,269 @@
+//! The partitions that a shard leads, found by topic name or id, and kept in step with the cluster image.
+
+use super::leader::{Partition, PartitionShared};
+use super::materialise::Home;
+use crate::base::clock::now_ms;
+use crate::base::config::{BrokerConfig, TopicConfig};
+use crate::base::ids::Offset;
+use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
+use crate::cluster::image::{self, ClusterImage, Topic};
+use crate::log::checkpoint::PartitionOffsets;
+use crate::log::core::LogCore;
+use crate::log::open::{self, OpenParams};
+use std::cell::{Ref, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use tracing::{error, info, warn};
+
+/// What was found in one of `log.dirs` at start.
+#[derive(Clone, Debug, Default)]
+pub struct FoundLogDir {
+    pub path: PathBuf,
+    /// The last stop was clean: partitions need no scan.
+    pub clean: bool,
+    pub recovery_points: PartitionOffsets,
+    pub log_starts: PartitionOffsets,
+    /// Partition directories in it, with the topic id that each one bears.
+    pub partitions: HashMap<(String, PartitionIndex), Option<TopicId>>,
+}
+
+/// The partitions that this shard leads.
+pub struct PartitionTable {
+    me: BrokerId,
+    shared: Rc<PartitionShared>,
+    topics: RefCell<Topics>,
+    log_dirs: RefCell<Vec<LogDirState>>,
+}
+
+#[derive(Default)]
+struct Topics {
+    by_name: HashMap<Arc<str>, Rc<LocalTopic>, foldhash::fast::RandomState>,
+    by_id: HashMap<TopicId, Rc<LocalTopic>, foldhash::fast::RandomState>,
+}
+
+/// A topic of which this shard leads something.
+pub struct LocalTopic {
+    pub topic: Arc<Topic>,
+    /// By partition index; None: led by another shard.
+    partitions: Vec<Option<Rc<Partition>>>,
+}
+
+struct LogDirState {
+    found: FoundLogDir,
+    /// Partitions of this shard that live here: new ones go where there are fewest, as in Kafka.
+    count: usize,
+}
+
+impl LocalTopic {
+    pub fn partition(&self, index: PartitionIndex) -> Option<&Rc<Partition>> {
+        self.partitions.get(usize::try_from(index.0).ok()?)?.as_ref()
+    }
+}
+
+impl PartitionTable {
+    pub fn new(me: BrokerId, log_dirs: Vec<FoundLogDir>, shared: Rc<PartitionShared>) -> PartitionTable {
+        let log_dirs = log_dirs.into_iter().map(|found| LogDirState { found, count: 0 }).collect();
+        PartitionTable { me, shared, topics: RefCell::default(), log_dirs: RefCell::new(log_dirs) }
+    }
+
+    pub fn shared(&self) -> &Rc<PartitionShared> {
+        &self.shared
+    }
+
+    /// The topic, if this shard leads any of its partitions.
+    pub fn topic(&self, name: &str) -> Option<Rc<LocalTopic>> {
+        self.topics.borrow().by_name.get(name).cloned()
+    }
+
+    pub fn topic_by_id(&self, id: TopicId) -> Option<Rc<LocalTopic>> {
+        self.topics.borrow().by_id.get(&id).cloned()
+    }
+
+    /// All partitions led by this shard, in no order.
+    pub fn all(&self) -> Vec<Rc<Partition>> {
+        self.topics.borrow().by_id.values().flat_map(|topic| topic.partitions.iter().flatten().cloned()).collect()
+    }
+
+    /// The log directories in use.
+    pub fn log_dirs(&self) -> Vec<PathBuf> {
+        self.log_dirs.borrow().iter().map(|dir| dir.found.path.clone()).collect()
+    }
+
+    /// Takes over a new image: opens what this shard leads now, closes what is gone. When it returns, the names of
+    /// deleted partitions are free on disk.
+    pub async fn apply(&self, image: &ClusterImage, config: &BrokerConfig, settings_changed: bool) {
+        let gone = self.remove_deleted(image);
+        for partition in gone {
+            self.forget_home(&partition);
+            partition.delete().await;
+        }
+        for topic in image.topics.values() {
+            let unchanged =
+                self.topics.borrow().by_id.get(&topic.id).is_some_and(|local| Arc::ptr_eq(&local.topic, topic));
+            let mine = topic.partitions.iter().any(|partition| partition.leader == Some(self.me));
+            if mine && (settings_changed || !unchanged) {
+                self.update_topic(topic, config);
+            }
+        }
+    }
+
+    fn remove_deleted(&self, image: &ClusterImage) -> Vec<Rc<Partition>> {
+        let mut topics = self.topics.borrow_mut();
+        let deleted: Vec<TopicId> =
+            topics.by_id.keys().filter(|id| image.topic_by_id(**id).is_none()).copied().collect();
+        let mut gone = Vec::new();
+        for id in deleted {
+            let Some(local) = topics.by_id.remove(&id) else { continue };
+            if topics.by_name.get(&local.topic.name).is_some_and(|named| named.topic.id == id) {
+                topics.by_name.remove(&local.topic.name);
+            }
+            gone.extend(local.partitions.iter().flatten().cloned());
+        }
+        gone
+    }
+
+    fn update_topic(&self, topic: &Arc<Topic>, config: &BrokerConfig) {
+        let resolved = TopicConfig::resolve(config, &topic.settings).unwrap_or_else(|e| {
+            error!("settings of topic {}: {e}; it runs with the broker's defaults", topic.name);
+            config.topic_defaults.clone()
+        });
+        let resolved = Rc::new(resolved);
+        let before = self.topic_by_id(topic.id);
+        let partitions = topic.partitions.iter().enumerate().map(|(i, state)| {
+            let index = PartitionIndex(i32::try_from(i).expect("partition counts fit i32"));
+            if state.leader != Some(self.me) {
+                return None;
+            }
+            if let Some(known) = before.as_ref().and_then(|local| local.partition(index)) {
+                known.update(state.leader_epoch, Rc::clone(&resolved));
+                return Some(Rc::clone(known));
+            }
+            Some(self.open(topic, (index, state), &resolved))
+        });
+        let local = Rc::new(LocalTopic { topic: Arc::clone(topic), partitions: partitions.collect() });
+        let mut topics = self.topics.borrow_mut();
+        topics.by_name.insert(Arc::clone(&topic.name), Rc::clone(&local));
+        topics.by_id.insert(topic.id, local);
+    }
+
+    fn open(
+        &self,
+        topic: &Arc<Topic>,
+        (index, state): (PartitionIndex, &image::Partition),
+        config: &Rc<TopicConfig>,
+    ) -> Rc<Partition> {
+        let id = TopicPartition { topic: topic.id, partition: index };
+        let (home, params) = self.find_home(topic, index);
+        let core = match open_log(&home, &params, config) {
+            Ok(core) => core,
+            Err(e) => {
+                error!("{}-{index} is offline: {e}", topic.name);
+                let mut core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
+                core.fail(Rc::from(e.to_string()));
+                core
+            }
+        };
+        let epoch = LeaderEpoch(state.leader_epoch.0);
+        let (config, shared) = (Rc::clone(config), Rc::clone(&self.shared));
+        Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared)
+    }
+
+    /// The directory that holds the partition, or the log directory with the fewest partitions for a new one.
+    fn find_home(&self, topic: &Topic, index: PartitionIndex) -> (Home, OpenParams) {
+        let mut dirs = self.log_dirs.borrow_mut();
+        let key = (topic.name.to_string(), index);
+        let holds = |dir: &LogDirState| dir.found.partitions.get(&key).is_some_and(|id| *id == Some(topic.id));
+        let holder = dirs.iter().position(holds);
+        let at = holder.unwrap_or_else(|| {
+            let fewest = dirs.iter().enumerate().min_by_key(|(_, dir)| dir.count).map(|(i, _)| i);
+            fewest.expect("a broker has at least one log directory")
+        });
+        let dir = &mut dirs[at];
+        dir.count += 1;
+        let home = Home::new(&dir.found.path, &topic.name, index, holder.is_some());
+        let params = OpenParams {
+            dir: Rc::clone(&home.dir),
+            clean: dir.found.clean,
+            recovery_point: dir.found.recovery_points.get(&key).copied().unwrap_or(Offset(0)),
+            log_start: holder.and_then(|_| dir.found.log_starts.get(&key).copied()),
+            now_ms: now_ms(),
+        };
+        (home, params)
+    }
+
+    fn forget_home(&self, partition: &Partition) {
+        let key = (partition.topic.to_string(), partition.index());
+        for dir in self.log_dirs.borrow_mut().iter_mut() {
+            if dir.found.path == partition.home().log_dir {
+                dir.count = dir.count.saturating_sub(1);
+                dir.found.partitions.remove(&key);
+            }
+        }
+    }
+
+    /// Recovery points and log starts of this shard's partitions, by log directory.
+    pub fn checkpoints(&self) -> BTreeMap<PathBuf, Checkpoints> {
+        let mut all: BTreeMap<PathBuf, Checkpoints> = BTreeMap::new();
+        for partition in self.all() {
+            let home = partition.home();
+            if !home.exists {
+                continue;
+            }
+            let checkpoints = all.entry(home.log_dir.clone()).or_default();
+            let key = (partition.topic.to_string(), partition.index());
+            let ends = partition.ends();
+            checkpoints.recovery_points.insert(key.clone(), ends.flushed);
+            checkpoints.log_starts.insert(key, ends.log_start);
+        }
+        all
+    }
+
+    /// Stops all partitions cleanly; returns whether every one of them is whole on disk.
+    pub async fn close(&self) -> bool {
+        let mut clean = true;
+        for partition in self.all() {
+            if let Err(e) = partition.close().await {
+                warn!("{}-{}: closing: {e}", partition.topic, partition.index());
+                clean = false;
+            }
+            clean &= partition.core().failure().is_none();
+        }
+        clean
+    }
+
+    pub fn topics(&self) -> Ref<'_, HashMap<TopicId, Rc<LocalTopic>, foldhash::fast::RandomState>> {
+        Ref::map(self.topics.borrow(), |topics| &topics.by_id)
+    }
+}
+
+/// What the checkpoint files of a log directory get to know of a shard's partitions.
+#[derive(Clone, Debug, Default)]
+pub struct Checkpoints {
+    pub recovery_points: PartitionOffsets,
+    pub log_starts: PartitionOffsets,
+}
+
+fn open_log(home: &Home, params: &OpenParams, config: &TopicConfig) -> Result<LogCore, open::OpenError> {
+    if !home.exists {
+        return Ok(LogCore::empty(Rc::clone(&home.dir), Offset(0)));
+    }
+    let opened = open::open(params, config)?;
+    for cut in &opened.cuts {
+        match &cut.problem {
+            Some(problem) => warn!(
+                "{}: cut at byte {} ({} bytes, from offset {} on): {problem}",
+                cut.file.display(),
+                cut.position,
+                cut.bytes,
+                cut.next_offset
+            ),
+            None => warn!("{}: removed, {} bytes after a cut", cut.file.display(), cut.bytes),
+        }
+    }
+    if !params.clean {
+        info!("{}: recovered, {} bytes read", home.dir.display(), opened.scanned_bytes);
+    }
+    Ok(opened.core)
+}
