@@ -147,4 +147,4 @@ def read_from_the_middle(events, client, kcat, partitions):
 
 
 def logged_bytes(broker):
-    return sum(path.stat().st_size for path in broker.data.rglob("*.log") if "activity-" in str(path))
+    return sum(path.stat().st_size for path in broker.data.rglob("*.log*") if "activity-" in str(path))

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from harness.broker import KIND
 from harness.records import BASE_TIMESTAMP, Record, text
 from harness.tools import Tools
 from harness.wait import wait_for_leader
@@ -35,12 +36,12 @@ def test_dump_log_segments(stop, own_broker, connect):
         broker.start()
         wait_for_leader(broker, "dumped")
         assert java.consume("dumped", 0, len(sent), offset=0)[-1].value == sent[-1].value
-    assert broker.terminate() in (0, 143), "a clean end"
+    assert broker.terminate() == (0 if KIND == "corelog" else 143), "a clean end"
 
     [directory] = broker.partition_dirs("dumped", 0)
     segments = sorted(directory.glob("*.log"))
     assert len(segments) >= 3, "segment.bytes makes several segments"
-    assert (directory / "leader-epoch-checkpoint").read_text().startswith("0\n1\n0 0")
+    assert re.match(r"0\n\d+\n0 0\n", (directory / "leader-epoch-checkpoint").read_text()), "version, count, epoch 0 from offset 0"
     assert (directory / "partition.metadata").read_text().startswith("version: 0\ntopic_id: ")
     records_are_there(Tools("39", broker), segments, sent)
     indexes_agree(Tools("39", broker), segments)
