@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(5 * SECONDS)
 def test_ten_thousand_partitions(own_broker, connect):
     broker = own_broker({"log.segment.delete.delay.ms": "1000"}, nofile=NOFILE)
     admin = connect("confluent", broker)
-    admin.create_topic("wide", PARTITIONS, {})
+    admin.create_topic("wide", PARTITIONS, {}, SECONDS)
     wait_for_leader(broker, "wide", PARTITIONS, SECONDS)
 
     described = Tools("39", broker).run("topics", "--describe", "--topic", "wide")
@@ -44,7 +44,7 @@ def test_ten_thousand_partitions(own_broker, connect):
     wait_for_leader(broker, "wide", PARTITIONS, SECONDS)
     assert raw.batches(broker.port, "wide", PARTITIONS - 1)[0].count == 1, "kill -9 lost an acknowledged record"
 
-    admin.delete_topic("wide")
+    admin.delete_topic("wide", SECONDS)
     wait_until(lambda: not raw.exists(broker.port, "wide"), "the topic is still listed", SECONDS)
     wait_until(lambda: not broker.topic_dirs("wide"), lambda: f"{len(broker.topic_dirs('wide'))} directories left", SECONDS)
     admin.create_topic("narrow", 1, {})
