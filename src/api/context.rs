@@ -1,9 +1,18 @@
 //! What handlers reach: the shard's own state and its handle to the control plane.
 
-use crate::base::ids::{BrokerId, NodeId, ShardId};
+use super::RequestInfo;
+use super::brokers::{self, advertised_host};
+use super::fetch::session::FetchSessions;
+use super::init_producer_id::ProducerIdBlock;
+use crate::base::config::BrokerConfig;
+use crate::base::ids::{BrokerId, NodeId, PartitionIndex, ShardId};
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
+use crate::partition::checkpoints::CheckpointSender;
+use crate::partition::table::PartitionTable;
+use kafka_protocol::protocol::StrBytes;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One shard's state; lives and dies on its thread.
@@ -12,21 +21,49 @@ pub struct ShardContext {
     pub shard: ShardId,
     pub broker: BrokerId,
     pub control: ControlHandle,
-    /// `auto.create.topics.enable`.
-    pub auto_create_topics_enable: bool,
+    pub partitions: PartitionTable,
+    pub checkpoints: CheckpointSender,
+    pub sessions: RefCell<FetchSessions>,
+    pub producer_ids: RefCell<ProducerIdBlock>,
+    /// Settings of the file and the command line; the image's dynamic ones are laid over them in `config`.
+    static_config: Arc<BrokerConfig>,
+    config: RefCell<Arc<BrokerConfig>>,
     image: RefCell<Arc<ClusterImage>>,
 }
 
+/// A broker as NOT_LEADER_OR_FOLLOWER answers name it (KIP-951).
+pub struct LeaderHint {
+    pub leader: BrokerId,
+    pub leader_epoch: i32,
+    pub host: StrBytes,
+    pub port: i32,
+    pub rack: Option<StrBytes>,
+}
+
 impl ShardContext {
-    pub fn new(node: NodeId, shard: ShardId, control: ControlHandle, image: Arc<ClusterImage>) -> Self {
-        ShardContext {
-            node,
-            shard,
-            broker: BrokerId::new(node, shard),
+    pub fn new(
+        broker: BrokerId,
+        control: ControlHandle,
+        config: Arc<BrokerConfig>,
+        (partitions, checkpoints): (PartitionTable, CheckpointSender),
+        image: Arc<ClusterImage>,
+    ) -> Self {
+        let slots = config.max_incremental_fetch_session_cache_slots as usize;
+        let context = ShardContext {
+            node: broker.node(),
+            shard: broker.shard(),
+            broker,
             control,
-            auto_create_topics_enable: true,
-            image: RefCell::new(image),
-        }
+            partitions,
+            checkpoints,
+            sessions: RefCell::new(FetchSessions::new(slots)),
+            producer_ids: RefCell::default(),
+            config: RefCell::new(Arc::clone(&config)),
+            static_config: config,
+            image: RefCell::default(),
+        };
+        context.set_image(image);
+        context
     }
 
     /// The newest image that this shard has applied.
@@ -34,14 +71,101 @@ impl ShardContext {
         Arc::clone(&self.image.borrow())
     }
 
-    /// Makes `image` the one that requests see from now on.
-    pub fn set_image(&self, image: Arc<ClusterImage>) {
-        self.image.replace(image);
+    /// The settings in force.
+    pub fn config(&self) -> Arc<BrokerConfig> {
+        Arc::clone(&self.config.borrow())
     }
 
-    /// Shard 0 of node 0 with nothing configured.
+    /// Makes `image`, with its dynamic settings, the one that requests see from now on. Returns whether settings of the
+    /// broker changed.
+    pub fn set_image(&self, image: Arc<ClusterImage>) -> bool {
+        let none = BTreeMap::new();
+        let node_of = |image: &ClusterImage| image.node_settings.get(&self.node).unwrap_or(&none).clone();
+        let before = self.image.replace(Arc::clone(&image));
+        let (defaults, node) = (&image.broker_defaults, node_of(&image));
+        if *defaults == before.broker_defaults && node == node_of(&before) {
+            return false;
+        }
+        let (config, refused) = self.static_config.with_dynamic(defaults, &node);
+        for (name, error) in refused {
+            tracing::warn!("the stored setting {name} is left out: {error}");
+        }
+        self.config.replace(Arc::new(config));
+        true
+    }
+
+    /// Takes over a new image: partitions that this shard leads now are open when it returns, those that are gone are
+    /// closed. Requests see the image before the partitions go, so that none reaches a closed one.
+    pub async fn apply(&self, image: Arc<ClusterImage>) {
+        let settings_changed = self.set_image(Arc::clone(&image));
+        self.partitions.apply(&image, &self.config(), settings_changed).await;
+    }
+
+    /// Who leads a partition that this shard does not lead, for a client that asked here.
+    pub fn leader_hint(&self, info: &RequestInfo, topic: &str, index: PartitionIndex) -> Option<LeaderHint> {
+        let image = self.image.borrow();
+        let partition = image.topic(topic)?.partition(index)?;
+        let broker = image.brokers.get(&partition.leader?)?;
+        Some(LeaderHint {
+            leader: broker.id,
+            leader_epoch: partition.leader_epoch.0,
+            host: advertised_host(broker, info.local_addr),
+            port: i32::from(broker.port),
+            rack: brokers::rack(broker),
+        })
+    }
+
+    /// Shard 0 of node 0 with default settings.
     #[cfg(test)]
     pub fn for_tests(image: ClusterImage, control: ControlHandle) -> std::rc::Rc<Self> {
-        std::rc::Rc::new(ShardContext::new(NodeId(0), ShardId(0), control, Arc::new(image)))
+        let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
+        ShardContext::configured_for_tests(image, control, config)
+    }
+
+    #[cfg(test)]
+    pub fn configured_for_tests(
+        image: ClusterImage,
+        control: ControlHandle,
+        config: BrokerConfig,
+    ) -> std::rc::Rc<Self> {
+        use crate::partition::leader::PartitionShared;
+        use std::rc::Rc;
+        let me = BrokerId::new(NodeId(0), ShardId(0));
+        let shared = Rc::new(PartitionShared::new(64, config.flush_policy));
+        let partitions = PartitionTable::new(me, Vec::new(), shared);
+        let (sender, _) = tokio::sync::mpsc::unbounded_channel();
+        let checkpoints = CheckpointSender::new(0, sender);
+        Rc::new(ShardContext::new(me, control, Arc::new(config), (partitions, checkpoints), Arc::new(image)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc;
+
+    fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn settings_in_force_follow_the_image() {
+        let control = ControlHandle::new(mpsc::channel(1).0);
+        let context = ShardContext::for_tests(ClusterImage::default(), control);
+        let max_connections = || context.config().max_connections_per_ip;
+        assert_eq!(max_connections(), i32::MAX as u32);
+
+        let everywhere = texts(&[("max.connections.per.ip", "10")]);
+        let mut image = ClusterImage { broker_defaults: everywhere, ..ClusterImage::default() };
+        context.set_image(Arc::new(image.clone()));
+        assert_eq!(max_connections(), 10);
+
+        image.node_settings.insert(NodeId(0), texts(&[("max.connections.per.ip", "7")]));
+        image.node_settings.insert(NodeId(1), texts(&[("max.connections.per.ip", "1")]));
+        context.set_image(Arc::new(image));
+        assert_eq!(max_connections(), 7);
+
+        context.set_image(Arc::new(ClusterImage::default()));
+        assert_eq!(max_connections(), i32::MAX as u32);
     }
 }

@@ -15,6 +15,7 @@
 //! Omitted: internal topics are not created by being asked for (their coordinators create them), so there they are
 //! unknown. LISTENER_NOT_FOUND cannot occur: every broker has one listener.
 
+use super::admin::{Patience, Pending};
 use super::authorized_operations as operations;
 use super::brokers;
 use super::context::ShardContext;
@@ -34,7 +35,6 @@ use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, TopicN
 use kafka_protocol::protocol::StrBytes;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
-use tokio::task::JoinHandle;
 
 pub const SERVED: Served = Served { key: ApiKey::Metadata as i16, advertised_min: 0, accepted_min: 0, max: 12, handle };
 
@@ -104,7 +104,7 @@ fn refusal(request: &MetadataRequest, code: ResponseError) -> MetadataResponse {
 /// Unknown topics on their way into being; started in stage one, so that a later request of the connection finds them.
 struct Creation {
     names: Vec<StrBytes>,
-    work: JoinHandle<AdminResult<Vec<AdminResult<CreatedTopic>>>>,
+    pending: Pending<CreatedTopic>,
 }
 
 impl Creation {
@@ -112,7 +112,7 @@ impl Creation {
         let Wanted::Names(names) = wanted else {
             return None;
         };
-        if !context.auto_create_topics_enable {
+        if !context.config().auto_create_topics_enable {
             return None;
         }
         let image = context.image();
@@ -125,25 +125,21 @@ impl Creation {
         }
         let topics = names.iter().map(|name| with_defaults(name)).collect();
         let control = context.control.clone();
-        let work = tokio::task::spawn_local(async move { control.create_topics(topics, false).await });
-        Some(Creation { names, work })
+        let command = async move { control.create_topics(topics, false).await };
+        Some(Creation { pending: Pending::send(Patience::DEFAULT, names.len(), command), names })
     }
 
-    /// Why topics could not be created. Those that another client created meanwhile are not among them.
+    /// Why topics could not be created.
     async fn refused(self) -> HashMap<StrBytes, ResponseError> {
-        let results = match self.work.await {
-            Ok(Ok(results)) => results,
-            Ok(Err(error)) => return self.names.into_iter().map(|name| (name, error.code)).collect(),
-            Err(_) => return HashMap::new(),
-        };
-        let refused = |(name, result): (StrBytes, AdminResult<CreatedTopic>)| match result {
-            Ok(_) => None,
-            // Kafka's way of saying that the topic will be there soon.
-            Err(error) if error.code == ResponseError::TopicAlreadyExists => {
+        let refused = |(name, result): (StrBytes, AdminResult<CreatedTopic>)| match result.err()?.code {
+            // Another client was quicker, or the work takes long: Kafka's way of saying that the topic will be there
+            // soon. Where it is there already, nobody looks at this.
+            ResponseError::TopicAlreadyExists | ResponseError::RequestTimedOut => {
                 Some((name, ResponseError::LeaderNotAvailable))
             }
-            Err(error) => Some((name, error.code)),
+            code => Some((name, code)),
         };
+        let results = self.pending.results().await;
         self.names.into_iter().zip(results).filter_map(refused).collect()
     }
 }
@@ -405,7 +401,7 @@ mod tests {
         let (broker, _) = two_shards();
         assert_eq!(told(&broker.ask(4, &named(&["new"]).with_allow_auto_topic_creation(false))), [("new", 3)]);
         let (mut broker, _) = two_shards();
-        Rc::get_mut(&mut broker.context).expect("not shared yet").auto_create_topics_enable = false;
+        broker.configure(&[("auto.create.topics.enable", "false")]);
         assert_eq!(told(&broker.ask(4, &named(&["new"]))), [("new", 3)]);
     }
 

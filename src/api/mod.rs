@@ -3,11 +3,30 @@
 //! A request is handled in two stages. Stage one runs when the request's turn in its connection comes: it decides
 //! everything whose order matters (offsets of an append). Stage two only waits, and overlaps with later requests.
 
+mod admin;
+pub mod alter_configs;
 pub mod api_versions;
 pub mod authorized_operations;
 pub mod brokers;
+mod config_changes;
+mod config_entries;
 pub mod context;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_log_dirs;
+pub mod fetch;
+pub mod find_coordinator;
+pub mod incremental_alter_configs;
+pub mod init_producer_id;
+pub mod leaders;
+pub mod list_offsets;
 pub mod metadata;
+pub mod offset_for_leader_epoch;
+pub mod produce;
 pub mod registry;
 #[cfg(test)]
 mod testing;
@@ -73,5 +92,14 @@ impl RequestInfo {
             Ok(frame) => Outcome::Reply(frame),
             Err(error) => Outcome::Close(error.to_string()),
         }
+    }
+}
+
+/// Runs a future that never waits; None if it does.
+fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+    use std::task::{Context, Poll, Waker};
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
     }
 }

@@ -4,8 +4,12 @@
 //! to look like is not known. ApiVersions alone is answered in any version (KIP-511), for by it clients learn the rest.
 
 use super::context::ShardContext;
-use super::{Outcome, RequestInfo, api_versions, metadata};
-use crate::wire::frame;
+use super::{
+    Outcome, RequestInfo, alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
+    describe_cluster, describe_configs, describe_log_dirs, fetch, find_coordinator, incremental_alter_configs,
+    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+};
+use crate::wire::{frame, guard};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -22,7 +26,25 @@ pub struct Served {
 }
 
 /// Every served API, by key in ascending order.
-pub const APIS: &[Served] = &[metadata::SERVED, api_versions::SERVED];
+pub const APIS: &[Served] = &[
+    produce::SERVED,
+    fetch::SERVED,
+    list_offsets::SERVED,
+    metadata::SERVED,
+    find_coordinator::SERVED,
+    api_versions::SERVED,
+    create_topics::SERVED,
+    delete_topics::SERVED,
+    delete_records::SERVED,
+    init_producer_id::SERVED,
+    offset_for_leader_epoch::SERVED,
+    describe_configs::SERVED,
+    alter_configs::SERVED,
+    describe_log_dirs::SERVED,
+    create_partitions::SERVED,
+    incremental_alter_configs::SERVED,
+    describe_cluster::SERVED,
+];
 
 /// The API of this key, if it is served.
 pub fn served(key: i16) -> Option<&'static Served> {
@@ -55,6 +77,9 @@ pub fn dispatch(context: &Rc<ShardContext>, local_addr: SocketAddr, peer_addr: S
             info.key, api.accepted_min, api.max, info.version
         ));
     }
+    if let Err(error) = guard::check(info.key, info.version, &incoming.body) {
+        return Outcome::Close(format!("{error} (from {peer_addr})"));
+    }
     (api.handle)(context, &info, incoming.body)
 }
 
@@ -62,6 +87,7 @@ pub fn dispatch(context: &Rc<ShardContext>, local_addr: SocketAddr, peer_addr: S
 mod tests {
     use super::*;
     use crate::api::testing::Broker;
+    use proptest::prelude::*;
 
     #[test]
     fn table_is_sorted_and_its_ranges_are_sane() {
@@ -100,6 +126,32 @@ mod tests {
         for length in 0..whole.len() {
             let outcome = broker.dispatch(Bytes::copy_from_slice(&whole[..length]));
             assert!(matches!(outcome, Outcome::Close(_)), "{length} bytes were understood");
+        }
+    }
+
+    #[test]
+    fn a_hostile_length_closes_the_connection_before_memory_is_given_to_it() {
+        let frame: &[u8] = &[0, 3, 0, 4, 0, 0, 0, 9, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff];
+        assert!(matches!(Broker::empty().dispatch(frame.into()), Outcome::Close(_)));
+    }
+
+    proptest! {
+        /// Whatever stands in a body, there is an answer or an end, and no panic.
+        #[test]
+        fn any_body_is_answered_or_closes_the_connection(
+            body in proptest::collection::vec(any::<u8>(), 0..200),
+            spliced in 0..200_usize,
+        ) {
+            let broker = Broker::empty();
+            for api in APIS {
+                for version in api.accepted_min..=api.max {
+                    let mut frame = [api.key.to_be_bytes(), version.to_be_bytes()].concat();
+                    frame.extend_from_slice(&[0, 0, 0, 9, 0, 1, b'c', 0]);
+                    // Few and short arrays make more bodies decodable.
+                    frame.extend(body.iter().enumerate().map(|(at, byte)| if at < spliced { byte & 3 } else { *byte }));
+                    broker.dispatch(frame.into());
+                }
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::context::ShardContext;
 use super::{Outcome, registry};
+use crate::base::config::BrokerConfig;
 use crate::base::ids::{BrokerId, LeaderEpoch, TopicId};
 use crate::cluster::image::{self, ClusterImage, Partition, Topic};
 use crate::controller::handle::{Command, ControlHandle};
@@ -42,6 +43,14 @@ impl Broker {
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
             tasks: LocalSet::new(),
         }
+    }
+
+    /// Starts the broker anew with settings as server.properties has them.
+    pub fn configure(&mut self, settings: &[(&str, &str)]) {
+        let texts = settings.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let config = BrokerConfig::from_texts(texts).expect("sound settings");
+        let image = ClusterImage::clone(&self.context.image());
+        self.context = ShardContext::configured_for_tests(image, self.context.control.clone(), config);
     }
 
     /// Runs stage one of a request.

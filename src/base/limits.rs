@@ -22,6 +22,9 @@ pub const APPEND_BYTES_MAX: usize = 8 << 20;
 /// Uncompressed bytes that one record batch may grow to when its records are checked or recompressed.
 pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes of server.properties.
+pub const PROPERTIES_BYTES_MAX: u64 = 1 << 20;
+
 /// Bytes of a compressed batch that are held uncompressed at a time while its records are checked.
 pub const DECOMPRESS_CHUNK_BYTES: usize = 64 << 10;
 
@@ -31,6 +34,9 @@ pub const RECORD_ERRORS_MAX: usize = 1000;
 /// A topic name's length (Kafka: 249, so that `-partition` and a suffix still fit a file name).
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
+/// How long a request without a timeout of its own waits for the control plane (as long as Kafka's clients wait).
+pub const CONTROL_ANSWER_MS_MAX: u64 = 30_000;
+
 const _: () = assert!(APPEND_IOVECS_MAX <= 1024);
 
 /// Idempotent producers remembered by one partition; beyond it the one that was silent longest is forgotten.
@@ -38,3 +44,43 @@ pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
 
 /// Batches at the end of a log whose positions are kept in memory, so that tail readers need no look-up on disk.
 pub const RECENT_BATCHES_MAX: usize = 256;
+
+/// Partitions that all fetch sessions of a shard remember together; beyond it requests are served without a session.
+pub const FETCH_SESSION_PARTITIONS_MAX: usize = 1_000_000;
+
+/// Cold data that one fetch takes through user space: more waits for the next fetch, except for a larger first batch.
+pub const COLD_READ_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of requests that a shard holds in all its connections: received and not answered, or still arriving.
+/// One connection at a time may exceed it to complete its frame.
+pub const SHARD_RECEIVE_BYTES_MAX: usize = 256 << 20;
+
+/// Pipes of 1 MiB that a shard splices through; a user without privileges may have 64 in all.
+pub const SHARD_PIPES_MAX: usize = 4;
+
+/// Bytes of one request to the coordination store: below ZooKeeper's `jute.maxbuffer` (1,048,575), framing included.
+pub const STORE_REQUEST_BYTES_MAX: usize = 1_000_000;
+
+/// A path's length in the coordination store: a topic name, its partition and Kafka's fixed parts fit three times.
+pub const STORE_PATH_BYTES_MAX: usize = 1024;
+
+/// Bytes that the embedded store holds in all (nodes with their data); its file is at most a few times that.
+pub const STORE_TREE_BYTES_MAX: usize = 128 << 20;
+
+/// Bytes of the embedded store's file: beyond that, changes are refused until it can be rewritten.
+pub const STORE_FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// Events that wait in one watch; a reader that falls further behind is told to read again.
+pub const STORE_WATCH_EVENTS_MAX: usize = 4096;
+
+/// Partitions that one administrative request may create: its assignment must fit one node of the store.
+pub const CREATE_PARTITIONS_MAX: usize = 20_000;
+
+/// Partitions of a cluster: what the embedded store holds of them is within its bound.
+pub const CLUSTER_PARTITIONS_MAX: usize = 150_000;
+
+/// Commands to the control plane that wait for their turn; senders wait beyond that.
+pub const CONTROL_COMMANDS_MAX: usize = 256;
+
+/// Milliseconds that an answer waits for all shards to apply an image.
+pub const SHARD_APPLY_MS_MAX: u64 = 30_000;

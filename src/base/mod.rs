@@ -2,5 +2,8 @@
 
 pub mod clock;
 pub mod config;
+pub mod host;
 pub mod ids;
 pub mod limits;
+pub mod logging;
+pub mod metrics;

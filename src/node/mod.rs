@@ -1,1 +1,9 @@
-//! (room not furnished yet)
+//! The composition root: everything that a running node consists of is put together here.
+
+mod checkpoints;
+mod cores;
+pub mod format;
+mod inventory;
+pub mod probe;
+pub mod serve;
+mod shard_main;

@@ -9,7 +9,7 @@ use super::watermark::Watermark;
 use crate::base::clock::now_ms;
 use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
-use crate::log::core::{AppendError, Appended, LogCore, Write};
+use crate::log::core::{AppendError, Appended, LogCore, ReadSpan, Write};
 use crate::log::open_files::OpenFiles;
 use crate::log::paths;
 use crate::log::retain::{self, Plan};
@@ -21,7 +21,12 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tracing::{error, warn};
+
+/// The end of a log that was written a moment ago is not looked up in the page cache before it is sent.
+const HOT_TAIL_BYTES: u64 = 4 << 20;
+const HOT_TAIL_AGE: Duration = Duration::from_secs(3);
 
 /// What a produce request asks for (`acks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,13 @@ pub struct PartitionShared {
     pub files: OpenFiles,
     pub policy: FlushPolicy,
     pub appends: AppendCounters,
+}
+
+impl PartitionShared {
+    /// `open_files_max`: descriptors that the segments of this shard may use.
+    pub fn new(open_files_max: usize, policy: FlushPolicy) -> PartitionShared {
+        PartitionShared { files: OpenFiles::new(open_files_max), policy, appends: AppendCounters::default() }
+    }
 }
 
 /// How well writes are batched.
@@ -66,6 +78,7 @@ pub struct Partition {
     /// The newest leader epoch that is in the checkpoint file.
     saved_epoch: Cell<Option<LeaderEpoch>>,
     unflushed_since_ms: Cell<Option<i64>>,
+    last_write: Cell<Option<Instant>>,
     closed: Cell<bool>,
     shared: Rc<PartitionShared>,
 }
@@ -105,6 +118,7 @@ impl Partition {
             writing: Cell::new(false),
             flushing: Cell::new(false),
             unflushed_since_ms: Cell::new(None),
+            last_write: Cell::new(None),
             closed: Cell::new(false),
             shared,
         })
@@ -146,6 +160,12 @@ impl Partition {
             log_end: core.written_end(),
             flushed: core.flushed_end(),
         }
+    }
+
+    /// Whether a span was written so lately that it must still be in the page cache: its pages are dirty, or young.
+    pub fn is_hot(&self, span: &ReadSpan) -> bool {
+        let near_end = u64::from(span.segment.size() - span.position) <= HOT_TAIL_BYTES;
+        near_end && self.last_write.get().is_some_and(|at| at.elapsed() < HOT_TAIL_AGE)
     }
 
     /// The directory that holds, or will hold, the partition; and the log directory above it.
@@ -232,7 +252,9 @@ impl Partition {
         let counters = &self.shared.appends;
         counters.writes.set(counters.writes.get() + 1);
         let file = self.shared.files.file(&write.segment)?;
-        file.write_at(write.buffers, write.position).await
+        file.write_at(write.buffers, write.position).await?;
+        self.last_write.set(Some(Instant::now()));
+        Ok(())
     }
 
     /// Tells everybody who waits for what a write or a flush has changed.
@@ -357,10 +379,9 @@ impl Partition {
     }
 
     /// DeleteRecords: the log begins at `to` from now on. The caller has checked it against the high watermark.
-    pub async fn delete_records(self: &Rc<Self>, to: Offset) -> io::Result<()> {
+    pub fn delete_records(self: &Rc<Self>, to: Offset) {
         let gone = self.core.borrow_mut().raise_log_start(to);
         self.remove_files(gone);
-        Ok(())
     }
 
     /// Removes segments by the topic's retention time and size; returns how many went.

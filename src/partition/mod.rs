@@ -1,5 +1,6 @@
 //! A partition that this shard leads: its log, its high watermark, and who waits for them.
 
+pub mod checkpoints;
 pub mod leader;
 pub mod materialise;
 pub mod table;

@@ -1,5 +1,6 @@
 //! The partitions that a shard leads, found by topic name or id, and kept in step with the cluster image.
 
+use super::checkpoints::Checkpoints;
 use super::leader::{Partition, PartitionShared};
 use super::materialise::Home;
 use crate::base::clock::now_ms;
@@ -59,6 +60,11 @@ struct LogDirState {
 impl LocalTopic {
     pub fn partition(&self, index: PartitionIndex) -> Option<&Rc<Partition>> {
         self.partitions.get(usize::try_from(index.0).ok()?)?.as_ref()
+    }
+
+    /// Those that this shard leads.
+    pub fn partitions(&self) -> impl Iterator<Item = &Rc<Partition>> {
+        self.partitions.iter().flatten()
     }
 }
 
@@ -236,13 +242,6 @@ impl PartitionTable {
     pub fn topics(&self) -> Ref<'_, HashMap<TopicId, Rc<LocalTopic>, foldhash::fast::RandomState>> {
         Ref::map(self.topics.borrow(), |topics| &topics.by_id)
     }
-}
-
-/// What the checkpoint files of a log directory get to know of a shard's partitions.
-#[derive(Clone, Debug, Default)]
-pub struct Checkpoints {
-    pub recovery_points: PartitionOffsets,
-    pub log_starts: PartitionOffsets,
 }
 
 fn open_log(home: &Home, params: &OpenParams, config: &TopicConfig) -> Result<LogCore, open::OpenError> {

@@ -24,6 +24,11 @@ impl AppendWait {
         Rc::new(AppendWait::default())
     }
 
+    /// Nothing is left to wait for. A failure is told by `done` only.
+    pub fn is_done(&self) -> bool {
+        self.remaining.get() == 0
+    }
+
     /// Ends when every partition has answered; gives the places of those that failed.
     pub async fn done(&self) -> SmallVec<[u32; 2]> {
         poll_fn(|context| {

@@ -7,3 +7,6 @@ pub mod batch;
 pub mod builder;
 pub mod compression;
 pub mod records;
+
+#[cfg(test)]
+mod tests;

@@ -388,9 +388,12 @@ pub(super) fn write_varlong(to: &mut Vec<u8>, value: i64) {
     to.push(raw as u8);
 }
 
-/// The zig-zag varint at the front and the bytes it takes; None when `bytes` end within it.
+/// A field's value and the bytes it takes; None when the bytes end within it.
+type ReadField<T> = Result<Option<(T, usize)>, RecordFault>;
+
+/// The zig-zag varint at the front.
 #[inline]
-fn read_varint(bytes: &[u8]) -> Result<Option<(i32, usize)>, RecordFault> {
+fn read_varint(bytes: &[u8]) -> ReadField<i32> {
     let mut raw = 0_u32;
     for (at, &byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
         // Of the fifth byte only four bits count; Kafka ignores the others too.
@@ -404,7 +407,7 @@ fn read_varint(bytes: &[u8]) -> Result<Option<(i32, usize)>, RecordFault> {
 
 /// As [`read_varint`], for 64 bits.
 #[inline]
-fn read_varlong(bytes: &[u8]) -> Result<Option<(i64, usize)>, RecordFault> {
+fn read_varlong(bytes: &[u8]) -> ReadField<i64> {
     let mut raw = 0_u64;
     for (at, &byte) in bytes.iter().take(VARLONG_BYTES_MAX).enumerate() {
         raw |= u64::from(byte & 0x7f) << (7 * at);
@@ -520,12 +523,7 @@ impl<'a> Stream<'a> {
     }
 
     /// A variable-length field of a record that has `left` bytes left.
-    fn field<T>(
-        &mut self,
-        read: fn(&[u8]) -> Result<Option<(T, usize)>, RecordFault>,
-        bytes_max: usize,
-        left: &mut usize,
-    ) -> Result<T, Fault> {
+    fn field<T>(&mut self, read: fn(&[u8]) -> ReadField<T>, bytes_max: usize, left: &mut usize) -> Result<T, Fault> {
         self.fill(bytes_max)?;
         let (value, used) = read(self.waiting())?.ok_or(Fault::Ended)?;
         *left = left.checked_sub(used).ok_or(RecordFault::Overrun)?;

@@ -113,6 +113,7 @@ fn fill_cuts(buffer: CutBuffer, slices: impl IntoIterator<Item = Pieces>) -> Res
     let count_differs = || EncodeError::PieceCount { expected: cuts.len() };
     let mut slices = slices.into_iter();
     let mut frame = ReplyFrame::default();
+    frame.pieces.reserve(2 * cuts.len() + 1);
     let mut taken = 0;
     for (index, cut) in cuts.iter().enumerate() {
         let pieces = slices.next().ok_or_else(count_differs)?;

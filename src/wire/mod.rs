@@ -2,6 +2,7 @@
 
 mod cursor;
 pub mod encode;
+pub mod errors;
 pub mod frame;
 pub mod guard;
 pub mod reply;

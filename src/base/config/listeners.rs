@@ -246,3 +246,101 @@ fn check_advertised(setting: &str, endpoint: &Endpoint, bound: &[Endpoint]) -> R
         Some(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listeners(pairs: &[(&str, &str)]) -> Result<Listeners, String> {
+        let texts = pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        let settings = Settings::from_statics(texts).expect("the types are right");
+        Listeners::from_settings(&settings).map_err(|(name, error)| {
+            assert!(pairs.iter().any(|(given, _)| *given == name), "{name} was not given");
+            error.to_string()
+        })
+    }
+
+    fn bound(listeners: &Listeners, shard: u16) -> Vec<String> {
+        listeners.bound_by(shard).map(|endpoint| endpoint.to_string()).collect()
+    }
+
+    fn advertised(listeners: &Listeners, name: &str, shard: u16) -> Option<String> {
+        listeners.advertised_by(name, shard).map(|endpoint| endpoint.to_string())
+    }
+
+    #[test]
+    fn each_shard_has_the_next_port() {
+        let plain = listeners(&[]).expect("the default");
+        assert_eq!(bound(&plain, 0), ["PLAINTEXT://:9092"]);
+        assert_eq!(bound(&plain, 3), ["PLAINTEXT://:9095"]);
+        assert_eq!(advertised(&plain, "PLAINTEXT", 0), None, "the address of the connection is told");
+        let six = listeners(&[("listeners", "plaintext://[::1]:9092")]).expect("IPv6");
+        assert_eq!(six.bound_by(1).next().and_then(|endpoint| endpoint.host).as_deref(), Some("::1"));
+        assert_eq!(advertised(&six, "PLAINTEXT", 1).as_deref(), Some("PLAINTEXT://[::1]:9093"));
+        let any = listeners(&[("listeners", "PLAINTEXT://0.0.0.0:0")]).expect("a port of the kernel's choice");
+        assert_eq!((bound(&any, 5), advertised(&any, "PLAINTEXT", 5)), (vec!["PLAINTEXT://0.0.0.0:0".into()], None));
+    }
+
+    #[test]
+    fn what_is_told_is_the_most_particular() {
+        let told = listeners(&[
+            ("listeners", "IN://:9092,OUT://:9192"),
+            ("listener.security.protocol.map", "in:PLAINTEXT, OUT:PLAINTEXT"),
+            ("advertised.listeners", "OUT://example.org:30000"),
+            ("shard.advertised.listeners", "1=OUT://10.0.0.1:31207, 2=IN://10.0.0.2:7"),
+            ("inter.broker.listener.name", "in"),
+        ])
+        .expect("sound");
+        assert_eq!(advertised(&told, "OUT", 0).as_deref(), Some("OUT://example.org:30000"));
+        assert_eq!(advertised(&told, "OUT", 1).as_deref(), Some("OUT://10.0.0.1:31207"));
+        assert_eq!(advertised(&told, "OUT", 2).as_deref(), Some("OUT://example.org:30002"));
+        assert_eq!(advertised(&told, "IN", 2).as_deref(), Some("IN://10.0.0.2:7"));
+        assert_eq!(advertised(&told, "IN", 1), None);
+        assert!(told.check_shards(2).expect_err("shard 2 is named").to_string().contains("only shards 0 to 1"));
+        told.check_shards(3).expect("three shards");
+    }
+
+    #[test]
+    fn ranges_of_ports_must_not_overlap_or_end() {
+        let map = ("listener.security.protocol.map", "A:PLAINTEXT,B:PLAINTEXT");
+        let near = listeners(&[("listeners", "A://:9092,B://:9095"), map]).expect("apart by three");
+        near.check_shards(3).expect("9092-9094 and 9095-9097");
+        let text = near.check_shards(4).expect_err("both have 9095").to_string();
+        assert!(text.contains("its ports 9092-9095 overlap those of B://:9095"), "{text}");
+        let apart = listeners(&[("listeners", "A://10.0.0.1:9092,B://10.0.0.2:9092"), map]).expect("two addresses");
+        apart.check_shards(100).expect("each address has its own ports");
+        let last = listeners(&[("listeners", "PLAINTEXT://:65535")]).expect("one shard fits");
+        last.check_shards(1).expect("one shard fits");
+        assert!(last.check_shards(2).expect_err("no port is left").to_string().contains("need ports up to 65536"));
+        assert!(listeners(&[("listeners", "A://:9092,B://:9092"), map]).is_err());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in [
+            "",
+            "9092",
+            "PLAINTEXT://",
+            "PLAINTEXT://:x",
+            "PLAINTEXT://:65536",
+            "PLAINTEXT://::1:9092",
+            "PLAINTEXT://[::1:9092",
+            "PLAINTEXT://[nonsense]:9092",
+            "PLAINTEXT://a b:9092",
+            "MINE://:9092",
+            "SSL://:9092",
+            "PLAINTEXT://:1,PLAINTEXT://:2",
+        ] {
+            assert!(listeners(&[("listeners", text)]).is_err(), "{text}");
+        }
+        for text in ["PLAINTEXT://:9092", "PLAINTEXT://0.0.0.0:9092", "PLAINTEXT://a:0", "OTHER://a:9092"] {
+            assert!(listeners(&[("advertised.listeners", text)]).is_err(), "{text}");
+        }
+        for text in ["PLAINTEXT://a:1", "x=PLAINTEXT://a:1", "0=PLAINTEXT://:1", "0=PLAINTEXT://a:1,0=PLAINTEXT://b:1"]
+        {
+            assert!(listeners(&[("shard.advertised.listeners", text)]).is_err(), "{text}");
+        }
+        assert!(listeners(&[("listener.security.protocol.map", "PLAINTEXT:TELEPATHY")]).is_err());
+        assert!(listeners(&[("inter.broker.listener.name", "NONE")]).is_err());
+    }
+}

@@ -1,7 +1,10 @@
 //! Settings: one typed table for every key, what the broker runs with, and what a topic resolves to.
 
+pub mod alter;
 pub mod broker;
+pub mod describe;
 pub mod error;
+pub mod file;
 pub mod key;
 pub mod keys;
 pub mod listeners;

@@ -30,7 +30,13 @@ pub(super) fn defaults_of(settings: &Settings) -> Result<TopicValues, ConfigErro
         }
         values.insert(key.name, value);
     }
-    check_together(&values)?;
+    check_together(&values).map_err(|error| match error {
+        ConfigError::Invalid { name, value, reason } => {
+            let name = broker_synonym_of_topic(&name).map_or(name.clone(), str::to_owned);
+            ConfigError::Invalid { name, value, reason }
+        }
+        other => other,
+    })?;
     Ok(values)
 }
 

@@ -229,3 +229,59 @@ fn check_throttled_replicas(key: &Key, value: &Value) -> Result<(), ConfigError>
         ),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::config::keys::{broker_key, topic_key};
+
+    #[test]
+    fn doubles_are_written_as_java_writes_them() {
+        for (value, text) in [
+            (0.0, "0.0"),
+            (0.5, "0.5"),
+            (2.0, "2.0"),
+            (1e-3, "0.001"),
+            (1e-5, "1.0E-5"),
+            (1.5e-4, "1.5E-4"),
+            (9_999_999.0, "9999999.0"),
+            (1e7, "1.0E7"),
+            (f64::MAX, "1.7976931348623157E308"),
+            (f64::INFINITY, "Infinity"),
+        ] {
+            assert_eq!(Value::Double(value).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_as_java_reads_them() {
+        let ratio = topic_key("min.cleanable.dirty.ratio").expect("in the table");
+        for (text, sound) in
+            [("0.5", true), (" 1e-5 ", true), (".5", true), ("inf", false), ("0x1", false), ("", false)]
+        {
+            assert_eq!(Value::parse(ratio, text).is_ok(), sound, "{text}");
+        }
+        let retention = topic_key("retention.ms").expect("in the table");
+        assert_eq!(Value::parse(retention, "\t+77 "), Ok(Value::Long(77)));
+        assert!(Value::parse(retention, "7_000").is_err());
+        assert!(Value::parse(retention, "9223372036854775808").is_err());
+    }
+
+    #[test]
+    fn versions_of_kafka_are_known() {
+        let version = broker_key("inter.broker.protocol.version").expect("in the table");
+        for (text, sound) in [
+            ("3.9", true),
+            ("3.9.1", true),
+            ("3.9-IV0", true),
+            ("3.9-IV1", false),
+            ("0.10.2", true),
+            ("0.10.2.1", true),
+            ("0.10", false),
+            ("9.9", false),
+            ("", false),
+        ] {
+            assert_eq!(Value::parse(version, text).is_ok(), sound, "{text}");
+        }
+    }
+}

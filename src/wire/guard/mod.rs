@@ -32,7 +32,7 @@ pub enum GuardError {
 /// What is wrong with one field.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    #[error("ends after the request does")]
+    #[error("is cut off by the end of the request, or its length is no number")]
     Truncated,
     #[error("is null, which its type forbids")]
     Null,
@@ -275,7 +275,7 @@ impl<const FLEXIBLE: bool> Walk<'_, FLEXIBLE> {
         if count * TAGGED_FIELD_BYTES_MIN > self.cursor.remaining() {
             return self.stop(TAGS, Fault::MoreElementsThanBytes);
         }
-        self.charge(count, TAGS)?;
+        self.charge(count * TAGGED_FIELD_ELEMENTS, TAGS)?;
         for _ in 0..count {
             let (Some(tag), Some(size)) = (self.cursor.uvarint(), self.cursor.uvarint()) else {
                 return self.stop(TAGS, Fault::Truncated);
@@ -322,3 +322,7 @@ impl<const FLEXIBLE: bool> Walk<'_, FLEXIBLE> {
 
 /// A tag and a size, of a byte each.
 const TAGGED_FIELD_BYTES_MIN: usize = 2;
+
+/// As how many array elements a tagged field counts: the codec keeps each structure's unknown ones in a tree of its
+/// own, whose first node takes 400 bytes.
+const TAGGED_FIELD_ELEMENTS: usize = 4;

@@ -1,0 +1,93 @@
+//! What the APIs have in common that change the cluster: the command is sent in stage one, its answer is awaited in
+//! stage two, and a client that asked for less patience than the work needs is told so while the work goes on.
+
+use crate::base::limits::CONTROL_ANSWER_MS_MAX;
+use crate::controller::handle::{AdminError, AdminResult};
+use kafka_protocol::ResponseError;
+use kafka_protocol::protocol::StrBytes;
+use std::future::Future;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// How long a client waits for the effect of its request (`timeout.ms` of the request).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    limit: Duration,
+    none: bool,
+}
+
+impl Patience {
+    /// Of a request that has no such field.
+    pub const DEFAULT: Patience = Patience { limit: Duration::from_millis(CONTROL_ANSWER_MS_MAX), none: false };
+
+    /// Zero and less mean that the client does not wait for the effect, only for the checks (Kafka's rule): what is
+    /// accepted is then answered with REQUEST_TIMED_OUT. A request that only validates has no effect to wait for.
+    pub fn of_request(timeout_ms: i32, validate_only: bool) -> Patience {
+        match u64::try_from(timeout_ms) {
+            Ok(ms) if ms > 0 => Patience { limit: Duration::from_millis(ms), none: false },
+            _ => Patience { none: !validate_only, ..Patience::DEFAULT },
+        }
+    }
+
+    /// The result as this client is to be told of it.
+    pub fn told<T>(self, result: AdminResult<T>) -> AdminResult<T> {
+        match result {
+            Ok(_) if self.none => Err(timed_out()),
+            result => result,
+        }
+    }
+}
+
+/// A command on its way through the control plane, which handles commands in the order in which they were sent.
+pub struct Pending<T> {
+    work: JoinHandle<AdminResult<Vec<AdminResult<T>>>>,
+    /// How many results are due.
+    count: usize,
+}
+
+impl<T: 'static> Pending<T> {
+    /// Sends a command about `count` things now, to be awaited later.
+    ///
+    /// A task of its own drives it, since a connection polls an answer only when its turn has come. Tasks begin in the
+    /// order in which they are spawned and the queue to the control plane is fair, so the order of requests is kept.
+    pub fn send(
+        patience: Patience,
+        count: usize,
+        command: impl Future<Output = AdminResult<Vec<AdminResult<T>>>> + 'static,
+    ) -> Self {
+        let work = tokio::task::spawn_local(async move {
+            tokio::time::timeout(patience.limit, command).await.unwrap_or_else(|_| Err(timed_out()))
+        });
+        Pending { work, count }
+    }
+
+    /// One result for each thing, in the order asked.
+    pub async fn results(self) -> Vec<AdminResult<T>> {
+        let lost = || AdminError { code: ResponseError::UnknownServerError, message: None };
+        let error = match self.work.await {
+            Ok(Ok(results)) if results.len() == self.count => return results,
+            Ok(Err(error)) => error,
+            Ok(Ok(_)) | Err(_) => lost(),
+        };
+        (0..self.count).map(|_| Err(error.clone())).collect()
+    }
+}
+
+/// An error's code on the wire; 0 for none.
+pub fn code(error: Option<&AdminError>) -> i16 {
+    error.map_or(0, |error| error.code.code())
+}
+
+/// An error's message on the wire: null where there is none.
+pub fn message(error: Option<&AdminError>) -> Option<StrBytes> {
+    error.and_then(|error| error.message.clone()).map(StrBytes::from_string)
+}
+
+/// A refusal in Kafka's words.
+pub fn refusal(code: ResponseError, message: impl Into<String>) -> AdminError {
+    AdminError { code, message: Some(message.into()) }
+}
+
+fn timed_out() -> AdminError {
+    AdminError { code: ResponseError::RequestTimedOut, message: None }
+}

@@ -1,0 +1,201 @@
+//! Counters of one shard: written by its thread alone, read by the control plane at any time.
+//!
+//! A counter is a relaxed load and a relaxed store, not a read-modify-write: with one writer nothing is lost, and no
+//! lock prefix stands on the hot path. The cells of two shards never share a cache line.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// API keys that are counted one by one; Kafka's highest is far below.
+pub const API_KEYS_MAX: usize = 128;
+
+/// Error codes that are counted one by one, from -1 on; Kafka's highest is far below.
+pub const ERROR_CODES_MAX: usize = 192;
+
+/// A number that one thread writes and any may read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub const fn new() -> Self {
+        Counter(AtomicU64::new(0))
+    }
+
+    /// To be called by the owning thread only.
+    pub fn add(&self, n: u64) {
+        self.set(self.get().wrapping_add(n));
+    }
+
+    /// For what goes up and down, such as open connections. To be called by the owning thread only.
+    pub fn subtract(&self, n: u64) {
+        self.set(self.get().saturating_sub(n));
+    }
+
+    /// To be called by the owning thread only.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one shard counts. Shared as `Arc<ShardMetrics>` between its thread and the control plane.
+///
+/// Aligned to two cache lines, since Intel's prefetcher fetches them in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct ShardMetrics {
+    /// Record batches appended.
+    pub appends: Counter,
+    pub append_bytes: Counter,
+    /// Produce requests, each counted once per partition, that those writes carried.
+    pub append_requests: Counter,
+    /// Writes to segments that were issued to io_uring; requests over writes is what one write carries.
+    pub append_writes: Counter,
+    /// Flushes to disk.
+    pub fsyncs: Counter,
+    pub fetch_bytes: Counter,
+    /// sendfile or splice calls.
+    pub splice_calls: Counter,
+    /// Reads that went through user space because the data was not in memory.
+    pub cold_reads: Counter,
+    pub cold_read_bytes: Counter,
+    /// Open now.
+    pub connections: Counter,
+    pub connections_accepted: Counter,
+    /// Turned away by a limit.
+    pub connections_refused: Counter,
+    /// Messages from another shard on produce or fetch; must stay 0.
+    pub cross_shard_messages: Counter,
+    requests_by_key: [Counter; API_KEYS_MAX],
+    errors_by_code: [Counter; ERROR_CODES_MAX],
+}
+
+impl ShardMetrics {
+    pub fn new() -> Self {
+        ShardMetrics {
+            appends: Counter::new(),
+            append_bytes: Counter::new(),
+            append_requests: Counter::new(),
+            append_writes: Counter::new(),
+            fsyncs: Counter::new(),
+            fetch_bytes: Counter::new(),
+            splice_calls: Counter::new(),
+            cold_reads: Counter::new(),
+            cold_read_bytes: Counter::new(),
+            connections: Counter::new(),
+            connections_accepted: Counter::new(),
+            connections_refused: Counter::new(),
+            cross_shard_messages: Counter::new(),
+            requests_by_key: [const { Counter::new() }; API_KEYS_MAX],
+            errors_by_code: [const { Counter::new() }; ERROR_CODES_MAX],
+        }
+    }
+
+    /// Counts a request by its API key; keys beyond the table are not counted.
+    pub fn request(&self, api_key: i16) {
+        if let Some(counter) = cell(&self.requests_by_key, i32::from(api_key)) {
+            counter.add(1);
+        }
+    }
+
+    /// Counts an answer by its error code, 0 excepted; codes beyond the table are not counted.
+    pub fn error(&self, code: i16) {
+        if code != 0
+            && let Some(counter) = cell(&self.errors_by_code, i32::from(code) + 1)
+        {
+            counter.add(1);
+        }
+    }
+
+    /// Requests per API key, those with any.
+    pub fn requests(&self) -> impl Iterator<Item = (i16, u64)> {
+        used(&self.requests_by_key, 0)
+    }
+
+    /// Answers per error code, those with any.
+    pub fn errors(&self) -> impl Iterator<Item = (i16, u64)> {
+        used(&self.errors_by_code, -1)
+    }
+
+    /// The named counters with their names.
+    pub fn named(&self) -> [(&'static str, u64); 13] {
+        [
+            ("appends", self.appends.get()),
+            ("append_bytes", self.append_bytes.get()),
+            ("append_requests", self.append_requests.get()),
+            ("append_writes", self.append_writes.get()),
+            ("fsyncs", self.fsyncs.get()),
+            ("fetch_bytes", self.fetch_bytes.get()),
+            ("splice_calls", self.splice_calls.get()),
+            ("cold_reads", self.cold_reads.get()),
+            ("cold_read_bytes", self.cold_read_bytes.get()),
+            ("connections", self.connections.get()),
+            ("connections_accepted", self.connections_accepted.get()),
+            ("connections_refused", self.connections_refused.get()),
+            ("cross_shard_messages", self.cross_shard_messages.get()),
+        ]
+    }
+}
+
+impl Default for ShardMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn cell(cells: &[Counter], index: i32) -> Option<&Counter> {
+    cells.get(usize::try_from(index).ok()?)
+}
+
+fn used(cells: &[Counter], first: i16) -> impl Iterator<Item = (i16, u64)> {
+    cells.iter().zip(first..).map(|(counter, number)| (number, counter.get())).filter(|(_, count)| *count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn shards_do_not_share_cache_lines() {
+        assert_eq!(align_of::<ShardMetrics>(), 128);
+        assert_eq!(size_of::<ShardMetrics>() % 128, 0);
+    }
+
+    #[test]
+    fn a_reader_sees_what_the_one_writer_counted() {
+        let metrics = Arc::new(ShardMetrics::new());
+        let writer = Arc::clone(&metrics);
+        let thread = std::thread::spawn(move || {
+            for _ in 0..10_000 {
+                writer.appends.add(1);
+                writer.request(0);
+            }
+            writer.connections.add(2);
+            writer.connections.subtract(1);
+        });
+        let mut last = 0;
+        while !thread.is_finished() {
+            let now = metrics.appends.get();
+            assert!(now >= last);
+            last = now;
+        }
+        thread.join().expect("the writer does not panic");
+        assert_eq!(metrics.appends.get(), 10_000);
+        assert_eq!(metrics.requests().collect::<Vec<_>>(), [(0, 10_000)]);
+        assert!(metrics.named().contains(&("connections", 1)));
+    }
+
+    #[test]
+    fn keys_and_codes_from_outside_cannot_reach_beyond_the_table() {
+        let metrics = ShardMetrics::new();
+        for number in [i16::MIN, -2, -1, 0, 1, 127, 128, 500, i16::MAX] {
+            metrics.request(number);
+            metrics.error(number);
+        }
+        assert_eq!(metrics.requests().map(|(key, _)| key).collect::<Vec<_>>(), [0, 1, 127]);
+        assert_eq!(metrics.errors().map(|(code, _)| code).collect::<Vec<_>>(), [-1, 1, 127, 128]);
+    }
+}

@@ -1,0 +1,37 @@
+//! `corelog serve`: the broker.
+
+use super::keyval::KeyValue;
+use crate::base::logging;
+use crate::node::serve::{ServeOptions, serve};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Args, Debug, Default)]
+pub struct ServeArgs {
+    /// Kafka's server.properties; names and defaults are Kafka's
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one property, over the file's value; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<KeyValue>,
+    /// Brokers that this node consists of, fixed when the data directory is formatted [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u16>,
+    /// Cores to run on: a number, or a list such as 0-3,8
+    #[arg(long, value_name = "LIST|N")]
+    pub cores: Option<String>,
+    /// What to log: error, warn, info, debug, trace, or per module (corelog::log=debug)
+    #[arg(long, value_name = "LEVEL", env = "CORELOG_LOG", default_value = "info")]
+    pub log_level: String,
+}
+
+/// Runs until the broker ends.
+pub fn run(args: ServeArgs) -> anyhow::Result<()> {
+    logging::init(Some(&args.log_level))?;
+    serve(&ServeOptions {
+        config: args.config,
+        set: args.set.into_iter().map(|pair| (pair.key, pair.value)).collect(),
+        shards: args.shards,
+        cores: args.cores,
+    })
+}

@@ -1,0 +1,69 @@
+//! `corelog topic alter`.
+
+use super::select::select;
+use crate::cli::connect::ConnectArgs;
+use crate::cli::keyval::KeyValue;
+use crate::cli::output;
+use crate::client::admin;
+use crate::client::metadata::Topics;
+use anyhow::bail;
+use clap::Args;
+use std::process::ExitCode;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  corelog topic alter clicks --partitions 16
+  corelog topic alter clicks --set retention.ms=86400000 --unset max.message.bytes
+Partitions can only be added, and keys then land on other partitions than before.")]
+pub struct AlterArgs {
+    /// Names, or patterns with * and ? (quote them)
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// The new number of partitions, more than there are
+    #[arg(long, short = 'p', value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    partitions: Option<i32>,
+    /// Set a setting; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<KeyValue>,
+    /// Return a setting to its default; may be repeated
+    #[arg(long, value_name = "KEY")]
+    unset: Vec<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub fn run(args: AlterArgs) -> anyhow::Result<ExitCode> {
+    if args.partitions.is_none() && args.set.is_empty() && args.unset.is_empty() {
+        bail!("nothing to alter: give --partitions, --set or --unset");
+    }
+    let mut cluster = args.connect.connect()?;
+    let existing: Vec<String> = cluster.metadata(&Topics::All, false)?.topics.into_keys().collect();
+    let set: Vec<(String, String)> = args.set.iter().cloned().map(Into::into).collect();
+    let mut results = Vec::new();
+    for name in select(&args.topics, &existing)? {
+        // Settings first: they are checked as a whole, and can be taken back if adding partitions is refused.
+        if !set.is_empty() || !args.unset.is_empty() {
+            admin::alter_topic_configs(&mut cluster, &name, &set, &args.unset)?;
+        }
+        if let Some(count) = args.partitions {
+            admin::add_partitions(&mut cluster, &name, count)?;
+        }
+        if !args.json {
+            println!("altered {name}");
+        }
+        results.push(serde_json::json!({
+            "topic": name,
+            "partitions": args.partitions,
+            "set": set.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "unset": args.unset,
+        }));
+    }
+    if args.json {
+        output::json(&results.into())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

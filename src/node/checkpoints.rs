@@ -1,0 +1,91 @@
+//! The one writer of the checkpoint files: they cover all shards, so each shard sends its part here.
+
+use crate::log::checkpoint::{self, PartitionOffsets, encode_partition_offsets, write_atomically};
+use crate::partition::checkpoints::{Checkpoints, SaveCheckpoints};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use tokio::sync::{mpsc, oneshot};
+
+/// What is known of every log directory, by shard.
+#[derive(Default)]
+struct Known {
+    by_dir: BTreeMap<PathBuf, BTreeMap<u16, Checkpoints>>,
+}
+
+/// Writes what the shards send until all of them have ended. Several parts that wait are written at once.
+pub async fn run(dirs: Vec<PathBuf>, mut parts: mpsc::UnboundedReceiver<SaveCheckpoints>) {
+    let mut known = Known { by_dir: dirs.into_iter().map(|dir| (dir, BTreeMap::new())).collect() };
+    while let Some(part) = parts.recv().await {
+        let mut waiting = vec![known.take(part)];
+        while let Ok(part) = parts.try_recv() {
+            waiting.push(known.take(part));
+        }
+        let files = known.files();
+        let written = tokio::task::spawn_blocking(move || {
+            files.iter().try_for_each(|(path, text)| write_atomically(path, text.as_bytes()))
+        });
+        let written = written.await.map_err(io::Error::other).and_then(|written| written);
+        for saved in waiting {
+            // A shard that did not wait for the answer does not need it.
+            let _ = saved.send(match &written {
+                Ok(()) => Ok(()),
+                Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
+            });
+        }
+    }
+}
+
+impl Known {
+    fn take(&mut self, part: SaveCheckpoints) -> oneshot::Sender<io::Result<()>> {
+        for by_shard in self.by_dir.values_mut() {
+            by_shard.remove(&part.shard);
+        }
+        for (dir, checkpoints) in part.by_dir {
+            self.by_dir.entry(dir).or_default().insert(part.shard, checkpoints);
+        }
+        part.saved
+    }
+
+    fn files(&self) -> Vec<(PathBuf, String)> {
+        let mut files = Vec::new();
+        for (dir, by_shard) in &self.by_dir {
+            let joined = |part: fn(&Checkpoints) -> &PartitionOffsets| -> PartitionOffsets {
+                by_shard.values().flat_map(part).map(|(key, offset)| (key.clone(), *offset)).collect()
+            };
+            let recovery = encode_partition_offsets(&joined(|part| &part.recovery_points));
+            files.push((dir.join(checkpoint::RECOVERY_POINTS), recovery));
+            let starts = encode_partition_offsets(&joined(|part| &part.log_starts));
+            files.push((dir.join(checkpoint::LOG_START_OFFSETS), starts));
+        }
+        files
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::{Offset, PartitionIndex};
+    use crate::partition::checkpoints::CheckpointSender;
+
+    fn part(dir: &std::path::Path, topic: &str, offset: i64) -> BTreeMap<PathBuf, Checkpoints> {
+        let recovery_points = PartitionOffsets::from([((topic.to_string(), PartitionIndex(0)), Offset(offset))]);
+        let checkpoints = Checkpoints { recovery_points, log_starts: PartitionOffsets::new() };
+        BTreeMap::from([(dir.to_path_buf(), checkpoints)])
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_parts_of_all_shards_are_in_the_file_and_the_newest_counts() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (sender, parts) = mpsc::unbounded_channel();
+        let (one, two) = (CheckpointSender::new(0, sender.clone()), CheckpointSender::new(1, sender));
+        let writer = tokio::task::spawn(run(vec![dir.path().to_path_buf()], parts));
+        one.save(part(dir.path(), "a", 1)).await.expect("saved");
+        two.save(part(dir.path(), "b", 2)).await.expect("saved");
+        one.save(part(dir.path(), "a", 3)).await.expect("saved");
+        let text = std::fs::read_to_string(dir.path().join(checkpoint::RECOVERY_POINTS)).expect("written");
+        assert_eq!(text, "0\n2\na 0 3\nb 0 2\n");
+        drop((one, two));
+        writer.await.expect("ends when the shards have ended");
+    }
+}

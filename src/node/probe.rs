@@ -1,0 +1,217 @@
+//! What a start prints: what was found on the machine, what is worth changing, and what to do next.
+
+use super::format::Opened;
+use crate::base::host::{self, FileSystem, IoUring};
+use crate::base::ids::NodeId;
+use std::path::PathBuf;
+
+/// Descriptors that a node needs beside its partitions and connections.
+const OPEN_FILES_LOW: u64 = 10_000;
+/// What the rings and registered buffers of a shard lock at most, before Linux 5.12 and cgroups.
+const LOCKED_MEMORY_LOW_BYTES: u64 = 64 << 20;
+/// Free space below which a start says so.
+const FREE_LOW_BYTES: u64 = 1 << 30;
+
+/// What the machine offers, as found at the start.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub kernel: String,
+    pub io_uring: IoUring,
+    /// The cores that this process may use.
+    pub cores: Vec<usize>,
+    pub locked_memory_bytes: Option<u64>,
+    /// The limit of open files, raised as far as it goes.
+    pub open_files: u64,
+    /// Each data directory with its file system, or why that could not be found out.
+    pub dirs: Vec<(PathBuf, Result<FileSystem, String>)>,
+}
+
+impl Probe {
+    /// Looks at the machine; raises the limit of open files.
+    pub fn new(dirs: impl IntoIterator<Item = PathBuf>) -> Probe {
+        let look = |dir: PathBuf| {
+            let found = host::file_system_of(&dir).map_err(|error| error.to_string());
+            (dir, found)
+        };
+        Probe {
+            kernel: host::kernel_release(),
+            io_uring: host::probe_io_uring(),
+            cores: host::allowed_cores(),
+            locked_memory_bytes: host::locked_memory_bytes(),
+            open_files: host::raise_open_files(),
+            dirs: dirs.into_iter().map(look).collect(),
+        }
+    }
+
+    /// Why this machine cannot run a node at all.
+    pub fn obstacle(&self) -> Option<String> {
+        match &self.io_uring {
+            IoUring::Usable => None,
+            IoUring::Unusable(why) => Some(format!("io_uring cannot be used: {why}")),
+        }
+    }
+
+    /// One line for each thing that was found.
+    pub fn findings(&self) -> Vec<String> {
+        let ring = match &self.io_uring {
+            IoUring::Usable => "usable".to_owned(),
+            IoUring::Unusable(why) => format!("not usable: {why}"),
+        };
+        let memory = self.locked_memory_bytes.map_or_else(|| "unlimited".to_owned(), size);
+        let mut lines = vec![
+            format!("kernel {}, io_uring {ring}", self.kernel),
+            format!("cores {}, locked memory {memory}, open files {}", ranges(&self.cores), self.open_files),
+        ];
+        lines.extend(self.dirs.iter().map(|(dir, found)| match found {
+            Ok(fs) => format!(
+                "data in {}: {} on {}, {} of {} free",
+                dir.display(),
+                fs.kind,
+                fs.mount_point.display(),
+                size(fs.free_bytes),
+                size(fs.total_bytes)
+            ),
+            Err(error) => format!("data in {}: {error}", dir.display()),
+        }));
+        lines
+    }
+
+    /// One line for each thing that is worth changing.
+    pub fn advice(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.open_files < OPEN_FILES_LOW {
+            lines.push(format!(
+                "only {} open files: each partition needs three and each connection one; raise the hard limit (ulimit -Hn)",
+                self.open_files
+            ));
+        }
+        if self.locked_memory_bytes.is_some_and(|bytes| bytes < LOCKED_MEMORY_LOW_BYTES) {
+            lines
+                .push("little memory may be locked, which io_uring needs on older kernels: ulimit -l unlimited".into());
+        }
+        for (dir, fs) in self.dirs.iter().filter_map(|(dir, found)| Some((dir, found.as_ref().ok()?))) {
+            let dir = dir.display();
+            match fs.kind.as_str() {
+                "xfs" => {}
+                "tmpfs" | "ramfs" => lines.push(format!("{dir} is on {}: all data is lost at a reboot", fs.kind)),
+                "ext4" => {
+                    lines.push(format!("{dir} is on ext4, which works; XFS is preferred: its appends block less"))
+                }
+                "overlay" => lines.push(format!("{dir} is on a container's own layer: mount a volume there")),
+                kind if kind.starts_with("nfs") || kind == "cifs" || kind.starts_with("fuse") => {
+                    lines.push(format!("{dir} is on {kind}, which is not tried; use a local XFS"));
+                }
+                kind => lines.push(format!("{dir} is on {kind}; XFS is preferred")),
+            }
+            if fs.free_bytes < FREE_LOW_BYTES {
+                lines.push(format!("{dir} has only {} free", size(fs.free_bytes)));
+            }
+        }
+        lines
+    }
+}
+
+/// What was opened, in one line.
+pub fn opened_line(opened: &Opened) -> String {
+    let formatted = if opened.freshly_formatted { ", formatted now" } else { "" };
+    let unclean = opened.dirs.iter().filter(|dir| !dir.was_clean).count();
+    let recovery = match unclean {
+        0 => String::new(),
+        _ => format!(", {unclean} of {} directories to recover", opened.dirs.len()),
+    };
+    let NodeId(node) = opened.node_id;
+    format!("cluster {}, node {node}, {} shards{formatted}{recovery}", opened.cluster_id, opened.shards)
+}
+
+/// What to type next, with the address of the first shard.
+pub fn next_steps(host: &str, port: u16) -> Vec<String> {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    vec![
+        format!("list     kcat -b {host}:{port} -L"),
+        format!("produce  echo hello | kcat -b {host}:{port} -t greetings -P"),
+        format!("consume  kcat -b {host}:{port} -t greetings -C -o beginning -e"),
+    ]
+}
+
+/// Bytes for people, in binary units.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} bytes") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// `0-3,8`: the cores as taskset would take them.
+fn ranges(cores: &[usize]) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for core in cores {
+        match parts.last_mut() {
+            Some((_, end)) if *end + 1 == *core => *end = *core,
+            _ => parts.push((*core, *core)),
+        }
+    }
+    let texts: Vec<String> = parts
+        .iter()
+        .map(|(start, end)| if start == end { start.to_string() } else { format!("{start}-{end}") })
+        .collect();
+    texts.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(kind: &str, free_bytes: u64) -> Probe {
+        let fs = FileSystem { kind: kind.into(), mount_point: "/data".into(), free_bytes, total_bytes: 4 << 40 };
+        Probe {
+            kernel: "6.1.0".into(),
+            io_uring: IoUring::Usable,
+            cores: vec![0, 1, 2, 5],
+            locked_memory_bytes: None,
+            open_files: 1_000_000,
+            dirs: vec![("/data/corelog".into(), Ok(fs))],
+        }
+    }
+
+    #[test]
+    fn a_good_machine_is_told_and_left_alone() {
+        let probe = probe("xfs", 3 << 40);
+        assert_eq!(
+            probe.findings(),
+            [
+                "kernel 6.1.0, io_uring usable",
+                "cores 0-2,5, locked memory unlimited, open files 1000000",
+                "data in /data/corelog: xfs on /data, 3.0 TiB of 4.0 TiB free",
+            ]
+        );
+        assert_eq!(probe.advice(), [""; 0]);
+        assert_eq!(probe.obstacle(), None);
+    }
+
+    #[test]
+    fn what_is_worth_changing_is_told() {
+        assert!(probe("ext4", 3 << 40).advice()[0].contains("XFS is preferred"));
+        assert!(probe("tmpfs", 3 << 40).advice()[0].contains("lost at a reboot"));
+        assert!(probe("xfs", 5 << 20).advice()[0].contains("only 5.0 MiB free"));
+        let poor = Probe { open_files: 1024, locked_memory_bytes: Some(8 << 20), ..probe("xfs", 3 << 40) };
+        assert_eq!(poor.advice().len(), 2);
+        let closed = Probe { io_uring: IoUring::Unusable("because".into()), ..probe("xfs", 3 << 40) };
+        assert_eq!(closed.obstacle().as_deref(), Some("io_uring cannot be used: because"));
+    }
+
+    #[test]
+    fn commands_bear_the_real_address() {
+        assert!(next_steps("::1", 9092)[0].ends_with("kcat -b [::1]:9092 -L"));
+        assert!(next_steps("node1", 9093)[1].contains("-b node1:9093 -t greetings -P"));
+    }
+
+    #[test]
+    fn this_machine_can_be_looked_at() {
+        let probe = Probe::new([PathBuf::from(".")]);
+        assert_eq!(probe.findings().len(), 3);
+    }
+}

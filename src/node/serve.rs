@@ -1,0 +1,288 @@
+//! A node from start to stop: settings, data directories, ports, shards, control plane.
+
+use super::format::{self, Opened, Wanted};
+use super::inventory::{self, Inventory};
+use super::probe::{self, Probe};
+use super::shard_main::{self, ShardParams};
+use super::{checkpoints, cores};
+use crate::base::config::file::{self, Given};
+use crate::base::config::{BrokerConfig, FlushPolicy};
+use crate::base::ids::{BrokerId, ShardId};
+use crate::cluster::image::Broker;
+use crate::controller::drive;
+use crate::controller::handle::ControlHandle;
+use crate::coordination::Store;
+use crate::coordination::embedded::{EmbeddedStore, FILE_NAME};
+use crate::partition::checkpoints::CheckpointSender;
+use crate::shard::listener::{SocketSettings, bind};
+use crate::shard::runtime::{self, ShardThread, cpu_of};
+use crate::shard::{FileSender, NetSettings};
+use anyhow::{Context, bail};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+/// Commands that wait for the control plane; beyond it shards wait to send.
+const COMMANDS_MAX: usize = 1024;
+/// Images that wait for a shard: it applies one at a time, and a newer one holds all of an older.
+const UPDATES_MAX: usize = 4;
+/// Descriptors that are neither connections nor segments: rings, pipes, epoll, listeners, journal.
+const DESCRIPTORS_RESERVED: usize = 200;
+
+/// What `corelog serve` was told.
+#[derive(Clone, Debug, Default)]
+pub struct ServeOptions {
+    pub config: Option<PathBuf>,
+    /// `--set name=value`, in order.
+    pub set: Vec<(String, String)>,
+    pub shards: Option<u16>,
+    /// A number, or a list such as `0-3,8`.
+    pub cores: Option<String>,
+}
+
+/// Runs a node until SIGTERM or SIGINT. Blocks.
+pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
+    let config = Arc::new(load(options)?);
+    let probe = Probe::new(config.log_dirs.iter().cloned());
+    if let Some(obstacle) = probe.obstacle() {
+        bail!(obstacle);
+    }
+    crate::wire::encode::prepare().context("no address space for replies (see ulimit -v)")?;
+    let allowed = cores::chosen(options.cores.as_deref(), config.cores)?;
+    let wanted = Wanted {
+        node_id: config.node_id,
+        shards: options.shards.or(config.shards),
+        shards_default: u16::try_from(allowed.len()).unwrap_or(u16::MAX),
+    };
+    let opened = format::open(&config.log_dirs, wanted)?;
+    config.listeners.check_shards(opened.shards)?;
+    say_what_was_found(&config, &opened);
+    let bound = bind_all(&config, &opened)?;
+    let Inventory { dirs: found, deleted } = inventory::take(&opened.dirs).context("reading the log directories")?;
+    inventory::remove_deleted(deleted);
+    let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+    let (checkpoint_sender, checkpoint_queue) = mpsc::unbounded_channel();
+    let (stop, stopped) = watch::channel(false);
+    let budget = Budget::new(probe.open_files, opened.shards);
+    let (mut updates, mut brokers, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+    for (shard, (listeners, broker)) in (0u16..).zip(bound) {
+        let (sender, queue) = mpsc::channel(UPDATES_MAX);
+        updates.push(sender);
+        let params = ShardParams {
+            broker: broker.id,
+            listeners,
+            control: ControlHandle::new(commands.clone()),
+            updates: queue,
+            checkpoints: CheckpointSender::new(shard, checkpoint_sender.clone()),
+            config: Arc::clone(&config),
+            found: found.clone(),
+            open_files_max: budget.segments,
+            net: net_settings(&config, budget.connections),
+            stop: stopped.clone(),
+        };
+        brokers.push(broker);
+        let cpu = cpu_of(ShardId(shard), &allowed, allowed.len());
+        threads.push(runtime::spawn(ShardId(shard), cpu, move || shard_main::run(params))?);
+    }
+    drop((commands, checkpoint_sender, stopped));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    let dirs = opened.dirs.iter().map(|dir| dir.path.clone()).collect();
+    let checkpoint_writer = local.block_on(&runtime, async {
+        let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(dirs, checkpoint_queue));
+        let store = EmbeddedStore::open(&opened.dirs[0].path.join(FILE_NAME)).context("opening the embedded store")?;
+        let (ready, is_ready) = oneshot::channel();
+        let (end_control, shutdown) = oneshot::channel();
+        let control = tokio::task::spawn_local(drive::run(drive::Params {
+            store: Store::Embedded(store.connect()),
+            node: opened.node_id,
+            cluster_id: opened.cluster_id.clone(),
+            brokers: brokers.clone(),
+            config: Arc::clone(&config),
+            unclean: opened.dirs.iter().any(|dir| !dir.was_clean),
+            seed: fastrand::u64(..),
+            commands: command_queue,
+            shards: updates,
+            ready,
+            shutdown,
+        }));
+        run_until_signal(control, is_ready, &brokers, (stop, end_control)).await?;
+        anyhow::Ok(checkpoint_writer)
+    })?;
+    let clean = join(threads)?;
+    local.block_on(&runtime, checkpoint_writer).context("the checkpoint writer")?;
+    if clean {
+        format::mark_clean(&opened.dirs)?;
+        info!("stopped cleanly");
+    } else {
+        warn!("stopped; the next start looks through the logs");
+    }
+    Ok(())
+}
+
+fn load(options: &ServeOptions) -> anyhow::Result<BrokerConfig> {
+    let from_file = options.config.as_deref().map(file::read_file).transpose()?.unwrap_or_default();
+    let mut given: Vec<Given> = Vec::new();
+    for (name, value) in &options.set {
+        given.push(file::parse_set(&format!("{name}={value}"))?);
+    }
+    let loaded = file::load(from_file, given)?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    Ok(loaded.broker)
+}
+
+fn say_what_was_found(config: &BrokerConfig, opened: &Opened) {
+    // Only now do the directories exist, so that their file systems can be told.
+    let probe = Probe::new(opened.dirs.iter().map(|dir| dir.path.clone()));
+    for line in probe.findings() {
+        info!("{line}");
+    }
+    for line in probe.advice() {
+        warn!("{line}");
+    }
+    info!("{}", probe::opened_line(opened));
+    let promise = match config.flush_policy {
+        FlushPolicy::Disk => "acks=all is answered when the record is on disk (log.flush.policy=disk)",
+        FlushPolicy::Os => "acks=all is answered when the record is in the page cache (log.flush.policy=os)",
+    };
+    info!("{promise}");
+}
+
+/// Binds every port of every shard before any of them serves.
+fn bind_all(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<Vec<(Vec<TcpListener>, Broker)>> {
+    let settings = SocketSettings {
+        backlog: i32::try_from(config.socket_listen_backlog_size).unwrap_or(i32::MAX),
+        send_buffer_bytes: config.socket_send_buffer_bytes.map(|bytes| bytes as usize),
+        receive_buffer_bytes: config.socket_receive_buffer_bytes.map(|bytes| bytes as usize),
+    };
+    let mut bound = Vec::new();
+    for shard in 0..opened.shards {
+        let endpoints: Vec<_> = config.listeners.bound_by(shard).collect();
+        let [endpoint] = endpoints.as_slice() else {
+            bail!("listeners: more than one listener is not built yet; name one");
+        };
+        let listener = bind(endpoint.host.as_deref().unwrap_or(""), endpoint.port, &settings)?;
+        let port = listener.local_addr()?.port();
+        let advertised = config.listeners.advertised_by(&endpoint.name, shard);
+        let broker = Broker {
+            id: BrokerId::new(opened.node_id, ShardId(shard)),
+            host: advertised.as_ref().and_then(|endpoint| endpoint.host.clone()),
+            port: advertised.map_or(port, |endpoint| endpoint.port),
+            rack: config.rack.clone(),
+        };
+        bound.push((vec![listener], broker));
+    }
+    Ok(bound)
+}
+
+/// How a shard's share of the descriptors is split.
+struct Budget {
+    segments: usize,
+    connections: usize,
+}
+
+impl Budget {
+    fn new(open_files: u64, shards: u16) -> Budget {
+        let all = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_RESERVED);
+        let each = (all / usize::from(shards.max(1))).max(64);
+        // Segments are closed and opened again at need; connections cannot be.
+        Budget { segments: each / 2, connections: each / 2 }
+    }
+}
+
+fn net_settings(config: &BrokerConfig, connections: usize) -> NetSettings {
+    let overrides = config.max_connections_per_ip_overrides.iter().filter_map(|(host, count)| {
+        let ip: Option<IpAddr> = host.parse().ok();
+        if ip.is_none() {
+            warn!("max.connections.per.ip.overrides: {host} is not an IP address and has no effect");
+        }
+        Some((ip?, *count as usize))
+    });
+    NetSettings {
+        request_bytes_max: config.socket_request_max_bytes as usize,
+        idle_max: config.connections_max_idle_ms.map(Duration::from_millis),
+        connections_max: (config.max_connections as usize).min(connections),
+        connections_per_ip_max: config.max_connections_per_ip as usize,
+        connections_per_ip_overrides: overrides.collect::<HashMap<_, _>>(),
+        file_sender: FileSender::Auto,
+        ..NetSettings::default()
+    }
+}
+
+async fn run_until_signal<E: std::error::Error + Send + Sync + 'static>(
+    mut control: tokio::task::JoinHandle<Result<(), E>>,
+    is_ready: oneshot::Receiver<Arc<crate::cluster::image::ClusterImage>>,
+    brokers: &[Broker],
+    (stop, end_control): (watch::Sender<bool>, oneshot::Sender<()>),
+) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let started = std::time::Instant::now();
+    let mut is_ready = Some(is_ready);
+    let name = loop {
+        let ready = async {
+            match is_ready.as_mut() {
+                Some(ready) => ready.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = &mut control => {
+                let _ = stop.send(true);
+                return Err(match ended {
+                    Ok(Ok(())) => anyhow::anyhow!("the control plane ended by itself"),
+                    Ok(Err(e)) => anyhow::Error::new(e).context("the control plane failed"),
+                    Err(e) => anyhow::Error::new(e).context("the control plane panicked"),
+                });
+            }
+            Ok(image) = ready => {
+                is_ready = None;
+                say_ready(brokers, image.topics.len(), started.elapsed());
+            }
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+        }
+    };
+    info!("{name}: stopping");
+    // Shards first: their last answers may need the control plane.
+    let _ = stop.send(true);
+    let _ = end_control.send(());
+    match control.await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => error!("the control plane: {e}"),
+        Err(e) => error!("the control plane: {e}"),
+    }
+    Ok(())
+}
+
+fn say_ready(brokers: &[Broker], topics: usize, after: Duration) {
+    let Some((first, last)) = brokers.first().zip(brokers.last()) else { return };
+    let host = first.host.as_deref().unwrap_or("localhost");
+    info!(
+        "ready after {} ms: {} brokers on ports {}-{}, {topics} topics",
+        after.as_millis(),
+        brokers.len(),
+        first.port,
+        last.port
+    );
+    println!("corelog is ready on {host}:{}. What to do next:", first.port);
+    for line in probe::next_steps(host, first.port) {
+        println!("  {line}");
+    }
+    println!("  stop     Ctrl-C");
+}
+
+fn join(threads: Vec<ShardThread<io::Result<bool>>>) -> anyhow::Result<bool> {
+    let mut clean = true;
+    for thread in threads {
+        clean &= thread.join()?.context("a shard failed")?;
+    }
+    Ok(clean)
+}

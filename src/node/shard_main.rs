@@ -1,0 +1,169 @@
+//! What runs on a shard's thread: network, image updates, housekeeping; and how it stops.
+
+use crate::api::context::ShardContext;
+use crate::api::{Outcome, registry};
+use crate::base::clock::now_ms;
+use crate::base::config::BrokerConfig;
+use crate::base::ids::BrokerId;
+use crate::cluster::image::ClusterImage;
+use crate::controller::handle::ControlHandle;
+use crate::controller::publish::ShardUpdate;
+use crate::partition::checkpoints::CheckpointSender;
+use crate::partition::leader::PartitionShared;
+use crate::partition::table::{FoundLogDir, PartitionTable};
+use crate::shard::{ConnectionMeta, NetSettings, Network, Service};
+use bytes::Bytes;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+/// In-flight requests get so long to be answered at shutdown.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// The housekeeper wakes at most this often.
+const TICK_MIN: Duration = Duration::from_millis(50);
+const TICK_MAX: Duration = Duration::from_secs(1);
+
+/// What a shard is given; all of it can be sent to its thread.
+pub struct ShardParams {
+    pub broker: BrokerId,
+    pub listeners: Vec<TcpListener>,
+    pub control: ControlHandle,
+    pub updates: mpsc::Receiver<ShardUpdate>,
+    pub checkpoints: CheckpointSender,
+    pub config: Arc<BrokerConfig>,
+    pub found: Vec<FoundLogDir>,
+    /// Descriptors for segment files.
+    pub open_files_max: usize,
+    pub net: NetSettings,
+    /// Turns true when the shard is to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// The dispatcher that connections see.
+struct Broker {
+    context: Rc<ShardContext>,
+}
+
+impl Service for Broker {
+    fn dispatch(&self, connection: &ConnectionMeta, frame: Bytes) -> Outcome {
+        registry::dispatch(&self.context, connection.local_addr, connection.peer_addr, frame)
+    }
+}
+
+/// Runs a shard until it is told to stop; whether all of its logs are whole on disk then.
+pub async fn run(mut params: ShardParams) -> io::Result<bool> {
+    let shared = Rc::new(PartitionShared::new(params.open_files_max, params.config.flush_policy));
+    let partitions = PartitionTable::new(params.broker, params.found, shared);
+    let context = Rc::new(ShardContext::new(
+        params.broker,
+        params.control,
+        Arc::clone(&params.config),
+        (partitions, params.checkpoints),
+        Arc::new(ClusterImage::default()),
+    ));
+    let network = Network::new(params.net, Rc::new(Broker { context: Rc::clone(&context) }))?;
+    let mut housekeeper = Housekeeper::new(Rc::clone(&context));
+    let mut serving = false;
+    loop {
+        tokio::select! {
+            biased;
+            _ = params.stop.wait_for(|stop| *stop) => break,
+            update = params.updates.recv() => {
+                let Some(ShardUpdate { image, applied }) = update else { break };
+                context.apply(image).await;
+                if !serving {
+                    // Not before the first image: a client must not be told that there are no topics.
+                    params.listeners.drain(..).try_for_each(|listener| network.serve(listener))?;
+                    serving = true;
+                }
+                // The control plane may have stopped waiting.
+                let _ = applied.send(());
+            }
+            () = tokio::time::sleep(housekeeper.pause()) => housekeeper.tick(),
+        }
+    }
+    let drained = network.drain(DRAIN_MAX).await;
+    if drained.cut > 0 {
+        warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
+    }
+    let clean = context.partitions.close().await;
+    let saved = context.checkpoints.save(context.partitions.checkpoints()).await;
+    if let Err(e) = &saved {
+        warn!("shard {}: recovery points cannot be saved: {e}", context.shard);
+    }
+    let appends = &context.partitions.shared().appends;
+    info!(
+        "shard {} stopped: {} batches in {} writes, {} flushes",
+        context.shard,
+        appends.batches.get(),
+        appends.writes.get(),
+        appends.flushes.get()
+    );
+    Ok(clean && saved.is_ok())
+}
+
+/// Timed work of a shard: retention, `flush.ms`, checkpoints, idle producers.
+struct Housekeeper {
+    context: Rc<ShardContext>,
+    retention_due: Instant,
+    checkpoint_due: Instant,
+    producers_due: Instant,
+}
+
+impl Housekeeper {
+    fn new(context: Rc<ShardContext>) -> Housekeeper {
+        let now = Instant::now();
+        let config = context.config();
+        let first = config.log_initial_task_delay_ms;
+        Housekeeper {
+            retention_due: now + Duration::from_millis(first.min(config.log_retention_check_interval_ms)),
+            checkpoint_due: now + Duration::from_millis(config.log_flush_offset_checkpoint_interval_ms),
+            producers_due: now + Duration::from_millis(config.producer_id_expiration_check_interval_ms),
+            context,
+        }
+    }
+
+    /// Until the next tick.
+    fn pause(&self) -> Duration {
+        let next = self.retention_due.min(self.checkpoint_due).min(self.producers_due);
+        next.saturating_duration_since(Instant::now()).clamp(TICK_MIN, TICK_MAX)
+    }
+
+    fn tick(&mut self) {
+        let (now, now_ms) = (Instant::now(), now_ms());
+        let config = self.context.config();
+        let partitions = self.context.partitions.all();
+        for partition in &partitions {
+            partition.flush_if_due(now_ms);
+        }
+        if now >= self.retention_due {
+            self.retention_due = now + Duration::from_millis(config.log_retention_check_interval_ms);
+            for partition in &partitions {
+                let gone = partition.enforce_retention(now_ms);
+                if gone > 0 {
+                    info!("{}-{}: {gone} segments removed by retention", partition.topic, partition.index());
+                }
+            }
+        }
+        if now >= self.checkpoint_due {
+            self.checkpoint_due = now + Duration::from_millis(config.log_flush_offset_checkpoint_interval_ms);
+            let saved = self.context.checkpoints.save(self.context.partitions.checkpoints());
+            tokio::task::spawn_local(async move {
+                if let Err(e) = saved.await {
+                    warn!("checkpoints cannot be saved: {e}");
+                }
+            });
+        }
+        if now >= self.producers_due {
+            self.producers_due = now + Duration::from_millis(config.producer_id_expiration_check_interval_ms);
+            let expiration_ms = i64::try_from(config.producer_id_expiration_ms).unwrap_or(i64::MAX);
+            for partition in &partitions {
+                partition.expire_producers(now_ms, expiration_ms);
+            }
+        }
+    }
+}

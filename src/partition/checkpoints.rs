@@ -1,0 +1,46 @@
+//! What the checkpoint files get to know. One file of a log directory covers all shards, so the shards send their part to
+//! the one writer that the node has; only in the background and for rare requests, never for a record.
+
+use crate::log::checkpoint::PartitionOffsets;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use tokio::sync::{mpsc, oneshot};
+
+/// A shard's partitions in one log directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoints {
+    pub recovery_points: PartitionOffsets,
+    pub log_starts: PartitionOffsets,
+}
+
+/// All partitions of a shard, by log directory, and where to say that they are on disk.
+pub struct SaveCheckpoints {
+    pub shard: u16,
+    pub by_dir: BTreeMap<PathBuf, Checkpoints>,
+    pub saved: oneshot::Sender<io::Result<()>>,
+}
+
+/// A shard's way to the writer.
+#[derive(Clone)]
+pub struct CheckpointSender {
+    shard: u16,
+    sender: mpsc::UnboundedSender<SaveCheckpoints>,
+}
+
+impl CheckpointSender {
+    pub fn new(shard: u16, sender: mpsc::UnboundedSender<SaveCheckpoints>) -> CheckpointSender {
+        CheckpointSender { shard, sender }
+    }
+
+    /// Sends at once; the future ends when the files are on disk.
+    pub fn save(&self, by_dir: BTreeMap<PathBuf, Checkpoints>) -> impl Future<Output = io::Result<()>> + use<> {
+        let (saved, answer) = oneshot::channel();
+        let sent = self.sender.send(SaveCheckpoints { shard: self.shard, by_dir, saved });
+        async move {
+            let gone = || io::Error::other("the checkpoint writer has ended");
+            sent.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        }
+    }
+}

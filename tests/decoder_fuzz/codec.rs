@@ -1,0 +1,76 @@
+//! The codec's decoders and encoders by API key.
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::{Decodable, Encodable, Message, Request};
+
+pub struct Codec {
+    pub key: i16,
+    pub version_min: i16,
+    pub version_max: i16,
+    /// Decodes from the front of the bytes; how many it took.
+    pub decode: fn(Bytes, i16) -> Result<usize, String>,
+    /// Decodes, and encodes again what was decoded.
+    pub again: fn(Bytes, i16) -> Result<Bytes, String>,
+}
+
+pub fn codec(key: i16) -> Option<&'static Codec> {
+    CODECS.iter().find(|codec| codec.key == key)
+}
+
+macro_rules! codecs {
+    ($($request:ty),* $(,)?) => {
+        &[$(Codec {
+            key: <$request as Request>::KEY,
+            version_min: <$request as Message>::VERSIONS.min,
+            version_max: <$request as Message>::VERSIONS.max,
+            decode: decode::<$request>,
+            again: again::<$request>,
+        }),*]
+    };
+}
+
+static CODECS: &[Codec] = codecs![
+    ProduceRequest,
+    FetchRequest,
+    ListOffsetsRequest,
+    MetadataRequest,
+    ApiVersionsRequest,
+    InitProducerIdRequest,
+    OffsetForLeaderEpochRequest,
+    FindCoordinatorRequest,
+    CreateTopicsRequest,
+    DeleteTopicsRequest,
+    CreatePartitionsRequest,
+    DeleteRecordsRequest,
+    DescribeConfigsRequest,
+    AlterConfigsRequest,
+    IncrementalAlterConfigsRequest,
+    DescribeClusterRequest,
+    DescribeLogDirsRequest,
+    OffsetCommitRequest,
+    OffsetFetchRequest,
+    OffsetDeleteRequest,
+    JoinGroupRequest,
+    HeartbeatRequest,
+    LeaveGroupRequest,
+    SyncGroupRequest,
+    DescribeGroupsRequest,
+    ListGroupsRequest,
+    DeleteGroupsRequest,
+    ConsumerGroupHeartbeatRequest,
+    ConsumerGroupDescribeRequest,
+];
+
+fn decode<R: Decodable>(mut bytes: Bytes, version: i16) -> Result<usize, String> {
+    let length = bytes.len();
+    R::decode(&mut bytes, version).map_err(|error| error.to_string())?;
+    Ok(length - bytes.len())
+}
+
+fn again<R: Decodable + Encodable>(mut bytes: Bytes, version: i16) -> Result<Bytes, String> {
+    let request = R::decode(&mut bytes, version).map_err(|error| error.to_string())?;
+    let mut encoded = BytesMut::new();
+    request.encode(&mut encoded, version).map_err(|error| error.to_string())?;
+    Ok(encoded.freeze())
+}
