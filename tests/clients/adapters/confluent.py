@@ -21,13 +21,13 @@ class Confluent(Client):
     def version(self):
         return f"{confluent_kafka.version()} (librdkafka {confluent_kafka.libversion()[0]})"
 
-    def create_topic(self, topic, partitions, config):
-        admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        admin.create_topics([NewTopic(topic, partitions, 1, config=config)], request_timeout=60)[topic].result(90)
+    def create_topic(self, topic, partitions, config, seconds=60):
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "socket.timeout.ms": seconds * 1000})
+        admin.create_topics([NewTopic(topic, partitions, 1, config=config)], request_timeout=seconds)[topic].result(seconds + 10)
 
-    def delete_topic(self, topic):
-        admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        admin.delete_topics([topic], request_timeout=60)[topic].result(90)
+    def delete_topic(self, topic, seconds=60):
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "socket.timeout.ms": seconds * 1000})
+        admin.delete_topics([topic], request_timeout=seconds)[topic].result(seconds + 10)
 
     def produce(self, topic, partition, records, codec, max_bytes):
         producer = self._producer(codec, max_bytes)

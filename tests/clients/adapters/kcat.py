@@ -24,7 +24,7 @@ class Kcat(Client):
         return f"{re.search(r'Version ([0-9.]+)', text)[1]} (librdkafka {re.search(r'librdkafka ([0-9.]+)', text)[1]})"
 
     def produce(self, topic, partition, records, codec, max_bytes):
-        first = self._end_offset(topic, partition)
+        first = self.end_offset(topic, partition)
         # Headers and the reading of empty as null hold for a whole invocation of kcat.
         for (headers, nulls, keyed), group in groupby(records, lambda r: (r.headers, r.value is None, r.key is not None)):
             options = ["-z", codec] if codec != "none" else []
@@ -58,8 +58,14 @@ class Kcat(Client):
         assert result.returncode == 0 and not result.stderr, result.stderr.decode()
         return len(lines)
 
-    def _end_offset(self, topic, partition):
-        result = run(["-Q", "-b", self.bootstrap, "-t", f"{topic}:{partition}:-1"])
+    def end_offset(self, topic, partition):
+        return self._query(topic, partition, -1)
+
+    def start_offset(self, topic, partition):
+        return self._query(topic, partition, -2)
+
+    def _query(self, topic, partition, timestamp):
+        result = run(["-Q", "-b", self.bootstrap, "-t", f"{topic}:{partition}:{timestamp}"])
         return int(re.search(r"offset (\d+)", result.stdout.decode())[1])
 
 
