@@ -16,16 +16,14 @@ pub struct Allowed {
     pub reason: &'static str,
 }
 
-pub const ALLOWED: &[Allowed] = &[
-    Allowed {
-        api: "ApiVersions",
-        case: "*",
-        path: "api_keys[*]*",
-        kafka: "*",
-        corelog: "*",
-        reason: "only what is served is advertised; the case api-versions-ranges holds the served ranges against Kafka's",
-    },
-];
+pub const ALLOWED: &[Allowed] = &[Allowed {
+    api: "ApiVersions",
+    case: "*",
+    path: "api_keys[*]*",
+    kafka: "*",
+    corelog: "*",
+    reason: "only what is served is advertised; the case api-versions-ranges holds the served ranges against Kafka's",
+}];
 
 impl Allowed {
     pub fn allows(&self, exchange: &Exchange, difference: &FieldDifference) -> bool {

@@ -148,7 +148,8 @@ impl Batch {
     fn plain_records(&self, base_timestamp: i64) -> Vec<u8> {
         let mut out = Vec::new();
         for (index, record) in self.records.iter().enumerate() {
-            let delta = self.offset_deltas.as_ref().and_then(|deltas| deltas.get(index).copied()).unwrap_or(index as i32);
+            let delta =
+                self.offset_deltas.as_ref().and_then(|deltas| deltas.get(index).copied()).unwrap_or(index as i32);
             let mut body = vec![0];
             put_varint(&mut body, record.timestamp - base_timestamp);
             put_varint(&mut body, delta.into());
@@ -203,10 +204,13 @@ fn describe_batch(batch: &[u8]) -> Tree {
     let body = &batch[HEADER_BYTES..];
     field("payload_crc", Tree::word(crc32c(body)));
     let records = Codec::of(attributes).context("no such codec").and_then(|codec| decompress(codec, body));
-    field("records", match records.and_then(|plain| describe_records(&plain, base_timestamp)) {
-        Ok(records) => Tree::List(records),
-        Err(error) => Tree::Word(format!("unreadable: {error:#}")),
-    });
+    field(
+        "records",
+        match records.and_then(|plain| describe_records(&plain, base_timestamp)) {
+            Ok(records) => Tree::List(records),
+            Err(error) => Tree::Word(format!("unreadable: {error:#}")),
+        },
+    );
     Tree::Struct("Batch".into(), fields)
 }
 
@@ -229,13 +233,16 @@ fn describe_records(mut plain: &[u8], base_timestamp: i64) -> Result<Vec<Tree>> 
             headers.push(get_bytes(&mut record)?);
             headers.push(get_bytes(&mut record)?);
         }
-        records.push(Tree::Struct("Record".into(), vec![
-            ("offset_delta".into(), Tree::word(delta)),
-            ("timestamp".into(), Tree::word(timestamp)),
-            ("key".into(), key),
-            ("value".into(), value),
-            ("headers".into(), Tree::List(headers)),
-        ]));
+        records.push(Tree::Struct(
+            "Record".into(),
+            vec![
+                ("offset_delta".into(), Tree::word(delta)),
+                ("timestamp".into(), Tree::word(timestamp)),
+                ("key".into(), key),
+                ("value".into(), value),
+                ("headers".into(), Tree::List(headers)),
+            ],
+        ));
     }
     Ok(records)
 }
@@ -298,7 +305,8 @@ fn compress(codec: Codec, plain: &[u8]) -> Vec<u8> {
                 out
             }
             Codec::Lz4 => {
-                let mut encoder = lz4::EncoderBuilder::new().block_mode(lz4::BlockMode::Independent).build(Vec::new())?;
+                let mut encoder =
+                    lz4::EncoderBuilder::new().block_mode(lz4::BlockMode::Independent).build(Vec::new())?;
                 encoder.write_all(plain)?;
                 let (out, result) = encoder.finish();
                 result?;

@@ -25,6 +25,8 @@ const COMMON: &[(&str, &str)] = &[
 pub struct Broker {
     pub name: &'static str,
     pub address: SocketAddr,
+    /// Texts by which this broker's answers name its own places, and what they mean.
+    pub places: Vec<(String, &'static str)>,
     children: Vec<Child>,
     _dir: tempfile::TempDir,
     log: PathBuf,
@@ -34,18 +36,22 @@ impl Broker {
     /// ZooKeeper and Apache Kafka with the jars in `libs`.
     pub fn kafka(name: &'static str, libs: &Path, first_port: u16) -> Result<Broker> {
         if !libs.is_dir() {
-            bail!("no jars of Apache Kafka in {}: tests/run puts them there, or name a directory with --kafka-libs", libs.display());
+            bail!(
+                "no jars of Apache Kafka in {}: tests/run puts them there, or name a directory with --kafka-libs",
+                libs.display()
+            );
         }
         let dir = tempfile::Builder::new().prefix("oracle-kafka-").tempdir()?;
         let (port, zookeeper_port) = (free_port(first_port)?, free_port(first_port + 89)?);
-        let path = dir.path();
+        let path = dir.path().to_owned();
         fs::write(path.join("log4j.properties"), LOG4J)?;
         let zoo = format!(
             "tickTime=1000\ndataDir={}\nclientPort={zookeeper_port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n",
             path.join("zookeeper").display()
         );
         fs::write(path.join("zoo.cfg"), zoo)?;
-        let properties = properties(port, &path.join("data"), &[("zookeeper.connect", format!("127.0.0.1:{zookeeper_port}"))]);
+        let properties =
+            properties(port, &path.join("data"), &[("zookeeper.connect", format!("127.0.0.1:{zookeeper_port}"))]);
         fs::write(path.join("server.properties"), properties)?;
         let java = |heap: &str, main: &str, config: &str, log: &str| -> Result<Child> {
             let mut command = Command::new("java");
@@ -60,7 +66,9 @@ impl Broker {
         };
         let zookeeper = java("128m", "org.apache.zookeeper.server.quorum.QuorumPeerMain", "zoo.cfg", "zookeeper.log")?;
         let log = path.join("kafka.log");
-        let mut broker = Broker { name, address: local(port), children: vec![zookeeper], _dir: dir, log };
+        let mut places = places(port, path.join("data"));
+        places.push((format!("127.0.0.1:{zookeeper_port}"), "<zookeeper>"));
+        let mut broker = Broker { name, address: local(port), places, children: vec![zookeeper], _dir: dir, log };
         broker.wait(|| TcpStream::connect(local(zookeeper_port)).is_ok())?;
         broker.children.push(java("512m", "kafka.Kafka", "server.properties", "kafka.log")?);
         Ok(broker)
@@ -79,7 +87,8 @@ impl Broker {
         command.args(["--shards", &shards.to_string()]);
         let log = dir.path().join("corelog.log");
         let child = spawn(command, &log)?;
-        Ok(Broker { name: "Corelog", address: local(port), children: vec![child], _dir: dir, log })
+        let places = places(port, dir.path().join("data"));
+        Ok(Broker { name: "Corelog", address: local(port), places, children: vec![child], _dir: dir, log })
     }
 
     /// Waits until the broker answers and knows itself as the controller's broker.
@@ -132,6 +141,10 @@ fn answers(address: SocketAddr) -> Result<bool> {
     let Received::Frame(frame) = connection.receive()? else { return Ok(false) };
     let answer = decode::<MetadataRequest>(frame, 7)?;
     Ok(!answer.brokers.is_empty() && answer.controller_id.0 >= 0)
+}
+
+fn places(port: u16, data: PathBuf) -> Vec<(String, &'static str)> {
+    vec![(data.display().to_string(), "<data>"), (format!("127.0.0.1:{port}"), "<address>")]
 }
 
 fn properties(port: u16, data: &Path, more: &[(&str, String)]) -> String {

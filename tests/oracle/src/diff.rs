@@ -86,7 +86,7 @@ mod tests {
             .with_brokers(vec![broker])
             .with_controller_id(BrokerId(node))
             .with_topics(topics.iter().map(topic).collect());
-        Known::new().normalise(Tree::of(&answer).unwrap())
+        Known::new(Vec::new()).normalise(Tree::of(&answer).unwrap())
     }
 
     #[test]
@@ -94,7 +94,8 @@ mod tests {
         let kafka = metadata(1, &[("a", 0), ("b", 3)]);
         assert_eq!(diff(&kafka, &metadata(7000, &[("b", 3), ("a", 0)])), []);
         let found = diff(&kafka, &metadata(7000, &[("b", 5), ("c", 0)]));
-        let found: Vec<_> = found.iter().map(|one| (one.path.as_str(), one.oracle.as_str(), one.subject.as_str())).collect();
+        let found: Vec<_> =
+            found.iter().map(|one| (one.path.as_str(), one.oracle.as_str(), one.subject.as_str())).collect();
         assert_eq!(found.len(), 3, "{found:?}");
         assert_eq!(found[0].0, "topics[a]");
         assert_eq!(found[0].2, ABSENT);

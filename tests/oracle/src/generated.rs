@@ -39,7 +39,10 @@ pub fn run(pair: &mut Pair, seed: u64, sequences: u32) -> Result<()> {
         // A few sequences share their topics, and so go on in logs that already hold something.
         let topics: Vec<String> = (0..KINDS.len()).map(|kind| format!("generated-{}-{kind}", number / 10)).collect();
         if number % 10 == 0 {
-            make_topics(pair, topics.iter().zip(KINDS).map(|(name, configs)| topic(name, PARTITIONS, configs)).collect())?;
+            make_topics(
+                pair,
+                topics.iter().zip(KINDS).map(|(name, configs)| topic(name, PARTITIONS, configs)).collect(),
+            )?;
         }
         let mut story = Story { topics, producers: Vec::new(), session: None };
         let mut differed = false;
@@ -51,7 +54,7 @@ pub fn run(pair: &mut Pair, seed: u64, sequences: u32) -> Result<()> {
             }
         }
         if !differed {
-            let (kind, partition) = (rng.usize(..KINDS.len()), rng.i32(..PARTITIONS));
+            let (kind, partition) = (rng.usize(..KINDS.len()), rng.i32(0..PARTITIONS));
             same_log(pair, &story.topics[kind], partition)?;
         }
     }
@@ -99,7 +102,7 @@ fn step(pair: &mut Pair, rng: &mut Rng, story: &mut Story) -> Result<()> {
 fn random_produce(pair: &mut Pair, rng: &mut Rng, story: &mut Story) -> Result<()> {
     let version = any_version::<ProduceRequest>(pair, rng);
     let kind = rng.usize(..KINDS.len());
-    let partition = rng.i32(..PARTITIONS);
+    let partition = rng.i32(0..PARTITIONS);
     let mut batch = random_batch(rng, version);
     let mut ids = [-1; 2];
     if !story.producers.is_empty() && rng.u32(..3) > 0 {
@@ -163,7 +166,7 @@ fn random_fetch(pair: &mut Pair, rng: &mut Rng, story: &Story) -> Result<()> {
     places.sort_by(|left, right| (&left.topic, left.partition).cmp(&(&right.topic, right.partition)));
     places.dedup_by(|left, right| (&left.topic, left.partition) == (&right.topic, right.partition));
     let max_bytes = *choose(rng, &[0, 1, 200, 1_000, 1 << 20]);
-    let isolation = rng.i8(..2);
+    let isolation = rng.i8(0..2);
     pair.same(version, |side| fetch(side, version, &places).with_max_bytes(max_bytes).with_isolation_level(isolation))
         .map(drop)
 }
@@ -195,7 +198,7 @@ fn random_place(rng: &mut Rng, story: &Story) -> FetchFrom {
 
 fn place(rng: &mut Rng, story: &Story) -> (String, i32) {
     let unknown = rng.u32(..30) == 0;
-    let partition = if unknown { 77 } else { rng.i32(..PARTITIONS) };
+    let partition = if unknown { 77 } else { rng.i32(0..PARTITIONS) };
     (choose(rng, &story.topics).clone(), partition)
 }
 

@@ -76,7 +76,8 @@ fn main() -> Result<ExitCode> {
     subject.ready()?;
     println!("{} and {} answer after {:.1} s", oracle.name, subject.name, began.elapsed().as_secs_f32());
 
-    let sides = (Side::new(0, oracle.name, oracle.address), Side::new(1, subject.name, subject.address));
+    let side = |index, broker: &Broker| Side::new(index, broker.name, broker.address, broker.places.clone());
+    let sides = (side(0, &oracle), side(1, &subject));
     let report = Report::new([oracle.name, subject.name], !arguments.itself);
     let mut pair = Pair::new(sides.0, sides.1, report);
     cases::prepare(&mut pair).context("preparing the topics")?;

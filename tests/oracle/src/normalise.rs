@@ -90,13 +90,15 @@ pub struct Known {
     producers: Vec<i64>,
     sessions: Vec<i64>,
     log_dirs: Vec<String>,
+    /// Texts that name this broker's own places, such as its directory, and what replaces them.
+    places: Vec<(String, &'static str)>,
     /// Milliseconds since 1970 when the run began.
     began_ms: i64,
 }
 
 impl Known {
-    pub fn new() -> Known {
-        Known { began_ms: now_ms(), ..Known::default() }
+    pub fn new(places: Vec<(String, &'static str)>) -> Known {
+        Known { places, began_ms: now_ms(), ..Known::default() }
     }
 
     /// Replaces what must differ and sorts what has no order.
@@ -105,10 +107,16 @@ impl Known {
         sorted(self.replaced("", answer))
     }
 
-    /// The same in a text for people, where a broker id stands as a word or a path of its own occurs.
+    /// The same within a text: own places, topic ids, and the bounds of time that move with the clock.
     fn text(&self, mut text: String) -> String {
-        for (index, dir) in self.log_dirs.iter().enumerate() {
-            text = text.replace(dir.as_str(), &format!("<log dir {index}>"));
+        for (place, name) in &self.places {
+            text = text.replace(place.as_str(), name);
+        }
+        const BOUNDS: &str = "should be within [";
+        if let Some(start) = text.find(BOUNDS).map(|at| at + BOUNDS.len())
+            && let Some(length) = text[start..].find(']')
+        {
+            text.replace_range(start..start + length, "<bounds>");
         }
         for (id, name) in &self.topic_ids {
             text = text.replace(id.as_str(), &format!("<id of {name}>"));
@@ -144,9 +152,8 @@ impl Known {
                 }
                 for (field, seen) in [("producer_id", &mut self.producers), ("session_id", &mut self.sessions)] {
                     if let Some(id) = number(field)
-                        && id > 0
-                        && (field != "session_id" || name == "FetchResponse")
-                        && (field != "producer_id" || name == "InitProducerIdResponse")
+                        && (field == "session_id" && id > 0 && name == "FetchResponse"
+                            || field == "producer_id" && id >= 0 && name == "InitProducerIdResponse")
                         && !seen.contains(&id)
                     {
                         seen.push(id);
@@ -205,7 +212,9 @@ impl Known {
                 _ => None,
             },
             Meaning::DiskSpace => number.filter(|&bytes| bytes > 0).map(|_| "<disk space>".into()),
-            Meaning::Time => number.filter(|time| (self.began_ms - 1_000..=now_ms() + 1_000).contains(time)).map(|_| "<now>".into()),
+            Meaning::Time => {
+                number.filter(|time| (self.began_ms - 1_000..=now_ms() + 1_000).contains(time)).map(|_| "<now>".into())
+            }
             Meaning::ErrorCode => number.and_then(|code| i16::try_from(code).ok()).map(error_name),
             Meaning::Records => match &leaf {
                 Tree::Bytes(bytes) => return self.replaced("", batches::describe(bytes)),

@@ -26,9 +26,10 @@ pub struct Side {
 }
 
 impl Side {
-    pub fn new(index: usize, name: &'static str, address: SocketAddr) -> Side {
+    /// `places`: texts that name the broker's own places in its answers, and what replaces them.
+    pub fn new(index: usize, name: &'static str, address: SocketAddr, places: Vec<(String, &'static str)>) -> Side {
         let (connections, topic_ids) = (HashMap::new(), HashMap::new());
-        Side { index, name, address, connections, known: Known::new(), topic_ids }
+        Side { index, name, address, connections, known: Known::new(places), topic_ids }
     }
 
     /// The broker id of this side's n-th broker.
@@ -85,6 +86,8 @@ pub struct Pair {
     ranges: [HashMap<i16, RangeInclusive<i16>>; 2],
     next_partition: HashMap<String, i32>,
     topics_made: u32,
+    /// How long the next answer may take.
+    patience: Duration,
 }
 
 impl Pair {
@@ -96,12 +99,18 @@ impl Pair {
             ranges: Default::default(),
             next_partition: HashMap::new(),
             topics_made: 0,
+            patience: wire::SILENCE,
         }
     }
 
     /// Names what follows, in reports and in the list of allowed differences.
     pub fn case(&mut self, name: impl Into<String>) {
         self.case = name.into();
+    }
+
+    /// The next request is one that a broker may leave without an answer: do not wait long for it.
+    pub fn impatient(&mut self) {
+        self.patience = Duration::from_secs(1);
     }
 
     /// Asks both which versions they serve.
@@ -126,10 +135,6 @@ impl Pair {
     /// The newest version that both serve.
     pub fn newest<R: Request>(&self) -> i16 {
         *self.versions::<R>().end()
-    }
-
-    pub fn serves<R: Request>(&self) -> bool {
-        !self.versions::<R>().is_empty()
     }
 
     /// A partition of a shared topic that no case has used before, so that cases do not disturb each other.
@@ -186,7 +191,12 @@ impl Pair {
     }
 
     /// Sends on the numbered connection; `finish` receives. Several may be under way, on one connection or on many.
-    pub fn start<R: Request>(&mut self, connection: u32, version: i16, make: impl Fn(&Side) -> R) -> Result<Pending<R>> {
+    pub fn start<R: Request>(
+        &mut self,
+        connection: u32,
+        version: i16,
+        make: impl Fn(&Side) -> R,
+    ) -> Result<Pending<R>> {
         let requests = [make(&self.sides[0]), make(&self.sides[1])];
         for (side, request) in self.sides.iter_mut().zip(&requests) {
             let sent = side.connection(connection)?.send(request, version, true);
@@ -205,8 +215,9 @@ impl Pair {
     {
         let Pending { connection, version, requests, sent_at } = pending;
         let [oracle, subject] = &mut self.sides;
+        let patience = std::mem::replace(&mut self.patience, wire::SILENCE);
         let receive = |side: &mut Side| -> Result<(Received, Duration)> {
-            let received = side.connection(connection)?.receive().with_context(|| side.name)?;
+            let received = side.connection(connection)?.receive_within(patience).with_context(|| side.name)?;
             Ok((received, sent_at.elapsed()))
         };
         let received = std::thread::scope(|scope| {

@@ -61,12 +61,25 @@ impl Report {
                 continue;
             }
             self.last_failed = true;
-            let kind = (exchange.api.clone(), generic(&difference.path), difference.oracle.clone(), difference.subject.clone());
+            let kind = (
+                exchange.api.clone(),
+                generic(&difference.path),
+                difference.oracle.clone(),
+                difference.subject.clone(),
+            );
             let place = format!("{} v{}", exchange.case, exchange.version);
             let group = self.groups.entry(kind).or_insert_with(|| Group {
-                first: self.names.iter().enumerate().map(|(index, name)| {
-                    format!("    {name} was asked {}\n    {name} answered  {}\n", exchange.requests[index], exchange.answers[index])
-                }).collect(),
+                first: self
+                    .names
+                    .iter()
+                    .enumerate()
+                    .map(|(index, name)| {
+                        format!(
+                            "    {name} was asked {}\n    {name} answered  {}\n",
+                            exchange.requests[index], exchange.answers[index]
+                        )
+                    })
+                    .collect(),
                 seen: Vec::new(),
             });
             group.seen.push(place);
@@ -75,10 +88,10 @@ impl Report {
 
     /// A failure that is no difference of fields, such as a broker that is gone.
     pub fn fail(&mut self, case: &str, what: String) {
-        self.groups.insert((case.to_owned(), String::new(), what, String::new()), Group {
-            first: String::new(),
-            seen: vec![case.to_owned()],
-        });
+        self.groups.insert(
+            (case.to_owned(), String::new(), what, String::new()),
+            Group { first: String::new(), seen: vec![case.to_owned()] },
+        );
     }
 
     /// Whether the last exchange differed: generated sequences end there, as what follows would differ as well.
@@ -95,7 +108,12 @@ impl Report {
             places.dedup();
             let more = places.len().saturating_sub(12);
             places.truncate(12);
-            println!("    in {} exchanges: {}{}", group.seen.len(), places.join(", "), if more > 0 { ", …" } else { "" });
+            println!(
+                "    in {} exchanges: {}{}",
+                group.seen.len(),
+                places.join(", "),
+                if more > 0 { ", …" } else { "" }
+            );
             for line in group.first.lines() {
                 let cut = line.char_indices().nth(1_500).filter(|_| !whole).map_or(line.len(), |(at, _)| at);
                 println!("{}{}", &line[..cut], if cut < line.len() { "… (--whole shows all)" } else { "" });

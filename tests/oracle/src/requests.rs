@@ -63,9 +63,9 @@ pub fn assignment(partition: i32, brokers: &[i32]) -> CreatableReplicaAssignment
 
 /// Produce to partitions of one topic.
 pub fn produce(acks: i16, topic: &str, partitions: Vec<(i32, Option<Bytes>)>) -> ProduceRequest {
-    let data = partitions.into_iter().map(|(index, records)| {
-        PartitionProduceData::default().with_index(index).with_records(records)
-    });
+    let data = partitions
+        .into_iter()
+        .map(|(index, records)| PartitionProduceData::default().with_index(index).with_records(records));
     let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(data.collect());
     ProduceRequest::default().with_acks(acks).with_timeout_ms(TIMEOUT_MS).with_topic_data(vec![topic])
 }
@@ -82,14 +82,7 @@ pub struct FetchFrom {
 }
 
 pub fn from(topic: &str, partition: i32, offset: i64) -> FetchFrom {
-    FetchFrom {
-        topic: topic.to_owned(),
-        partition,
-        offset,
-        max_bytes: 1 << 20,
-        epoch: -1,
-        last_fetched_epoch: -1,
-    }
+    FetchFrom { topic: topic.to_owned(), partition, offset, max_bytes: 1 << 20, epoch: -1, last_fetched_epoch: -1 }
 }
 
 /// A Fetch outside sessions that does not wait.
@@ -119,7 +112,8 @@ pub fn fetch(side: &Side, version: i16, partitions: &[FetchFrom]) -> FetchReques
             None => topics.push(topic.with_partitions(vec![partition])),
         }
     }
-    let request = FetchRequest::default().with_max_wait_ms(0).with_min_bytes(0).with_max_bytes(50 << 20).with_topics(topics);
+    let request =
+        FetchRequest::default().with_max_wait_ms(0).with_min_bytes(0).with_max_bytes(50 << 20).with_topics(topics);
     let request = if version >= 7 { request.with_session_id(0).with_session_epoch(-1) } else { request };
     if version < 15 { request.with_replica_id(BrokerId(-1)) } else { request }
 }

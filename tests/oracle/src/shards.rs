@@ -9,7 +9,8 @@ use crate::wire::{Connection, Received, decode};
 use anyhow::{Context, Result, bail};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{
-    DeleteRecordsRequest, FetchRequest, OffsetForLeaderEpochRequest, delete_records_request::*, offset_for_leader_epoch_request::*,
+    DeleteRecordsRequest, FetchRequest, OffsetForLeaderEpochRequest, delete_records_request::*,
+    offset_for_leader_epoch_request::*,
 };
 use kafka_protocol::protocol::Request;
 use std::net::SocketAddr;
@@ -99,7 +100,8 @@ impl Node {
             let found = &answer.responses[0].partition_responses[0];
             self.code(&format!("Produce v{version}"), shard, partition, found.error_code, expected);
             if version >= 10 && refused {
-                let hint = (found.current_leader.leader_id.0, answer.node_endpoints.iter().any(|end| end.node_id.0 == leader));
+                let hint =
+                    (found.current_leader.leader_id.0, answer.node_endpoints.iter().any(|end| end.node_id.0 == leader));
                 self.expect(&format!("Produce v{version}: leader hint"), &hint, &(leader, true));
             }
         }
@@ -108,7 +110,8 @@ impl Node {
             let found = &answer.responses[0].partitions[0];
             self.code(&format!("Fetch v{version}"), shard, partition, found.error_code, expected);
             if version >= 16 && refused {
-                let hint = (found.current_leader.leader_id.0, answer.node_endpoints.iter().any(|end| end.node_id.0 == leader));
+                let hint =
+                    (found.current_leader.leader_id.0, answer.node_endpoints.iter().any(|end| end.node_id.0 == leader));
                 self.expect(&format!("Fetch v{version}: leader hint"), &hint, &(leader, true));
             }
         }
@@ -146,7 +149,8 @@ impl Node {
     /// Both shards tell the same of the cluster.
     fn same_metadata(&mut self) -> Result<()> {
         let version = METADATA_NEWEST;
-        let answers = [self.ask(0, version, metadata(version, &[NAME]))?, self.ask(1, version, metadata(version, &[NAME]))?];
+        let answers =
+            [self.ask(0, version, metadata(version, &[NAME]))?, self.ask(1, version, metadata(version, &[NAME]))?];
         let [first, second] = answers.map(|answer| format!("{answer:?}"));
         self.expect("metadata of both shards", &second, &first);
         Ok(())

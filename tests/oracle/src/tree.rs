@@ -153,12 +153,7 @@ impl Parser<'_> {
         Ok(if word == "None" { Tree::Null } else { Tree::Word(word) })
     }
 
-    fn items(
-        &mut self,
-        open: char,
-        close: char,
-        mut item: impl FnMut(&mut Self) -> Result<Tree>,
-    ) -> Result<Vec<Tree>> {
+    fn items(&mut self, open: char, close: char, mut item: impl FnMut(&mut Self) -> Result<Tree>) -> Result<Vec<Tree>> {
         self.expect(&open.to_string())?;
         let mut items = Vec::new();
         while self.peek() != Some(close) {
@@ -234,9 +229,13 @@ mod tests {
         let raw: Vec<u8> = (0..=255).collect();
         let topic = "a \"quoted\" \\ näme\u{7}";
         let response = FetchResponse::default().with_error_code(7).with_responses(vec![
-            FetchableTopicResponse::default().with_topic(TopicName(StrBytes::from_string(topic.into()))).with_partitions(
-                vec![PartitionData::default().with_records(Some(Bytes::from(raw.clone()))).with_aborted_transactions(None)],
-            ),
+            FetchableTopicResponse::default()
+                .with_topic(TopicName(StrBytes::from_string(topic.into())))
+                .with_partitions(vec![
+                    PartitionData::default()
+                        .with_records(Some(Bytes::from(raw.clone())))
+                        .with_aborted_transactions(None),
+                ]),
         ]);
         let tree = Tree::of(&response).unwrap();
         assert_eq!(tree.field("error_code").unwrap().as_i64(), Some(7));

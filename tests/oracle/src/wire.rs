@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// How long an answer may take before the broker counts as silent.
-pub const SILENCE: Duration = Duration::from_secs(15);
+pub const SILENCE: Duration = Duration::from_secs(12);
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
 pub struct Connection {
@@ -84,6 +84,14 @@ impl Connection {
         }
     }
 
+    /// Like `receive`, with another limit of patience.
+    pub fn receive_within(&mut self, patience: Duration) -> Result<Received> {
+        self.stream.set_read_timeout(Some(patience))?;
+        let received = self.receive();
+        self.stream.set_read_timeout(Some(SILENCE))?;
+        received
+    }
+
     /// The next answer's frame without its size.
     pub fn receive(&mut self) -> Result<Received> {
         let mut size = [0; 4];
@@ -125,5 +133,8 @@ pub fn decode<R: Request>(mut frame: Bytes, version: i16) -> Result<R::Response>
 }
 
 fn is_closed(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
+    matches!(
+        kind,
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted
+    )
 }

@@ -47,17 +47,30 @@ pub fn describe(pair: &mut Pair) -> Result<()> {
         if version >= 3 {
             pair.case("describe-configs-documentation");
             let some = vec!["retention.ms", "cleanup.policy"];
-            pair.same(version, |_| ask(vec![(TOPIC, name.clone(), Some(some.clone()))]).with_include_documentation(true))?;
+            pair.same(version, |_| {
+                ask(vec![(TOPIC, name.clone(), Some(some.clone()))]).with_include_documentation(true)
+            })?;
         }
         pair.case("describe-configs-keys");
-        for keys in [vec![], vec!["retention.ms"], vec!["no.such", "retention.ms"], vec!["retention.ms", "retention.ms"]] {
+        for keys in
+            [vec![], vec!["retention.ms"], vec!["no.such", "retention.ms"], vec!["retention.ms", "retention.ms"]]
+        {
             pair.same(version, |_| ask(vec![(TOPIC, name.clone(), Some(keys.clone()))]))?;
         }
         pair.case("describe-configs-several");
         pair.same(version, |side| {
-            ask(vec![(TOPIC, SMALL.into(), Some(vec!["max.message.bytes"])), (TOPIC, "nobody".into(), None), (BROKER, broker(side), Some(vec!["broker.id", "message.max.bytes"]))])
+            ask(vec![
+                (TOPIC, SMALL.into(), Some(vec!["max.message.bytes"])),
+                (TOPIC, "nobody".into(), None),
+                (BROKER, broker(side), Some(vec!["broker.id", "message.max.bytes"])),
+            ])
         })?;
-        pair.same(version, |_| ask(vec![(TOPIC, SMALL.into(), Some(vec!["segment.bytes"])), (TOPIC, SMALL.into(), Some(vec!["segment.ms"]))]))?;
+        pair.same(version, |_| {
+            ask(vec![
+                (TOPIC, SMALL.into(), Some(vec!["segment.bytes"])),
+                (TOPIC, SMALL.into(), Some(vec!["segment.ms"])),
+            ])
+        })?;
         pair.case("describe-configs-unknown-topic");
         for unknown in ["nobody", "bad name", ""] {
             pair.same(version, |_| ask(vec![(TOPIC, unknown.into(), None)]))?;
@@ -128,11 +141,14 @@ pub fn alter(pair: &mut Pair) -> Result<()> {
             pair.case(format!("alter-unknown-type-{kind}"));
             pair.same(version, |_| alter_request(vec![(kind, "x".into(), vec![("retention.ms", Some("1"))])]))?;
         }
-        pair.case("alter-resource-twice");
-        pair.same(version, |_| {
-            let one = (TOPIC, name.clone(), vec![("retention.ms", Some("1"))]);
-            alter_request(vec![one.clone(), one])
-        })?;
+        if version == pair.newest::<AlterConfigsRequest>() {
+            pair.case("alter-resource-twice");
+            pair.impatient();
+            pair.same(version, |_| {
+                let one = (TOPIC, name.clone(), vec![("retention.ms", Some("1"))]);
+                alter_request(vec![one.clone(), one])
+            })?;
+        }
         pair.case("alter-several");
         pair.same(version, |_| {
             let good = (TOPIC, name.clone(), vec![("retention.ms", Some("9000"))]);
@@ -244,7 +260,9 @@ pub fn brokers(pair: &mut Pair) -> Result<()> {
                     let key = operations[0].0;
                     let newest = pair.newest::<DescribeConfigsRequest>();
                     std::thread::sleep(std::time::Duration::from_millis(300));
-                    pair.same(newest, |side| ask(vec![(BROKER, name(side), Some(vec![key]))]).with_include_synonyms(true))?;
+                    pair.same(newest, |side| {
+                        ask(vec![(BROKER, name(side), Some(vec![key]))]).with_include_synonyms(true)
+                    })?;
                 }
             }
         }
@@ -257,10 +275,15 @@ pub fn brokers(pair: &mut Pair) -> Result<()> {
         Ok(())
     })?;
     each_version::<AlterConfigsRequest>(pair, |pair, version| {
-        for (case, key, value) in [("read-only", "broker.id", "9"), ("good", "log.segment.bytes", "50000000"), ("bad", "log.segment.bytes", "x")] {
+        for (case, key, value) in [
+            ("read-only", "broker.id", "9"),
+            ("good", "log.segment.bytes", "50000000"),
+            ("bad", "log.segment.bytes", "x"),
+        ] {
             pair.case(format!("alter-broker-{case}"));
             pair.same(version, |side| {
-                alter_request(vec![(BROKER, side.broker(0).to_string(), vec![(key, Some(value))])]).with_validate_only(true)
+                alter_request(vec![(BROKER, side.broker(0).to_string(), vec![(key, Some(value))])])
+                    .with_validate_only(true)
             })?;
         }
         Ok(())

@@ -67,7 +67,9 @@ pub fn add(pair: &mut Pair, topic: &str, partition: i32, count: usize) -> Result
 
 fn nowhere(pair: &mut Pair, version: i16, known: i32) -> Result<()> {
     pair.case("fetch-unknown-partition");
-    pair.same(version, |side| fetch(side, version, &[from(PLAIN, 9_999, 0), from(PLAIN, -1, 0), from(PLAIN, known, 0)]))?;
+    pair.same(version, |side| {
+        fetch(side, version, &[from(PLAIN, 9_999, 0), from(PLAIN, -1, 0), from(PLAIN, known, 0)])
+    })?;
     pair.case("fetch-unknown-topic");
     pair.same(version, |side| {
         let mut request = fetch(side, version, &[from(PLAIN, known, 0), from("nobody", 0, 0)]);
@@ -136,7 +138,9 @@ pub fn waiting(pair: &mut Pair) -> Result<()> {
         pair.same_wait(version, WAIT, |side| polling(side, &[from(PLAIN, empty, 0)], 0, WAIT))?;
         pair.same_wait(version, WAIT, |side| polling(side, &[from(PLAIN, partition, 0)], 1, WAIT))?;
         pair.case("fetch-wait-error-answers-at-once");
-        pair.same_wait(version, WAIT, |side| polling(side, &[from(PLAIN, empty, 0), from(PLAIN, empty + 1, 99)], 1, WAIT))?;
+        pair.same_wait(version, WAIT, |side| {
+            polling(side, &[from(PLAIN, empty, 0), from(PLAIN, empty + 1, 99)], 1, WAIT)
+        })?;
         pair.same_wait(version, WAIT, |side| polling(side, &[from(PLAIN, 9_999, 0)], 1, WAIT))?;
         pair.case("fetch-wait-for-more-than-there-is");
         pair.same_wait(version, WAIT, |side| polling(side, &[from(PLAIN, partition, 0)], 1 << 20, WAIT))?;

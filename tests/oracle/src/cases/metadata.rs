@@ -4,11 +4,13 @@ use super::{PLAIN, SMALL, each_version, learn_topics, poll};
 use crate::pair::Pair;
 use crate::requests::{metadata, topic_name};
 use anyhow::Result;
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::MetadataRequest;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use uuid::Uuid;
 
 const BAD_NAMES: &[&str] = &["", ".", "..", "a b", "a/b", "ä", "tab\t"];
+
+const LEADER_NOT_AVAILABLE: i16 = 5;
 
 pub fn script(pair: &mut Pair) -> Result<()> {
     each_version::<MetadataRequest>(pair, |pair, version| {
@@ -83,6 +85,13 @@ fn auto_create(pair: &mut Pair, version: i16) -> Result<()> {
         pair.same(version, |_| asking(&[bad]))?;
     }
     pair.case("metadata-auto-create-colliding");
-    pair.same(version, |_| asking(&[&name.replace('-', "_"), &name.replace('-', ".")]))?;
+    let colliding = [name.replace('-', "_"), name.replace('-', ".")];
+    let colliding: Vec<&str> = colliding.iter().map(String::as_str).collect();
+    pair.same(version, |_| asking(&colliding))?;
+    poll("the colliding topics", || {
+        let answers = pair.exchange(version, |_| asking(&colliding))?;
+        Ok(answers.all(|answer| answer.topics.iter().all(|topic| topic.error_code != LEADER_NOT_AVAILABLE)))
+    })?;
+    pair.same(version, |_| asking(&colliding))?;
     Ok(())
 }

@@ -17,7 +17,9 @@ use crate::pair::Pair;
 use crate::requests::{create, fetch, from, list_offsets, metadata as metadata_of, topic};
 use anyhow::{Result, bail};
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
-use kafka_protocol::messages::{CreateTopicsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest};
+use kafka_protocol::messages::{
+    CreateTopicsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+};
 use kafka_protocol::protocol::Request;
 use std::time::{Duration, Instant};
 
@@ -59,11 +61,7 @@ pub const UNPACKED: &str = "recoded-to-none";
 const SHARED: &[(&str, i32, &[(&str, &str)])] = &[
     (PLAIN, 160, &[]),
     (APPEND_TIME, 40, &[("message.timestamp.type", "LogAppendTime")]),
-    (
-        BOUNDED,
-        20,
-        &[("message.timestamp.before.max.ms", "3600000"), ("message.timestamp.after.max.ms", "3600000")],
-    ),
+    (BOUNDED, 20, &[("message.timestamp.before.max.ms", "3600000"), ("message.timestamp.after.max.ms", "3600000")]),
     (SMALL, 20, &[("max.message.bytes", "2000")]),
     (GZIP, 20, &[("compression.type", "gzip")]),
     (UNPACKED, 20, &[("compression.type", "uncompressed")]),
@@ -74,6 +72,12 @@ pub fn prepare(pair: &mut Pair) -> Result<()> {
     pair.learn_versions()?;
     let version = pair.newest::<MetadataRequest>();
     pair.same(version, |_| metadata_of(version, &[]))?;
+    // Kafka fetches a block of producer ids first.
+    let version = pair.newest::<InitProducerIdRequest>();
+    poll("producer ids", || {
+        let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(1);
+        Ok(pair.exchange(version, |_| request.clone())?.all(|answer| answer.error_code == 0))
+    })?;
     make_topics(pair, SHARED.iter().map(|(name, partitions, configs)| topic(name, *partitions, configs)).collect())
 }
 

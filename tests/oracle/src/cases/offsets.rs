@@ -9,7 +9,8 @@ use anyhow::Result;
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, DeleteRecordsRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    BrokerId, CreateTopicsRequest, DeleteRecordsRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest,
 };
 
 pub fn list_offsets(pair: &mut Pair) -> Result<()> {
@@ -71,7 +72,8 @@ pub fn leader_epochs(pair: &mut Pair) -> Result<()> {
                 let place = OffsetForLeaderPartition::default().with_partition(index);
                 place.with_current_leader_epoch(current).with_leader_epoch(epoch)
             });
-            let topic = OffsetForLeaderTopic::default().with_topic(topic_name(name)).with_partitions(partitions.collect());
+            let topic =
+                OffsetForLeaderTopic::default().with_topic(topic_name(name)).with_partitions(partitions.collect());
             let request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
             if version >= 3 { request.with_replica_id(BrokerId(-1)) } else { request }
         };

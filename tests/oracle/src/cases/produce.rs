@@ -66,8 +66,11 @@ fn nowhere(pair: &mut Pair, version: i16, partition: i32) -> Result<()> {
     pair.same(version, |_| ProduceRequest::default().with_acks(1).with_timeout_ms(TIMEOUT_MS))?;
     pair.case("produce-no-partitions");
     pair.same(version, |_| produce(1, PLAIN, vec![]))?;
-    pair.case("produce-null-records");
-    pair.same(version, |_| produce(1, PLAIN, vec![(partition, None)]))?;
+    if version == pair.newest::<ProduceRequest>() {
+        pair.case("produce-null-records");
+        pair.impatient();
+        pair.same(version, |_| produce(1, PLAIN, vec![(partition, None)]))?;
+    }
     pair.case("produce-empty-records");
     pair.same(version, |_| produce(1, PLAIN, vec![(partition, Some(Bytes::new()))]))?;
     pair.case("produce-transactional-id");
@@ -165,7 +168,9 @@ fn broken_batches() -> Vec<(String, Bytes)> {
     for magic in [-1, 0, 1, 3, 127] {
         add(&format!("magic-{magic}"), 1, &|batch| batch.magic = magic);
     }
-    for (count, delta) in [(0, -1), (0, 0), (1, 1), (3, 1), (1, 2), (-1, 1), (i32::MAX, 1), (2, 0), (2, -5), (i32::MAX, i32::MAX - 1)] {
+    for (count, delta) in
+        [(0, -1), (0, 0), (1, 1), (3, 1), (1, 2), (-1, 1), (i32::MAX, 1), (2, 0), (2, -5), (i32::MAX, i32::MAX - 1)]
+    {
         add(&format!("count-{count}-delta-{delta}"), 2, &|batch| {
             (batch.count, batch.last_offset_delta) = (Some(count), Some(delta));
         });
@@ -199,7 +204,9 @@ fn broken_batches() -> Vec<(String, Bytes)> {
         add(&format!("codec-{codec}"), 1, &|batch| batch.attributes = codec);
     }
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
-        add(&format!("body-not-{codec:?}"), 1, &|batch| (batch.codec, batch.body) = (codec, Some(b"not packed at all".to_vec())));
+        add(&format!("body-not-{codec:?}"), 1, &|batch| {
+            (batch.codec, batch.body) = (codec, Some(b"not packed at all".to_vec()))
+        });
         add(&format!("body-empty-{codec:?}"), 1, &|batch| (batch.codec, batch.body) = (codec, Some(Vec::new())));
     }
     add("body-empty", 1, &|batch| batch.body = Some(Vec::new()));

@@ -71,7 +71,9 @@ pub fn create_topics(pair: &mut Pair) -> Result<()> {
         }
         pair.case("create-configs-several");
         let name = pair.fresh_topic("config");
-        pair.same(version, |_| create(vec![topic(&name, 2, &[("retention.ms", "5000"), ("segment.bytes", "1000000")])]))?;
+        pair.same(version, |_| {
+            create(vec![topic(&name, 2, &[("retention.ms", "5000"), ("segment.bytes", "1000000")])])
+        })?;
         let name = pair.fresh_topic("config");
         pair.same(version, |_| create(vec![topic(&name, 1, &[("retention.ms", "1"), ("retention.ms", "2")])]))?;
         pair.case("create-config-null");
@@ -125,14 +127,20 @@ fn names(pair: &mut Pair, version: i16) -> Result<()> {
 
 fn numbers(pair: &mut Pair, version: i16) -> Result<()> {
     pair.case("create-counts");
-    for (partitions, factor) in [(0, 1), (-1, 1), (-2, 1), (1, 0), (1, -1), (1, -2), (1, 2), (1, 9), (-1, -1), (0, 0), (1, i16::MAX)] {
+    for (partitions, factor) in
+        [(0, 1), (-1, 1), (-2, 1), (1, 0), (1, -1), (1, -2), (1, 2), (1, 9), (-1, -1), (0, 0), (1, i16::MAX)]
+    {
         let name = pair.fresh_topic("count");
         pair.case(format!("create-partitions-{partitions}-factor-{factor}"));
-        pair.same(version, |_| create(vec![topic(&name, partitions, &[]).with_replication_factor(factor)]).with_validate_only(true))?;
+        pair.same(version, |_| {
+            create(vec![topic(&name, partitions, &[]).with_replication_factor(factor)]).with_validate_only(true)
+        })?;
     }
     pair.case("create-several");
     let (first, second, third) = (pair.fresh_topic("many"), pair.fresh_topic("many"), pair.fresh_topic("many"));
-    pair.same(version, |_| create(vec![topic(&first, 1, &[]), topic("bad name", 1, &[]), topic(&second, 0, &[]), topic(&third, 2, &[])]))?;
+    pair.same(version, |_| {
+        create(vec![topic(&first, 1, &[]), topic("bad name", 1, &[]), topic(&second, 0, &[]), topic(&third, 2, &[])])
+    })?;
     learn_topics(pair, &[first, third])
 }
 
@@ -155,7 +163,8 @@ fn assignments(pair: &mut Pair, version: i16) -> Result<()> {
     }
     let mut bad = |case: &str, partitions: &dyn Fn(i32) -> Vec<(i32, Vec<i32>)>| -> Result<()> {
         pair.case(format!("create-assigned-{case}"));
-        pair.same(version, |side| create(vec![assigned(&name, &partitions(side.broker(0)))]).with_validate_only(true)).map(drop)
+        pair.same(version, |side| create(vec![assigned(&name, &partitions(side.broker(0)))]).with_validate_only(true))
+            .map(drop)
     };
     bad("unknown-broker", &|_| vec![(0, vec![77_777])])?;
     bad("negative-broker", &|_| vec![(0, vec![-1])])?;
@@ -248,12 +257,10 @@ pub fn delete_topics(pair: &mut Pair) -> Result<()> {
 }
 
 fn by_id(pair: &mut Pair, version: i16, name: &str) -> Result<()> {
-    let state = |id: Uuid, name: Option<&str>| {
-        DeleteTopicState::default().with_topic_id(id).with_name(name.map(topic_name))
-    };
-    let ask = |topics: Vec<DeleteTopicState>| {
-        DeleteTopicsRequest::default().with_topics(topics).with_timeout_ms(TIMEOUT_MS)
-    };
+    let state =
+        |id: Uuid, name: Option<&str>| DeleteTopicState::default().with_topic_id(id).with_name(name.map(topic_name));
+    let ask =
+        |topics: Vec<DeleteTopicState>| DeleteTopicsRequest::default().with_topics(topics).with_timeout_ms(TIMEOUT_MS);
     pair.case("delete-by-id-and-name");
     pair.same(version, |side| ask(vec![state(side.topic_id(name), Some(name))]))?;
     pair.case("delete-by-unknown-id");

@@ -11,7 +11,9 @@ pub fn script(pair: &mut Pair) -> Result<()> {
         pair.case("api-versions");
         pair.same(version, |_| if version >= 3 { api_versions() } else { ApiVersionsRequest::default() })?;
         if version >= 3 {
-            for (name, software_version) in [("", "1"), ("a", ""), ("a b", "1"), ("-a", "1"), ("a-", "1"), ("a.b-c_", "1")] {
+            for (name, software_version) in
+                [("", "1"), ("a", ""), ("a b", "1"), ("-a", "1"), ("a-", "1"), ("a.b-c_", "1")]
+            {
                 pair.case(format!("api-versions-software-{name:?}-{software_version:?}"));
                 pair.same(version, |_| {
                     let request = ApiVersionsRequest::default();
