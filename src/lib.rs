@@ -20,7 +20,6 @@ pub mod api;
 
 pub mod shard;
 
-pub mod maintenance;
 pub mod node;
 
 pub mod client;

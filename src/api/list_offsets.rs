@@ -21,6 +21,8 @@ use tracing::error;
 
 pub const SERVED: Served = Served { key: 2, advertised_min: 1, accepted_min: 1, max: 9, handle };
 
+/// Answers tell the leader epoch from this version on.
+const LEADER_EPOCH_SINCE: i16 = 4;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
@@ -70,7 +72,7 @@ async fn answer(context: &ShardContext, info: &RequestInfo, request: &ListOffset
                     }
                 }
             };
-            answers.push(told(index, found));
+            answers.push(told(index, found, info.version));
         }
         response
             .topics
@@ -79,7 +81,11 @@ async fn answer(context: &ShardContext, info: &RequestInfo, request: &ListOffset
     response
 }
 
-fn told(index: i32, found: Result<Option<TimestampedOffset>, ResponseError>) -> ListOffsetsPartitionResponse {
+fn told(
+    index: i32,
+    found: Result<Option<TimestampedOffset>, ResponseError>,
+    version: i16,
+) -> ListOffsetsPartitionResponse {
     let answer = ListOffsetsPartitionResponse::default().with_partition_index(index);
     match found {
         Err(code) => answer.with_error_code(code.code()).with_timestamp(-1).with_offset(-1).with_leader_epoch(-1),
@@ -87,7 +93,7 @@ fn told(index: i32, found: Result<Option<TimestampedOffset>, ResponseError>) -> 
         Ok(Some(found)) => answer
             .with_timestamp(found.timestamp_ms)
             .with_offset(found.offset.0)
-            .with_leader_epoch(found.leader_epoch.0),
+            .with_leader_epoch(if version >= LEADER_EPOCH_SINCE { found.leader_epoch.0 } else { -1 }),
     }
 }
 

@@ -106,16 +106,16 @@ impl ClientError {
     }
 }
 
-fn code_hint(code: ResponseError) -> Option<&'static str> {
+/// What to do about a broker's error code, where something can be said.
+pub fn code_hint(code: ResponseError) -> Option<&'static str> {
     use ResponseError as E;
     Some(match code {
         E::UnknownTopicOrPartition => "`corelog topic list` shows what exists; `corelog topic create` makes it",
         E::TopicAlreadyExists => "choose another name, or pass --if-not-exists to accept the one that is there",
         E::InvalidReplicationFactor => "there are not enough machines alive; lower --replication-factor",
         E::InvalidPartitions => "partitions can only be added: ask for more than there are, and at least 1",
-        E::MessageTooLarge | E::RecordListTooLarge => {
-            "raise the topic's max.message.bytes: `corelog topic alter TOPIC --set max.message.bytes=N`"
-        }
+        E::MessageTooLarge => "raise the limit: `corelog topic alter TOPIC --set max.message.bytes=N`",
+        E::RecordListTooLarge => "a batch must fit a segment: `corelog topic alter TOPIC --set segment.bytes=N`",
         E::NotEnoughReplicas | E::NotEnoughReplicasAfterAppend => {
             "fewer replicas are in sync than min.insync.replicas asks: `corelog topic describe TOPIC` shows the ISR"
         }

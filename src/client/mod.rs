@@ -17,4 +17,6 @@ pub mod partitioner;
 pub mod producer;
 
 #[cfg(test)]
+mod client_tests;
+#[cfg(test)]
 mod fake;

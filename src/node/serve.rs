@@ -8,7 +8,7 @@ use super::{checkpoints, cores};
 use crate::base::config::file::{self, Given};
 use crate::base::config::{BrokerConfig, FlushPolicy};
 use crate::base::ids::{BrokerId, ShardId};
-use crate::cluster::image::Broker;
+use crate::cluster::image::{Broker, ClusterImage};
 use crate::controller::drive;
 use crate::controller::handle::ControlHandle;
 use crate::coordination::Store;
@@ -23,10 +23,10 @@ use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// Commands that wait for the control plane; beyond it shards wait to send.
 const COMMANDS_MAX: usize = 1024;
@@ -61,10 +61,14 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         shards_default: u16::try_from(allowed.len()).unwrap_or(u16::MAX),
     };
     let opened = format::open(&config.log_dirs, wanted)?;
-    config.listeners.check_shards(opened.shards)?;
     say_what_was_found(&config, &opened);
-    let bound = bind_all(&config, &opened)?;
-    let Inventory { dirs: found, deleted } = inventory::take(&opened.dirs).context("reading the log directories")?;
+    let (bound, Inventory { dirs: found, deleted }) = prepare(&config, &opened).inspect_err(|_| {
+        // Nothing was written yet: a start that failed must not make the next one scan the logs.
+        let clean: Vec<_> = opened.dirs.iter().filter(|dir| dir.was_clean).cloned().collect();
+        if let Err(e) = format::mark_clean(&clean) {
+            warn!("{e}; the next start looks through the logs");
+        }
+    })?;
     inventory::remove_deleted(deleted);
     let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
     let (checkpoint_sender, checkpoint_queue) = mpsc::unbounded_channel();
@@ -94,29 +98,31 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     let dirs = opened.dirs.iter().map(|dir| dir.path.clone()).collect();
-    let checkpoint_writer = local.block_on(&runtime, async {
+    let clean = local.block_on(&runtime, async {
         let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(dirs, checkpoint_queue));
-        let store = EmbeddedStore::open(&opened.dirs[0].path.join(FILE_NAME)).context("opening the embedded store")?;
-        let (ready, is_ready) = oneshot::channel();
-        let (end_control, shutdown) = oneshot::channel();
-        let control = tokio::task::spawn_local(drive::run(drive::Params {
-            store: Store::Embedded(store.connect()),
-            node: opened.node_id,
-            cluster_id: opened.cluster_id.clone(),
-            brokers: brokers.clone(),
-            config: Arc::clone(&config),
-            unclean: opened.dirs.iter().any(|dir| !dir.was_clean),
-            seed: fastrand::u64(..),
-            commands: command_queue,
-            shards: updates,
-            ready,
-            shutdown,
-        }));
-        run_until_signal(control, is_ready, &brokers, (stop, end_control)).await?;
-        anyhow::Ok(checkpoint_writer)
+        let control = |ready, shutdown| -> anyhow::Result<_> {
+            let file = opened.dirs[0].path.join(FILE_NAME);
+            let store = EmbeddedStore::open(&file).context("opening the embedded store")?;
+            Ok(drive::run(drive::Params {
+                store: Store::Embedded(store.connect()),
+                node: opened.node_id,
+                cluster_id: opened.cluster_id.clone(),
+                brokers: brokers.clone(),
+                config: Arc::clone(&config),
+                unclean: opened.dirs.iter().any(|dir| !dir.was_clean),
+                seed: fastrand::u64(..),
+                commands: command_queue,
+                shards: updates,
+                ready,
+                shutdown,
+            }))
+        };
+        let ended = run_until_signal(control, &brokers, stop).await;
+        // Whatever ended it: shards stop in good order, and their last checkpoints are written meanwhile.
+        let joined = tokio::task::spawn_blocking(move || join(threads)).await.context("waiting for the shards")?;
+        checkpoint_writer.await.context("the checkpoint writer")?;
+        ended.and(joined)
     })?;
-    let clean = join(threads)?;
-    local.block_on(&runtime, checkpoint_writer).context("the checkpoint writer")?;
     if clean {
         format::mark_clean(&opened.dirs)?;
         info!("stopped cleanly");
@@ -124,6 +130,14 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         warn!("stopped; the next start looks through the logs");
     }
     Ok(())
+}
+
+/// What can fail before anything is written.
+fn prepare(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<(Vec<(Vec<TcpListener>, Broker)>, Inventory)> {
+    config.listeners.check_shards(opened.shards)?;
+    let bound = bind_all(config, opened)?;
+    let inventory = inventory::take(&opened.dirs).context("reading the log directories")?;
+    Ok((bound, inventory))
 }
 
 fn load(options: &ServeOptions) -> anyhow::Result<BrokerConfig> {
@@ -217,49 +231,58 @@ fn net_settings(config: &BrokerConfig, connections: usize) -> NetSettings {
     }
 }
 
-async fn run_until_signal<E: std::error::Error + Send + Sync + 'static>(
-    mut control: tokio::task::JoinHandle<Result<(), E>>,
-    is_ready: oneshot::Receiver<Arc<crate::cluster::image::ClusterImage>>,
+/// Runs the control plane until a signal comes, then stops everything; an error if it ended by itself.
+async fn run_until_signal<C, E>(
+    control: impl FnOnce(oneshot::Sender<Arc<ClusterImage>>, oneshot::Receiver<()>) -> anyhow::Result<C>,
     brokers: &[Broker],
-    (stop, end_control): (watch::Sender<bool>, oneshot::Sender<()>),
-) -> anyhow::Result<()> {
+    stop: watch::Sender<bool>,
+) -> anyhow::Result<()>
+where
+    C: Future<Output = Result<(), E>> + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    // Dropped at the end of this function, by which shards stop however it ends.
+    let stop = StopAtEnd(stop);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let started = std::time::Instant::now();
-    let mut is_ready = Some(is_ready);
+    let started = Instant::now();
+    let (ready, mut is_ready) = oneshot::channel();
+    let (end_control, shutdown) = oneshot::channel();
+    let mut control = tokio::task::spawn_local(control(ready, shutdown)?);
+    let mut announced = false;
     let name = loop {
-        let ready = async {
-            match is_ready.as_mut() {
-                Some(ready) => ready.await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             ended = &mut control => {
-                let _ = stop.send(true);
                 return Err(match ended {
                     Ok(Ok(())) => anyhow::anyhow!("the control plane ended by itself"),
                     Ok(Err(e)) => anyhow::Error::new(e).context("the control plane failed"),
                     Err(e) => anyhow::Error::new(e).context("the control plane panicked"),
                 });
             }
-            Ok(image) = ready => {
-                is_ready = None;
-                say_ready(brokers, image.topics.len(), started.elapsed());
+            image = &mut is_ready, if !announced => {
+                announced = true;
+                if let Ok(image) = image {
+                    say_ready(brokers, image.topics.len(), started.elapsed());
+                }
             }
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
         }
     };
     info!("{name}: stopping");
-    // Shards first: their last answers may need the control plane.
-    let _ = stop.send(true);
+    drop(stop);
+    // It ends after the command in hand; one that comes later is answered NOT_CONTROLLER.
     let _ = end_control.send(());
-    match control.await {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => error!("the control plane: {e}"),
-        Err(e) => error!("the control plane: {e}"),
+    control.await.context("the control plane panicked")?.context("the control plane failed")
+}
+
+/// Tells the shards to stop when it is dropped.
+struct StopAtEnd(watch::Sender<bool>);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        // Shards that have ended already need not hear it.
+        let _ = self.0.send(true);
     }
-    Ok(())
 }
 
 fn say_ready(brokers: &[Broker], topics: usize, after: Duration) {

@@ -36,7 +36,7 @@ const BULK_FRAME_BYTES_MIN: usize = 32 << 10;
 const COPIED_FRAME_BYTES_MAX: usize = 8 << 10;
 const API_KEY_PRODUCE: [u8; 2] = [0, 0];
 /// Slots that an idle connection keeps allocated.
-const IDLE_SLOTS_MAX: usize = 4;
+const IDLE_SLOTS_MAX: usize = 16;
 
 /// What a connection hands its frames to.
 pub trait Service {
@@ -66,7 +66,7 @@ pub(super) enum End {
     #[error("{0}")]
     Doomed(Doom),
     #[error(transparent)]
-    Frame(#[from] FrameError),
+    Frame(FrameError),
     #[error("{0}")]
     Refused(String),
     #[error("sending failed: {0}")]
@@ -103,6 +103,8 @@ pub(super) struct Connection {
     /// Bytes of requests that are in `slots`.
     held_bytes: usize,
     sender: Sender,
+    /// How much of what the sender could not send at once the shard's budget counts.
+    unsent_bytes: usize,
     /// No further request is taken; the connection ends when earlier answers have left.
     ending: Option<End>,
 }
@@ -127,6 +129,7 @@ impl Connection {
             slots: VecDeque::new(),
             held_bytes: 0,
             sender: Sender::default(),
+            unsent_bytes: 0,
             ending: None,
         }
     }
@@ -176,6 +179,7 @@ impl Connection {
             {
                 return Ok(Poll::Ready(end));
             }
+            self.settle_budget(&progress);
             if progress == Progress::Turn || received >= TURN_BYTES_MAX || reads >= TURN_READS_MAX {
                 add(&self.network.counters.breathers, 1);
                 self.network.breather.wake_later(cx.waker());
@@ -190,13 +194,30 @@ impl Connection {
         }
     }
 
+    /// What has not left by the end of a turn counts as the shard's memory, like requests.
+    fn settle_budget(&mut self, progress: &Progress) {
+        let budget = &self.network.receive.budget;
+        let unsent = self.sender.memory();
+        if unsent > self.unsent_bytes {
+            budget.hold(unsent - self.unsent_bytes);
+        } else if unsent < self.unsent_bytes {
+            budget.release(self.unsent_bytes - unsent);
+        }
+        self.unsent_bytes = unsent;
+        self.registration.set_blocked(*progress == Progress::Blocked);
+        // A frame beyond the budget keeps its privilege until it is answered: the next one would come on top.
+        if self.reserved_bytes == 0 && self.slots.is_empty() {
+            budget.end_privilege(self.meta.id);
+        }
+    }
+
     fn end_when_answered(&mut self) -> Option<End> {
         if self.registration.is_draining() { Some(End::Drained) } else { self.ending.take() }
     }
 
     /// Dispatches what is there, reads at most once, and dispatches that. None: nothing was read.
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<Option<usize>, End> {
-        self.dispatch_frames()?;
+        self.dispatch_frames();
         if self.takes_no_more() {
             return Ok(None);
         }
@@ -216,7 +237,7 @@ impl Connection {
         }
         add(&self.network.counters.reads, 1);
         add(&self.network.counters.bytes_in, bytes as u64);
-        self.dispatch_frames()?;
+        self.dispatch_frames();
         Ok(Some(bytes))
     }
 
@@ -234,7 +255,7 @@ impl Connection {
     /// may be what the others wait for.
     fn is_out_of_memory(&self, cx: &Context<'_>) -> bool {
         let budget = &self.network.receive.budget;
-        let wait = !self.slots.is_empty() && budget.is_exhausted();
+        let wait = budget.is_exhausted() && !(self.slots.is_empty() && self.sender.is_empty());
         if wait {
             self.network.wait_for_memory(self.meta.id, cx.waker());
         }
@@ -242,29 +263,35 @@ impl Connection {
     }
 
     /// Stage one of every whole frame that is there, as far as the bounds allow.
-    fn dispatch_frames(&mut self) -> Result<(), End> {
+    fn dispatch_frames(&mut self) {
         while !self.buffer.is_empty() && !self.takes_no_more() && !self.is_full() {
-            let Some(frame) = next_frame(&mut self.buffer, self.network.settings.request_bytes_max)? else { break };
-            self.note_size(frame.len() + FRAME_SIZE_BYTES);
-            self.dispatch(frame);
+            match next_frame(&mut self.buffer, self.network.settings.request_bytes_max) {
+                Ok(Some(frame)) => {
+                    self.note_size(frame.len() + FRAME_SIZE_BYTES);
+                    let chunked = self.own_bytes == 0;
+                    if self.buffer.is_empty() && !chunked {
+                        // The frame itself keeps the memory from now on, and is what counts.
+                        self.drop_buffer();
+                    }
+                    self.dispatch(frame, chunked);
+                }
+                Ok(None) => break,
+                // Where the next frame would start is unknown; earlier requests are still answered.
+                Err(error) => self.ending = Some(End::Frame(error)),
+            }
         }
-        Ok(())
     }
 
     fn note_size(&mut self, total: usize) {
         self.trusted_bytes = self.trusted_bytes.max(total);
         self.bulk_bytes =
             if total >= BULK_FRAME_BYTES_MIN { total.max(self.bulk_bytes - self.bulk_bytes / 8) } else { 0 };
-        if self.reserved_bytes > 0 {
-            self.registration.set_arriving(false);
-            self.network.receive.budget.end_privilege(self.meta.id);
-        }
     }
 
-    fn dispatch(&mut self, frame: Bytes) {
+    fn dispatch(&mut self, frame: Bytes, chunked: bool) {
         add(&self.network.counters.requests, 1);
         let held = frame.len();
-        let copy = self.own_bytes == 0 && held <= COPIED_FRAME_BYTES_MAX && !frame.starts_with(&API_KEY_PRODUCE);
+        let copy = chunked && held <= COPIED_FRAME_BYTES_MAX && !frame.starts_with(&API_KEY_PRODUCE);
         let frame = if copy { Bytes::copy_from_slice(&frame) } else { frame };
         match self.network.service.dispatch(&self.meta, frame) {
             Outcome::Reply(reply) if self.slots.is_empty() => self.sender.push(reply),
@@ -422,7 +449,7 @@ impl Drop for Connection {
         self.sender.abandon(&self.network.pipes);
         self.drop_buffer();
         let budget = &self.network.receive.budget;
-        budget.release(self.held_bytes);
+        budget.release(self.held_bytes + self.unsent_bytes);
         budget.forget(self.meta.id);
     }
 }

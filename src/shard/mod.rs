@@ -24,3 +24,6 @@ pub use connection::{ConnectionMeta, Service};
 pub use counters::Counters;
 pub use network::{Drained, NetSettings, Network};
 pub use sender::FileSender;
+
+#[cfg(test)]
+mod tests;

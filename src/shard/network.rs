@@ -70,7 +70,9 @@ impl fmt::Display for Doom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Doom::Idle => "idle for longer than connections.max.idle.ms",
-            Doom::Stalled => "a large request arrived too slowly while receive memory was short",
+            Doom::Stalled => {
+                "it held memory too long, with a slow request or an unread answer, while others waited for memory"
+            }
             Doom::Deadline => "still unanswered at the shutdown deadline",
         })
     }
@@ -88,7 +90,7 @@ pub struct Drained {
 /// The sweeper looks at all connections at most this often.
 const SWEEP_MIN: Duration = Duration::from_millis(20);
 const SWEEP_MAX: Duration = Duration::from_secs(5);
-/// While others wait for receive memory, a large frame that has been arriving for this long gives way.
+/// While others wait for memory, who holds some for this long with a slow frame or an unread answer gives way.
 const STALL_MAX: Duration = Duration::from_secs(30);
 const CONTENDED_SWEEP: Duration = Duration::from_secs(1);
 /// A pause that only a notification ends.
@@ -119,6 +121,8 @@ struct Member {
     last_activity: Cell<Instant>,
     /// Since when a frame that takes a share of the budget has been arriving.
     arriving_since: Cell<Option<Instant>>,
+    /// The socket takes no more of what is to be sent.
+    blocked: Cell<bool>,
     doom: Cell<Option<Doom>>,
     waker: RefCell<Option<Waker>>,
     ip: IpAddr,
@@ -226,6 +230,7 @@ impl Network {
         let member = Rc::new(Member {
             last_activity: Cell::new(Instant::now()),
             arriving_since: Cell::new(None),
+            blocked: Cell::new(false),
             doom: Cell::new(None),
             waker: RefCell::new(None),
             ip,
@@ -278,11 +283,13 @@ impl Network {
             }
             let idle = now.saturating_duration_since(member.last_activity.get());
             longest = longest.max(idle.min(idle_max));
-            let stalled = |since| now.saturating_duration_since(since) > STALL_MAX;
+            let arriving =
+                member.arriving_since.get().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            let stalled = arriving > STALL_MAX || (member.blocked.get() && idle > STALL_MAX);
             if idle > idle_max {
                 add(&self.counters.connections_idle_closed, 1);
                 member.wake(Some(Doom::Idle));
-            } else if contended && member.arriving_since.get().is_some_and(stalled) {
+            } else if contended && stalled {
                 add(&self.counters.connections_stalled_closed, 1);
                 member.wake(Some(Doom::Stalled));
             }
@@ -337,6 +344,11 @@ impl Registration {
     pub(super) fn set_arriving(&self, arriving: bool) {
         let since = self.member.arriving_since.get();
         self.member.arriving_since.set(if arriving { since.or_else(|| Some(Instant::now())) } else { None });
+    }
+
+    #[inline]
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        self.member.blocked.set(blocked);
     }
 
     #[inline]

@@ -217,3 +217,59 @@ impl Budget {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn a_retired_buffer_comes_back_when_its_frames_are_gone() {
+        let pool = ReceivePool::new(usize::MAX);
+        let mut buffer = pool.take(100_000);
+        let address = buffer.as_ptr();
+        buffer.extend_from_slice(&[1; 100_000]);
+        let frame = buffer.split_to(100_000).freeze();
+        pool.retire(buffer, 100_000);
+        let other = pool.take(90_000);
+        assert_ne!(other.as_ptr(), address, "the frame still lives");
+        drop(frame);
+        assert_eq!(pool.take(90_000).as_ptr(), address);
+        assert!(pool.take(10_000).capacity() < 90_000, "not a large one for a small frame");
+    }
+
+    #[test]
+    fn no_more_retired_bytes_are_kept_than_allowed() {
+        let mut retired = Retired::default();
+        for _ in 0..40 {
+            retired.put(BytesMut::with_capacity(1 << 20), 1 << 20);
+        }
+        assert_eq!((retired.queue.len(), retired.bytes), (16, RETIRED_BYTES_MAX));
+    }
+
+    #[test]
+    fn one_connection_at_a_time_may_exceed_the_budget() {
+        struct Count(AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let budget = Budget::new(1000);
+        assert!(budget.reserve(1, 900));
+        assert!(budget.reserve(2, 500), "the first to need more");
+        assert!(!budget.reserve(3, 200) && !budget.reserve(1, 200), "nobody else meanwhile");
+        assert!(budget.reserve(2, 500), "the same one goes on");
+        budget.wake_later(3, &waker);
+        budget.wake_later(3, &waker);
+        budget.wake_later(1, &waker);
+        budget.release(1000);
+        assert_eq!(count.0.load(Ordering::Relaxed), 0, "900 of 1000 are still in use");
+        budget.end_privilege(2);
+        assert_eq!(count.0.load(Ordering::Relaxed), 2, "each is woken once");
+        assert!(budget.reserve(3, 200) && !budget.is_contended());
+    }
+}

@@ -189,6 +189,9 @@ fn report(args: &ProduceArgs, summary: &Summary, elapsed: Duration) -> anyhow::R
             _ => eprintln!("lost: {lines}: {}", failure.reason),
         }
     }
+    let mut hints: Vec<&str> = summary.failures.iter().filter_map(|f| f.hint).collect();
+    hints.dedup();
+    hints.iter().for_each(|hint| eprintln!("  what to do: {hint}"));
     let listed: u64 = summary.failures.iter().map(|f| f.lines.len() as u64).sum();
     if summary.lost_records > listed {
         eprintln!("lost: {} more records", summary.lost_records - listed);

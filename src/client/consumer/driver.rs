@@ -74,7 +74,8 @@ impl Driver<'_> {
             match self.next(inbox, sink)? {
                 None => {}
                 Some(Event::Data { partition, bytes, aborted }) => {
-                    if self.show(partition, &bytes, &aborted, sink)? == Read::Stopped {
+                    let read = self.show(partition, &bytes, &aborted, sink)?;
+                    if read == Read::Stopped {
                         return Ok(());
                     }
                 }

@@ -1,7 +1,7 @@
 //! Performs what the outbox decides: connections, requests, metadata, the clock.
 
 use super::batch::Batch;
-use super::link::Link;
+use super::link::{Link, Unsent};
 use super::outbox::{Effect, Outbox, Rules, Verdict};
 use super::{Acks, Event, Failure, Feeder, NewRecord, Partitioner, ProducerOptions, Summary};
 use crate::client::cluster::{Cluster, Retry, Target};
@@ -210,7 +210,7 @@ impl<'a> Driver<'a> {
                 self.outbox.push(partition, record, now_ms).map_err(|e| format!("line {}: {e}", record.line))
             });
             if let Err(reason) = placed {
-                self.lose(-1, vec![record.line], reason);
+                self.lose(Failure { partition: -1, lines: vec![record.line], reason, hint: None });
             }
         }
     }
@@ -262,7 +262,7 @@ impl<'a> Driver<'a> {
                 let link = self.links.get_mut(&broker).expect("invariant: opened above");
                 link.send(self.topic, self.options.acks, timeout, batches)
             }
-            Err(error) => Err((error, batches)),
+            Err(error) => Err(Unsent { error: Box::new(error), batches }),
         };
         match sent {
             // Without acknowledgements, sent is all there is to know.
@@ -271,7 +271,7 @@ impl<'a> Driver<'a> {
                     self.settle(batch, Verdict::Stored { base_offset: None });
                 }
             }
-            Err((error, batches)) => {
+            Err(Unsent { error, batches }) => {
                 let reason = error.to_string();
                 self.unreachable_until.insert(broker, Instant::now() + RETRY_BACKOFF);
                 self.drop_link(broker, &reason);
@@ -316,7 +316,9 @@ impl<'a> Driver<'a> {
                         tally.next_offset = Some(base + records as i64);
                     }
                 }
-                Effect::Lost { partition, lines, reason } => self.lose(partition, lines, reason),
+                Effect::Lost { partition, lines, reason, hint } => {
+                    self.lose(Failure { partition, lines, reason, hint })
+                }
                 Effect::Again { partition, refresh_metadata, reason } => {
                     self.summary.retries += 1;
                     self.summary.trouble = Some(format!("partition {partition}: {reason}"));
@@ -329,10 +331,10 @@ impl<'a> Driver<'a> {
         }
     }
 
-    fn lose(&mut self, partition: i32, lines: Vec<u64>, reason: String) {
-        self.summary.lost_records += lines.len() as u64;
+    fn lose(&mut self, failure: Failure) {
+        self.summary.lost_records += failure.lines.len() as u64;
         if self.summary.failures.len() < FAILURES_LISTED_MAX {
-            self.summary.failures.push(Failure { partition, lines, reason });
+            self.summary.failures.push(failure);
         }
     }
 

@@ -26,6 +26,12 @@ struct InFlight {
     batches: Vec<Batch>,
 }
 
+/// Batches that could not be sent, and why.
+pub(super) struct Unsent {
+    pub error: Box<ClientError>,
+    pub batches: Vec<Batch>,
+}
+
 impl Link {
     pub fn new(
         connection: Connection,
@@ -55,7 +61,7 @@ impl Link {
         acks: Acks,
         timeout: Duration,
         batches: Vec<Batch>,
-    ) -> Result<Vec<Batch>, (ClientError, Vec<Batch>)> {
+    ) -> Result<Vec<Batch>, Unsent> {
         let partition =
             |b: &Batch| PartitionProduceData::default().with_index(b.partition).with_records(Some(b.bytes.clone()));
         let data = TopicProduceData::default()
@@ -66,7 +72,7 @@ impl Link {
             .with_timeout_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX))
             .with_topic_data(vec![data]);
         match self.connection.send(&request, self.version) {
-            Err(error) => Err((error, batches)),
+            Err(error) => Err(Unsent { error: Box::new(error), batches }),
             Ok(_) if acks == Acks::None => Ok(batches),
             Ok(correlation) => {
                 self.in_flight.push_back(InFlight { correlation, sent: Instant::now(), batches });

@@ -82,6 +82,8 @@ pub struct Failure {
     pub partition: i32,
     pub lines: Vec<u64>,
     pub reason: String,
+    /// What can be done about it.
+    pub hint: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -185,3 +187,6 @@ impl Partitioner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

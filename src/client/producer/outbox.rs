@@ -6,6 +6,7 @@
 
 use super::NewRecord;
 use super::batch::{Batch, Identity, OpenBatch};
+use crate::client::error::{code_hint, code_name};
 use crate::record::batch::increment_sequence;
 use crate::record::builder::BuildError;
 use crate::record::compression::Compression;
@@ -55,6 +56,7 @@ pub enum Effect {
         partition: i32,
         lines: Vec<u64>,
         reason: String,
+        hint: Option<&'static str>,
     },
     /// It will be sent again; the leader may have moved.
     Again {
@@ -88,8 +90,9 @@ struct Lane {
     identity: Option<Identity>,
     next_sequence: i32,
     resting: bool,
-    /// Take a new identity once nothing is under way: a sequence number was spent on records that will not come.
-    renew: bool,
+    /// A sequence was spent on records that will not come, from this input line on: what stands before it still goes out
+    /// under the old identity (the broker may have it already), what stands behind needs a new one.
+    renew_from: Option<u64>,
     not_before_ms: i64,
 }
 
@@ -160,7 +163,7 @@ impl Outbox {
             if lane.ready.is_empty() && lane.open_is_due(&self.rules, self.closing, now_ms) {
                 lane.seal(partition)?;
             }
-            let Some(next) = lane.ready.front() else { continue };
+            let Some(next) = lane.ready.front().filter(|next| lane.may_leave(next)) else { continue };
             if !taken.is_empty() && bytes + next.bytes.len() > bytes_max {
                 break;
             }
@@ -180,8 +183,8 @@ impl Outbox {
             Verdict::NoAnswer { reason } => vec![self.again(batch, now_ms, true, reason)],
             Verdict::Refused { code, message, refused_records } => {
                 let reason = match message.filter(|m| !m.is_empty()) {
-                    Some(message) => format!("{}: {message}", super::super::error::code_name(code)),
-                    None => super::super::error::code_name(code),
+                    Some(message) => format!("{}: {message}", code_name(code)),
+                    None => code_name(code),
                 };
                 self.refused(batch, code, reason, &refused_records, now_ms)
             }
@@ -195,6 +198,9 @@ impl Outbox {
 
     /// Gives all partitions that have none this identity; each counts its own sequence.
     pub fn give_identity(&mut self, identity: Identity) {
+        if !self.rules.idempotent {
+            return;
+        }
         for lane in self.lanes.iter_mut().filter(|l| l.identity.is_none()) {
             lane.identity = Some(identity);
             lane.next_sequence = 0;
@@ -239,7 +245,7 @@ impl Outbox {
     ) -> Vec<Effect> {
         use ResponseError as E;
         let partition = batch.partition;
-        let waits_for_another = lane(&mut self.lanes, partition).resting;
+        let waits_for_another = lane(&mut self.lanes, partition).has_one_before(&batch);
         match code {
             // The broker has it already: the answer to an earlier attempt was lost.
             E::DuplicateSequenceNumber => vec![self.delivered(batch, None)],
@@ -250,7 +256,7 @@ impl Outbox {
                 if self.rules.idempotent && batch.identity_changes < IDENTITY_CHANGES_MAX =>
             {
                 let batch = Batch { identity_changes: batch.identity_changes + 1, ..batch };
-                lane(&mut self.lanes, partition).renew = true;
+                lane(&mut self.lanes, partition).renew_identity_from(batch.first_line());
                 vec![self.again(batch, now_ms, false, reason)]
             }
             E::MessageTooLarge | E::RecordListTooLarge if batch.lines.len() > 1 => {
@@ -259,28 +265,28 @@ impl Outbox {
                         parts.into_iter().for_each(|part| self.requeue(part));
                         vec![Effect::Again { partition, refresh_metadata: false, reason }]
                     }
-                    Err(error) => vec![self.lost(batch, error.to_string())],
+                    Err(error) => vec![self.lost(batch, error.to_string(), None)],
                 }
             }
             E::InvalidRecord | E::InvalidTimestamp if !refused_records.is_empty() => {
-                self.without_refused(batch, refused_records, reason)
+                self.without_refused(batch, refused_records, code, reason)
             }
             _ if code.is_retriable() => vec![self.again(batch, now_ms, true, reason)],
-            _ => vec![self.lost(batch, reason)],
+            _ => vec![self.lost(batch, reason, code_hint(code))],
         }
     }
 
     /// Kafka refuses a batch for single records in it and names them: the others are sent again without those.
-    fn without_refused(&mut self, batch: Batch, refused: &[i32], reason: String) -> Vec<Effect> {
+    fn without_refused(&mut self, batch: Batch, refused: &[i32], code: ResponseError, reason: String) -> Vec<Effect> {
         let partition = batch.partition;
         match batch.without(self.rules.compression, refused) {
             Ok((Some(rest), lines)) if !lines.is_empty() => {
                 self.release(batch.payload_bytes - rest.payload_bytes, lines.len());
                 self.requeue(rest);
-                self.lane_lost_records(partition);
-                vec![Effect::Lost { partition, lines, reason }]
+                self.spend_sequence(partition, batch.first_line());
+                vec![Effect::Lost { partition, lines, reason, hint: code_hint(code) }]
             }
-            _ => vec![self.lost(batch, reason)],
+            _ => vec![self.lost(batch, reason, code_hint(code))],
         }
     }
 
@@ -299,16 +305,18 @@ impl Outbox {
         Effect::Again { partition, refresh_metadata, reason }
     }
 
-    fn lost(&mut self, batch: Batch, reason: String) -> Effect {
+    fn lost(&mut self, batch: Batch, reason: String, hint: Option<&'static str>) -> Effect {
         self.release(batch.payload_bytes, batch.lines.len());
-        self.lane_lost_records(batch.partition);
-        Effect::Lost { partition: batch.partition, lines: batch.lines, reason }
+        self.spend_sequence(batch.partition, batch.first_line());
+        Effect::Lost { partition: batch.partition, lines: batch.lines, reason, hint }
     }
 
-    fn lane_lost_records(&mut self, partition: i32) {
-        let lane = lane(&mut self.lanes, partition);
+    /// Records from this line on were given up: the broker will never see the sequence that follows.
+    fn spend_sequence(&mut self, partition: i32, line: u64) {
         if self.rules.idempotent {
-            (lane.resting, lane.renew) = (true, true);
+            let lane = lane(&mut self.lanes, partition);
+            lane.resting = true;
+            lane.renew_identity_from(line);
         }
     }
 
@@ -344,7 +352,9 @@ impl Lane {
     fn may_send(&mut self, rules: &Rules, now_ms: i64) -> bool {
         if self.in_flight == 0 {
             self.resting = false;
-            if std::mem::take(&mut self.renew) {
+            let has_to_go_first = |from: u64| self.ready.front().is_some_and(|b| b.stamped && b.first_line() < from);
+            if self.renew_from.is_some_and(|from| !has_to_go_first(from)) {
+                self.renew_from = None;
                 self.identity = None;
                 self.ready.iter_mut().for_each(|batch| batch.stamped = false);
             }
@@ -356,12 +366,29 @@ impl Lane {
             && (!rules.idempotent || self.identity.is_some())
     }
 
+    /// Whether a batch that should have been stored before this one was not.
+    fn has_one_before(&self, batch: &Batch) -> bool {
+        let line = batch.first_line();
+        self.ready.front().is_some_and(|b| b.first_line() < line) || self.renew_from.is_some_and(|from| from <= line)
+    }
+
+    fn may_leave(&self, next: &Batch) -> bool {
+        self.renew_from.is_none_or(|from| next.first_line() < from)
+    }
+
+    fn renew_identity_from(&mut self, line: u64) {
+        self.renew_from = Some(self.renew_from.map_or(line, |from| from.min(line)));
+    }
+
     fn send_next(&mut self) -> Option<Batch> {
         let mut batch = self.ready.pop_front()?;
         if let Some(identity) = self.identity.filter(|_| !batch.stamped) {
             batch.stamp(identity, self.next_sequence);
             self.next_sequence = increment_sequence(self.next_sequence, batch.records());
         }
+        // What is sent again goes alone: behind it, others would push it out of the five batches that the broker
+        // remembers, and it would no longer be recognised if it had been stored the first time.
+        self.resting |= batch.attempts > 0;
         batch.attempts += 1;
         self.in_flight += 1;
         Some(batch)
