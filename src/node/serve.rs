@@ -35,6 +35,9 @@ const UPDATES_MAX: usize = 4;
 /// Descriptors that are neither connections nor segments: rings, pipes, epoll, listeners, journal.
 const DESCRIPTORS_RESERVED: usize = 200;
 
+/// A shard's bound ports, and what clients are told of it.
+type BoundShard = (Vec<TcpListener>, Broker);
+
 /// What `corelog serve` was told.
 #[derive(Clone, Debug, Default)]
 pub struct ServeOptions {
@@ -133,7 +136,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
 }
 
 /// What can fail before anything is written.
-fn prepare(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<(Vec<(Vec<TcpListener>, Broker)>, Inventory)> {
+fn prepare(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<(Vec<BoundShard>, Inventory)> {
     config.listeners.check_shards(opened.shards)?;
     let bound = bind_all(config, opened)?;
     let inventory = inventory::take(&opened.dirs).context("reading the log directories")?;
@@ -171,7 +174,7 @@ fn say_what_was_found(config: &BrokerConfig, opened: &Opened) {
 }
 
 /// Binds every port of every shard before any of them serves.
-fn bind_all(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<Vec<(Vec<TcpListener>, Broker)>> {
+fn bind_all(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<Vec<BoundShard>> {
     let settings = SocketSettings {
         backlog: i32::try_from(config.socket_listen_backlog_size).unwrap_or(i32::MAX),
         send_buffer_bytes: config.socket_send_buffer_bytes.map(|bytes| bytes as usize),

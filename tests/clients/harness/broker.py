@@ -114,7 +114,8 @@ class Broker:
 
     def topic_dirs(self, topic: str) -> list[Path]:
         """All that is left on disk of a topic, directories renamed for deletion included."""
-        return [path for path in self.data.rglob(f"{topic}-*") if path.is_dir()]
+        # os.walk, unlike rglob, bears directories that vanish while it looks.
+        return [Path(where, name) for where, names, _ in os.walk(self.data) for name in names if name.startswith(f"{topic}-")]
 
     # -- below: how each kind is run
 
