@@ -86,7 +86,7 @@ mod tests {
             .with_brokers(vec![broker])
             .with_controller_id(BrokerId(node))
             .with_topics(topics.iter().map(topic).collect());
-        Known::new(Vec::new()).normalise(Tree::of(&answer).unwrap())
+        Known::new(Vec::new()).normalise(Tree::of(&answer).unwrap(), 0)
     }
 
     #[test]

@@ -58,6 +58,9 @@ struct Arguments {
     /// Print requests and answers whole, however long.
     #[arg(long)]
     whole: bool,
+    /// Print a line for every difference as it is found.
+    #[arg(long)]
+    every: bool,
     /// First port to try.
     #[arg(long, default_value_t = 39092)]
     port: u16,
@@ -78,7 +81,7 @@ fn main() -> Result<ExitCode> {
 
     let side = |index, broker: &Broker| Side::new(index, broker.name, broker.address, broker.places.clone());
     let sides = (side(0, &oracle), side(1, &subject));
-    let report = Report::new([oracle.name, subject.name], !arguments.itself);
+    let report = Report::new([oracle.name, subject.name], !arguments.itself, arguments.every);
     let mut pair = Pair::new(sides.0, sides.1, report);
     cases::prepare(&mut pair).context("preparing the topics")?;
     let filter = arguments.only.as_deref();

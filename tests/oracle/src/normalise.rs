@@ -37,19 +37,22 @@ const MEANINGS: &[(&[&str], Meaning)] = &[
     (&["records"], Meaning::Records),
 ];
 
-/// Lists that are sets or maps in the broker, by the type of their elements, with what tells the elements apart.
+/// Lists that are sets or maps in the broker, by the type of their elements, with what tells the elements apart: the
+/// fields together, or after a `|` another one where those before it are empty.
 pub const UNORDERED: &[(&str, &[&str])] = &[
     ("ApiVersion", &["api_key"]),
     ("MetadataResponseBroker", &["node_id"]),
-    ("MetadataResponseTopic", &["name", "topic_id"]),
+    ("MetadataResponseTopic", &["name", "|", "topic_id"]),
     ("MetadataResponsePartition", &["partition_index"]),
     ("TopicProduceResponse", &["name"]),
     ("PartitionProduceResponse", &["index"]),
+    ("FetchableTopicResponse", &["topic", "topic_id"]),
+    ("PartitionData", &["partition_index"]),
     ("ListOffsetsTopicResponse", &["name"]),
     ("ListOffsetsPartitionResponse", &["partition_index"]),
     ("CreatableTopicResult", &["name"]),
     ("CreatableTopicConfigs", &["name"]),
-    ("DeletableTopicResult", &["name", "topic_id"]),
+    ("DeletableTopicResult", &["name", "|", "topic_id"]),
     ("CreatePartitionsTopicResult", &["name"]),
     ("DeleteRecordsTopicResult", &["name"]),
     ("DeleteRecordsPartitionResult", &["partition_index"]),
@@ -87,8 +90,9 @@ pub struct Known {
     cluster_id: Option<String>,
     /// Id and name, in the order seen: a topic made again has a second id.
     topic_ids: Vec<(String, String)>,
-    producers: Vec<i64>,
-    sessions: Vec<i64>,
+    /// Ids, each with the number of the exchange that gave it.
+    producers: Vec<(i64, usize)>,
+    sessions: Vec<(i64, usize)>,
     log_dirs: Vec<String>,
     /// Texts that name this broker's own places, such as its directory, and what replaces them.
     places: Vec<(String, &'static str)>,
@@ -102,8 +106,9 @@ impl Known {
     }
 
     /// Replaces what must differ and sorts what has no order.
-    pub fn normalise(&mut self, answer: Tree) -> Tree {
-        self.learn(&answer);
+    /// `exchange` is the same number for both brokers.
+    pub fn normalise(&mut self, answer: Tree, exchange: usize) -> Tree {
+        self.learn(&answer, exchange);
         sorted(self.replaced("", answer))
     }
 
@@ -111,6 +116,13 @@ impl Known {
     fn text(&self, mut text: String) -> String {
         for (place, name) in &self.places {
             text = text.replace(place.as_str(), name);
+        }
+        // A broker's id in messages that tell it.
+        if ["expected 1", "Duplicate brokers", "Duplicate replica"].iter().any(|start| text.contains(start)) {
+            for (id, _) in &self.brokers {
+                text = text.replace(&format!(" {id}, {id} "), " <broker>, <broker> ");
+                text = text.replace(&format!("expected {id}"), "expected <broker>");
+            }
         }
         const BOUNDS: &str = "should be within [";
         if let Some(start) = text.find(BOUNDS).map(|at| at + BOUNDS.len())
@@ -128,9 +140,9 @@ impl Known {
         self.brokers.iter().filter_map(|&(id, _)| i32::try_from(id).ok()).collect()
     }
 
-    fn learn(&mut self, tree: &Tree) {
+    fn learn(&mut self, tree: &Tree, exchange: usize) {
         match tree {
-            Tree::List(items) => items.iter().for_each(|item| self.learn(item)),
+            Tree::List(items) => items.iter().for_each(|item| self.learn(item, exchange)),
             Tree::Struct(name, fields) => {
                 let number = |field| tree.field(field).and_then(Tree::as_i64);
                 let text = |field| tree.field(field).and_then(Tree::as_text).map(str::to_owned);
@@ -154,9 +166,9 @@ impl Known {
                     if let Some(id) = number(field)
                         && (field == "session_id" && id > 0 && name == "FetchResponse"
                             || field == "producer_id" && id >= 0 && name == "InitProducerIdResponse")
-                        && !seen.contains(&id)
+                        && !seen.iter().any(|&(known, _)| known == id)
                     {
-                        seen.push(id);
+                        seen.push((id, exchange));
                     }
                 }
                 if let Some(dir) = text("log_dir")
@@ -165,7 +177,7 @@ impl Known {
                 {
                     self.log_dirs.push(dir);
                 }
-                fields.iter().for_each(|(_, value)| self.learn(value));
+                fields.iter().for_each(|(_, value)| self.learn(value, exchange));
             }
             _ => {}
         }
@@ -175,7 +187,13 @@ impl Known {
         match tree {
             Tree::List(items) => Tree::List(items.into_iter().map(|item| self.replaced(field, item)).collect()),
             Tree::Struct(name, fields) => {
+                // A resource's name is a broker's id where the type says so.
+                let of_broker = fields.iter().any(|(field, value)| field == "resource_type" && *value == Tree::word(4));
                 let fields = fields.into_iter().map(|(field, value)| {
+                    if field == "resource_name" && of_broker {
+                        let id = value.as_text().map(Tree::word);
+                        return (field, id.map_or(value, |id| self.meaning(Meaning::Broker, id)));
+                    }
                     let value = self.replaced(&field, value);
                     (field, value)
                 });
@@ -194,12 +212,14 @@ impl Known {
     fn meaning(&self, meaning: Meaning, leaf: Tree) -> Tree {
         let number = leaf.as_i64();
         let position = |seen: &[i64]| number.and_then(|number| seen.iter().position(|&known| known == number));
+        let given =
+            |seen: &[(i64, usize)]| seen.iter().find(|(id, _)| Some(*id) == number).map(|(_, exchange)| *exchange);
         let brokers = |part: fn(&(i64, i64)) -> i64| self.brokers.iter().map(part).collect::<Vec<_>>();
         let replaced = match meaning {
             Meaning::Broker => position(&brokers(|broker| broker.0)).map(|index| format!("<broker {index}>")),
             Meaning::Port => position(&brokers(|broker| broker.1)).map(|index| format!("<port {index}>")),
-            Meaning::Producer => position(&self.producers).map(|index| format!("<producer {index}>")),
-            Meaning::Session => position(&self.sessions).map(|index| format!("<session {index}>")),
+            Meaning::Producer => given(&self.producers).map(|exchange| format!("<producer of exchange {exchange}>")),
+            Meaning::Session => given(&self.sessions).map(|exchange| format!("<session of exchange {exchange}>")),
             Meaning::ClusterId => {
                 leaf.as_text().filter(|&id| self.cluster_id.as_deref() == Some(id)).map(|_| "<cluster id>".into())
             }
@@ -244,12 +264,16 @@ pub fn keys_of(items: &[Tree]) -> Option<Vec<String>> {
     let Some(Tree::Struct(name, _)) = items.first() else { return None };
     let (_, fields) = UNORDERED.iter().find(|(element, _)| element == name)?;
     let key = |item: &Tree| {
-        let parts = fields.iter().filter_map(|field| match item.field(field) {
-            Some(Tree::Text(text)) if !text.is_empty() => Some(text.clone()),
-            Some(Tree::Word(word)) if !is_zero_id(word) => Some(word.clone()),
-            _ => None,
-        });
-        parts.collect::<Vec<_>>().join("/")
+        let mut parts: Vec<String> = Vec::new();
+        for field in *fields {
+            match item.field(field) {
+                _ if *field == "|" && !parts.is_empty() => break,
+                Some(Tree::Text(text)) if !text.is_empty() => parts.push(text.clone()),
+                Some(Tree::Word(word)) if !is_zero_id(word) => parts.push(word.clone()),
+                _ => {}
+            }
+        }
+        parts.join("/")
     };
     Some(items.iter().map(key).collect())
 }
@@ -257,7 +281,7 @@ pub fn keys_of(items: &[Tree]) -> Option<Vec<String>> {
 fn sorted(tree: Tree) -> Tree {
     match tree {
         Tree::List(items) => {
-            let items: Vec<Tree> = items.into_iter().map(sorted).collect();
+            let items: Vec<Tree> = merged(items).into_iter().map(sorted).collect();
             let Some(keys) = keys_of(&items) else { return Tree::List(items) };
             let mut keyed: Vec<_> = keys.into_iter().zip(items).collect();
             keyed.sort_by(|(left, _), (right, _)| left.cmp(right));
@@ -268,6 +292,30 @@ fn sorted(tree: Tree) -> Tree {
         }
         leaf => leaf,
     }
+}
+
+/// Fetch answers name a topic anew whenever another came in between: its partitions are brought together.
+fn merged(items: Vec<Tree>) -> Vec<Tree> {
+    let is_fetched = |item: &Tree| matches!(item, Tree::Struct(name, _) if name == "FetchableTopicResponse");
+    if !items.first().is_some_and(is_fetched) {
+        return items;
+    }
+    let mut out: Vec<Tree> = Vec::new();
+    for item in items {
+        let same =
+            |other: &&mut Tree| ["topic", "topic_id"].iter().all(|field| other.field(field) == item.field(field));
+        let Some(Tree::List(more)) = item.field("partitions").cloned() else { continue };
+        match out.iter_mut().find(same) {
+            Some(Tree::Struct(_, fields)) => {
+                let partitions = fields.iter_mut().find(|(name, _)| name == "partitions");
+                if let Some((_, Tree::List(partitions))) = partitions {
+                    partitions.extend(more);
+                }
+            }
+            _ => out.push(item),
+        }
+    }
+    out
 }
 
 fn is_zero_id(id: &str) -> bool {

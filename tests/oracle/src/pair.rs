@@ -224,6 +224,7 @@ impl Pair {
             let other = scope.spawn(|| receive(subject));
             [receive(oracle), other.join().expect("receiving does not panic")]
         });
+        let exchange = self.report.exchanges();
         let mut answers = [None, None];
         let mut trees = [Tree::Null, Tree::Null];
         for (index, received) in received.into_iter().enumerate() {
@@ -232,7 +233,7 @@ impl Pair {
             trees[index] = match received {
                 Received::Frame(frame) => match wire::decode::<R>(frame, version) {
                     Ok(answer) => {
-                        let tree = side.known.normalise(Tree::of(&answer)?);
+                        let tree = side.known.normalise(Tree::of(&answer)?, exchange);
                         answers[index] = Some(answer);
                         with_wait(tree, took, wait)
                     }

@@ -3,7 +3,10 @@
 use crate::allowed::{ALLOWED, Allowed};
 use crate::diff::FieldDifference;
 use crate::tree::Tree;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// Characters of a request or an answer that are printed unless all is asked for.
+const TOLD_MAX: usize = 1_500;
 
 /// One request and its two answers.
 pub struct Exchange {
@@ -15,34 +18,42 @@ pub struct Exchange {
     pub answers: [Tree; 2],
 }
 
-/// Differences of one kind: the same API, field and values. The first is shown whole, the others are counted.
+/// Differences of one kind: the same case, API and field. The first is told whole, of the others the versions.
 struct Group {
-    first: String,
-    seen: Vec<String>,
+    case: String,
+    api: String,
+    path: String,
+    /// Both values, and the exchange.
+    first: [String; 3],
+    versions: BTreeSet<i16>,
 }
 
 pub struct Report {
     names: [&'static str; 2],
     /// Off when both brokers are Kafka: then nothing may differ.
     allow: bool,
+    /// Print a line for every difference as it is found.
+    every: bool,
     exchanges: usize,
-    by_api: BTreeMap<String, (usize, HashSet<i16>)>,
+    by_api: BTreeMap<String, (usize, BTreeSet<i16>)>,
     allowed: usize,
     used: HashSet<usize>,
-    groups: BTreeMap<(String, String, String, String), Group>,
+    /// In the order in which they came.
+    groups: Vec<Group>,
     last_failed: bool,
 }
 
 impl Report {
-    pub fn new(names: [&'static str; 2], allow: bool) -> Report {
+    pub fn new(names: [&'static str; 2], allow: bool, every: bool) -> Report {
         Report {
             names,
             allow,
+            every,
             exchanges: 0,
             by_api: BTreeMap::new(),
             allowed: 0,
             used: HashSet::new(),
-            groups: BTreeMap::new(),
+            groups: Vec::new(),
             last_failed: false,
         }
     }
@@ -60,38 +71,50 @@ impl Report {
                 self.used.insert(rule);
                 continue;
             }
+            if self.every {
+                let FieldDifference { path, oracle, subject } = &difference;
+                println!("{} {} v{} {path}: {oracle} | {subject}", exchange.case, exchange.api, exchange.version);
+            }
             self.last_failed = true;
-            let kind = (
-                exchange.api.clone(),
-                generic(&difference.path),
-                difference.oracle.clone(),
-                difference.subject.clone(),
-            );
-            let place = format!("{} v{}", exchange.case, exchange.version);
-            let group = self.groups.entry(kind).or_insert_with(|| Group {
-                first: self
-                    .names
-                    .iter()
-                    .enumerate()
-                    .map(|(index, name)| {
-                        format!(
-                            "    {name} was asked {}\n    {name} answered  {}\n",
-                            exchange.requests[index], exchange.answers[index]
-                        )
-                    })
-                    .collect(),
-                seen: Vec::new(),
+            let path = generic(&difference.path);
+            let case = family(&exchange.case);
+            let same = |group: &&mut Group| group.case == case && group.api == exchange.api && group.path == path;
+            if let Some(group) = self.groups.iter_mut().find(same) {
+                group.versions.insert(exchange.version);
+                continue;
+            }
+            let told = self.names.iter().enumerate().map(|(index, name)| {
+                let (request, answer) = (&exchange.requests[index], &exchange.answers[index]);
+                format!("    {name} was asked {request}\n    {name} answered  {answer}\n")
             });
-            group.seen.push(place);
+            self.groups.push(Group {
+                first: [
+                    difference.oracle,
+                    difference.subject,
+                    format!("    in {}\n{}", exchange.case, told.collect::<String>()),
+                ],
+                case: case.to_owned(),
+                api: exchange.api.clone(),
+                path,
+                versions: [exchange.version].into(),
+            });
         }
+    }
+
+    /// How many requests have been compared.
+    pub fn exchanges(&self) -> usize {
+        self.exchanges
     }
 
     /// A failure that is no difference of fields, such as a broker that is gone.
     pub fn fail(&mut self, case: &str, what: String) {
-        self.groups.insert(
-            (case.to_owned(), String::new(), what, String::new()),
-            Group { first: String::new(), seen: vec![case.to_owned()] },
-        );
+        self.groups.push(Group {
+            case: case.to_owned(),
+            api: "script".to_owned(),
+            path: String::new(),
+            first: [what, String::new(), String::new()],
+            versions: BTreeSet::new(),
+        });
     }
 
     /// Whether the last exchange differed: generated sequences end there, as what follows would differ as well.
@@ -102,26 +125,16 @@ impl Report {
     /// Prints everything; true if nothing differed but what is allowed.
     pub fn finish(&self, whole: bool) -> bool {
         let [oracle, subject] = self.names;
-        for ((api, path, left, right), group) in &self.groups {
-            println!("DIFFERS {api} {path}\n    {oracle}: {left}\n    {subject}: {right}");
-            let mut places = group.seen.clone();
-            places.dedup();
-            let more = places.len().saturating_sub(12);
-            places.truncate(12);
-            println!(
-                "    in {} exchanges: {}{}",
-                group.seen.len(),
-                places.join(", "),
-                if more > 0 { ", …" } else { "" }
-            );
-            for line in group.first.lines() {
-                let cut = line.char_indices().nth(1_500).filter(|_| !whole).map_or(line.len(), |(at, _)| at);
+        for Group { case, api, path, first: [left, right, told], versions } in &self.groups {
+            println!("DIFFERS {case}: {api} in {} {path}", named(versions));
+            println!("    {oracle}: {left}\n    {subject}: {right}");
+            for line in told.lines() {
+                let cut = line.char_indices().nth(TOLD_MAX).filter(|_| !whole).map_or(line.len(), |(at, _)| at);
                 println!("{}{}", &line[..cut], if cut < line.len() { "… (--whole shows all)" } else { "" });
             }
         }
         for (api, (count, versions)) in &self.by_api {
-            let (low, high) = (versions.iter().min(), versions.iter().max());
-            println!("{api}: {count} exchanges in v{}-{}", low.unwrap_or(&-1), high.unwrap_or(&-1));
+            println!("{api}: {count} exchanges in {}", named(versions));
         }
         println!(
             "{} exchanges with {oracle} and {subject}: {} kinds of difference, {} allowed ones",
@@ -136,6 +149,19 @@ impl Report {
     pub fn unused(&self) -> impl Iterator<Item = &'static Allowed> {
         ALLOWED.iter().enumerate().filter(|(index, _)| !self.used.contains(index)).map(|(_, rule)| rule)
     }
+}
+
+fn named(versions: &BTreeSet<i16>) -> String {
+    match (versions.first(), versions.last()) {
+        (Some(low), Some(high)) if low == high => format!("v{low}"),
+        (Some(low), Some(high)) => format!("v{low}-{high}"),
+        _ => "no version".to_owned(),
+    }
+}
+
+/// The case's name; of generated ones the first stands for all.
+fn family(case: &str) -> &str {
+    if case.starts_with("generated-") { "generated" } else { case }
 }
 
 /// The path without its indices.

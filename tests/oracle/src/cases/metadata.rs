@@ -85,13 +85,15 @@ fn auto_create(pair: &mut Pair, version: i16) -> Result<()> {
         pair.same(version, |_| asking(&[bad]))?;
     }
     pair.case("metadata-auto-create-colliding");
-    let colliding = [name.replace('-', "_"), name.replace('-', ".")];
-    let colliding: Vec<&str> = colliding.iter().map(String::as_str).collect();
-    pair.same(version, |_| asking(&colliding))?;
-    poll("the colliding topics", || {
-        let answers = pair.exchange(version, |_| asking(&colliding))?;
-        Ok(answers.all(|answer| answer.topics.iter().all(|topic| topic.error_code != LEADER_NOT_AVAILABLE)))
-    })?;
-    pair.same(version, |_| asking(&colliding))?;
+    // Names that differ in nothing but `.` and `_` collide.
+    for separator in [".", "_"] {
+        let colliding = name.replace('-', separator);
+        pair.same(version, |_| asking(&[&colliding]))?;
+        poll("the colliding topic", || {
+            let answers = pair.exchange(version, |_| asking(&[&colliding]))?;
+            Ok(answers.all(|answer| answer.topics.iter().all(|topic| topic.error_code != LEADER_NOT_AVAILABLE)))
+        })?;
+        pair.same(version, |_| asking(&[&colliding]))?;
+    }
     Ok(())
 }

@@ -229,7 +229,7 @@ pub fn create_partitions(pair: &mut Pair) -> Result<()> {
 
 pub fn delete_topics(pair: &mut Pair) -> Result<()> {
     each_version::<DeleteTopicsRequest>(pair, |pair, version| {
-        let names: Vec<String> = (0..4).map(|_| pair.fresh_topic("doomed")).collect();
+        let names: Vec<String> = (0..5).map(|_| pair.fresh_topic("doomed")).collect();
         make_topics(pair, names.iter().map(|name| topic(name, 2, &[])).collect())?;
         pair.case("delete");
         pair.same(version, |_| delete(version, &[&names[0]]))?;
@@ -250,13 +250,13 @@ pub fn delete_topics(pair: &mut Pair) -> Result<()> {
         pair.case("delete-twice");
         pair.same(version, |_| delete(version, &[&names[2], &names[2]]))?;
         if version >= 6 {
-            by_id(pair, version, &names[3])?;
+            by_id(pair, version, &names[3], &names[4])?;
         }
         Ok(())
     })
 }
 
-fn by_id(pair: &mut Pair, version: i16, name: &str) -> Result<()> {
+fn by_id(pair: &mut Pair, version: i16, name: &str, other: &str) -> Result<()> {
     let state =
         |id: Uuid, name: Option<&str>| DeleteTopicState::default().with_topic_id(id).with_name(name.map(topic_name));
     let ask =
@@ -268,7 +268,7 @@ fn by_id(pair: &mut Pair, version: i16, name: &str) -> Result<()> {
     pair.case("delete-by-nothing");
     pair.same(version, |_| ask(vec![state(Uuid::nil(), None)]))?;
     pair.case("delete-by-id-twice");
-    pair.same(version, |side| ask(vec![state(side.topic_id(name), None), state(side.topic_id(name), None)]))?;
+    pair.same(version, |side| ask(vec![state(side.topic_id(other), None), state(side.topic_id(other), None)]))?;
     pair.case("delete-by-id");
     pair.same(version, |side| ask(vec![state(side.topic_id(name), None)]))?;
     Ok(())
