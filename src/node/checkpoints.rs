@@ -67,6 +67,7 @@ mod tests {
     use super::*;
     use crate::base::ids::{Offset, PartitionIndex};
     use crate::partition::checkpoints::CheckpointSender;
+    use std::sync::Arc;
 
     fn part(dir: &std::path::Path, topic: &str, offset: i64) -> BTreeMap<PathBuf, Checkpoints> {
         let recovery_points = PartitionOffsets::from([((topic.to_string(), PartitionIndex(0)), Offset(offset))]);
@@ -78,7 +79,10 @@ mod tests {
     async fn the_parts_of_all_shards_are_in_the_file_and_the_newest_counts() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (sender, parts) = mpsc::unbounded_channel();
-        let (one, two) = (CheckpointSender::new(0, sender.clone()), CheckpointSender::new(1, sender));
+        let (one, two) = (
+            CheckpointSender::new(0, sender.clone(), Arc::default()),
+            CheckpointSender::new(1, sender, Arc::default()),
+        );
         let writer = tokio::task::spawn(run(vec![dir.path().to_path_buf()], parts));
         one.save(part(dir.path(), "a", 1)).await.expect("saved");
         two.save(part(dir.path(), "b", 2)).await.expect("saved");

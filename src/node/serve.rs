@@ -1,5 +1,6 @@
 //! A node from start to stop: settings, data directories, ports, shards, control plane.
 
+use super::counters::Counters;
 use super::format::{self, Opened, Wanted};
 use super::inventory::{self, Inventory};
 use super::probe::{self, Probe};
@@ -19,7 +20,7 @@ use crate::shard::runtime::{self, ShardThread, cpu_of};
 use crate::shard::{FileSender, NetSettings};
 use anyhow::{Context, bail};
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -78,19 +79,22 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let budget = Budget::new(probe.open_files, opened.shards);
     let (mut updates, mut brokers, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+    let mut counters = Counters::default();
     for (shard, (listeners, broker)) in (0u16..).zip(bound) {
         let (sender, queue) = mpsc::channel(UPDATES_MAX);
         updates.push(sender);
+        let metrics = counters.add(broker.id);
         let params = ShardParams {
             broker: broker.id,
             listeners,
-            control: ControlHandle::new(commands.clone()),
+            control: ControlHandle::new(commands.clone(), Arc::clone(&metrics)),
             updates: queue,
-            checkpoints: CheckpointSender::new(shard, checkpoint_sender.clone()),
+            checkpoints: CheckpointSender::new(shard, checkpoint_sender.clone(), Arc::clone(&metrics)),
             config: Arc::clone(&config),
             found: found.clone(),
             open_files_max: budget.segments,
             net: net_settings(&config, budget.connections),
+            metrics,
             stop: stopped.clone(),
         };
         brokers.push(broker);
@@ -102,6 +106,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let local = tokio::task::LocalSet::new();
     let dirs = opened.dirs.iter().map(|dir| dir.path.clone()).collect();
     let clean = local.block_on(&runtime, async {
+        tokio::task::spawn_local(counters.clone().tell_on_signal()?);
         let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(dirs, checkpoint_queue));
         let control = |ready, shutdown| -> anyhow::Result<_> {
             let file = opened.dirs[0].path.join(FILE_NAME);
@@ -126,6 +131,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         checkpoint_writer.await.context("the checkpoint writer")?;
         ended.and(joined)
     })?;
+    counters.log();
     if clean {
         format::mark_clean(&opened.dirs)?;
         info!("stopped cleanly");
@@ -298,11 +304,13 @@ fn say_ready(brokers: &[Broker], topics: usize, after: Duration) {
         first.port,
         last.port
     );
-    println!("corelog is ready on {host}:{}. What to do next:", first.port);
+    let mut text = format!("corelog is ready on {host}:{}. What to do next:\n", first.port);
     for line in probe::next_steps(host, first.port) {
-        println!("  {line}");
+        text.push_str(&format!("  {line}\n"));
     }
-    println!("  stop     Ctrl-C");
+    text.push_str("  stop     Ctrl-C\n");
+    // Nobody may be reading: that is no reason to stop.
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 fn join(threads: Vec<ShardThread<io::Result<bool>>>) -> anyhow::Result<bool> {

@@ -9,6 +9,8 @@ use super::watermark::Watermark;
 use crate::base::clock::now_ms;
 use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
+use crate::base::metrics::ShardMetrics;
+use crate::base::owner::Owner;
 use crate::log::core::{AppendError, Appended, LogCore, ReadSpan, Write};
 use crate::log::open_files::OpenFiles;
 use crate::log::paths;
@@ -40,25 +42,14 @@ pub enum Acks {
 pub struct PartitionShared {
     pub files: OpenFiles,
     pub policy: FlushPolicy,
-    pub appends: AppendCounters,
+    pub metrics: Arc<ShardMetrics>,
 }
 
 impl PartitionShared {
     /// `open_files_max`: descriptors that the segments of this shard may use.
-    pub fn new(open_files_max: usize, policy: FlushPolicy) -> PartitionShared {
-        PartitionShared { files: OpenFiles::new(open_files_max), policy, appends: AppendCounters::default() }
+    pub fn new(open_files_max: usize, policy: FlushPolicy, metrics: Arc<ShardMetrics>) -> PartitionShared {
+        PartitionShared { files: OpenFiles::new(open_files_max), policy, metrics }
     }
-}
-
-/// How well writes are batched.
-#[derive(Default)]
-pub struct AppendCounters {
-    /// Batches that clients sent.
-    pub batches: Cell<u64>,
-    pub bytes: Cell<u64>,
-    /// io_uring writes that carried them.
-    pub writes: Cell<u64>,
-    pub flushes: Cell<u64>,
 }
 
 /// A partition led by this shard.
@@ -81,6 +72,7 @@ pub struct Partition {
     last_write: Cell<Option<Instant>>,
     closed: Cell<bool>,
     shared: Rc<PartitionShared>,
+    owner: Owner,
 }
 
 /// How far the log reaches for the different readers.
@@ -121,6 +113,7 @@ impl Partition {
             last_write: Cell::new(None),
             closed: Cell::new(false),
             shared,
+            owner: Owner::here(),
         })
     }
 
@@ -145,6 +138,7 @@ impl Partition {
     }
 
     pub fn core(&self) -> Ref<'_, LogCore> {
+        self.owner.assert();
         self.core.borrow()
     }
 
@@ -182,14 +176,14 @@ impl Partition {
         acks: Acks,
         (wait, place): (&Rc<AppendWait>, u32),
     ) -> Result<Appended, AppendError> {
+        self.owner.assert();
         let length = bytes.len() as u64;
         let mut core = self.core.borrow_mut();
         let appended = core.stage(header, bytes, self.epoch.get())?;
         let is_new = appended.duplicate_timestamp_ms.is_none();
         if is_new {
-            let counters = &self.shared.appends;
-            counters.batches.set(counters.batches.get() + 1);
-            counters.bytes.set(counters.bytes.get() + length);
+            self.shared.metrics.appends.add(1);
+            self.shared.metrics.append_bytes.add(length);
         }
         let crosses_flush_messages =
             self.config.borrow().flush_messages.is_some_and(|messages| appended.end - core.flushed_end() >= messages);
@@ -249,8 +243,8 @@ impl Partition {
             let mut home = self.home.borrow_mut();
             (home.exists, home.needs_sync) = (true, true);
         }
-        let counters = &self.shared.appends;
-        counters.writes.set(counters.writes.get() + 1);
+        self.shared.metrics.append_writes.add(1);
+        self.shared.metrics.append_batches_max.raise(write.batches as u64);
         let file = self.shared.files.file(&write.segment)?;
         file.write_at(write.buffers, write.position).await?;
         self.last_write.set(Some(Instant::now()));
@@ -311,7 +305,7 @@ impl Partition {
             materialise::sync_names(home).await?;
             self.home.borrow_mut().needs_sync = false;
         }
-        self.shared.appends.flushes.set(self.shared.appends.flushes.get() + 1);
+        self.shared.metrics.flushes.add(1);
         self.core.borrow_mut().flush_completed(end);
         Ok(())
     }

@@ -120,7 +120,11 @@ impl Fetch {
                 }
                 Err(Obstacle::Records { place, file, position, length }) => {
                     match file.read_at(position, length).await {
-                        Ok(bytes) => cold.push((place, Piece::Bytes(bytes))),
+                        Ok(bytes) => {
+                            context.metrics.cold_reads.add(1);
+                            context.metrics.cold_read_bytes.add(bytes.len() as u64);
+                            cold.push((place, Piece::Bytes(bytes)));
+                        }
                         Err(e) => {
                             tracing::error!("reading a segment at {position}: {e}");
                             break;
@@ -140,6 +144,7 @@ impl Fetch {
     }
 
     fn answer(&self, context: &ShardContext, collected: Collected) -> Answer {
+        context.metrics.fetch_bytes.add(collected.bytes as u64);
         let told: Vec<_> = collected.answers.iter().map(PartitionAnswer::told).collect();
         let version = self.info.version;
         let finished = context.sessions.borrow_mut().finish(
@@ -190,6 +195,9 @@ impl Fetch {
         answer: &PartitionAnswer,
         response: &mut FetchResponse,
     ) -> PartitionData {
+        if let Some(code) = answer.error {
+            context.metrics.error(code.code());
+        }
         let mut data = PartitionData::default()
             .with_partition_index(wanted.partition)
             .with_error_code(answer.error.map_or(0, |code| code.code()))
