@@ -84,6 +84,7 @@ fn main() -> Result<ExitCode> {
     let report = Report::new([oracle.name, subject.name], !arguments.itself, arguments.every);
     let mut pair = Pair::new(sides.0, sides.1, report);
     cases::prepare(&mut pair).context("preparing the topics")?;
+    println!("topics are there after {:.1} s", began.elapsed().as_secs_f32());
     let filter = arguments.only.as_deref();
     for (name, run) in cases::SCRIPTS.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter))) {
         let began = Instant::now();

@@ -25,11 +25,13 @@ pub fn script(pair: &mut Pair) -> Result<()> {
         pair.same(version, |side| fetch(side, version, &[from(PLAIN, empty, 0)]))?;
         pair.same(version, |side| fetch(side, version, &[from(PLAIN, empty, 1)]))?;
         pair.case("fetch-partition-limit");
-        for bytes in [0, 1, -1, 12, batch_bytes - 1, batch_bytes, batch_bytes + 1, 200, 300, i32::MAX] {
+        for bytes in [0, 1, 12, batch_bytes - 1, batch_bytes, batch_bytes + 1, 200, 300, i32::MAX] {
             let limited = FetchFrom { max_bytes: bytes, ..from(PLAIN, first, 0) };
             let second = FetchFrom { partition: second, ..limited.clone() };
             pair.same(version, |side| fetch(side, version, &[limited.clone(), second.clone()]))?;
         }
+        pair.case("fetch-partition-limit-negative");
+        pair.same(version, |side| fetch(side, version, &[FetchFrom { max_bytes: -1, ..from(PLAIN, first, 0) }]))?;
         pair.case("fetch-total-limit");
         for bytes in [0, 1, -1, batch_bytes, 200, 400, 600, i32::MAX] {
             pair.same(version, |side| {
@@ -39,6 +41,9 @@ pub fn script(pair: &mut Pair) -> Result<()> {
         }
         pair.case("fetch-isolation");
         for isolation in [0, 1, 2, -1] {
+            if !(0..=1).contains(&isolation) {
+                pair.case("fetch-isolation-unknown");
+            }
             pair.same(version, |side| fetch(side, version, &[from(PLAIN, first, 0)]).with_isolation_level(isolation))?;
         }
         nowhere(pair, version, first)?;

@@ -56,9 +56,6 @@ pub fn script(pair: &mut Pair) -> Result<()> {
                 })?;
             }
             same_log(pair, PLAIN, partition)?;
-            if version < pair.newest::<ProduceRequest>() && version > *pair.versions::<ProduceRequest>().start() + 1 {
-                break;
-            }
         }
         Ok(())
     })

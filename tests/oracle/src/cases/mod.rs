@@ -59,7 +59,7 @@ pub const SMALL: &str = "small-messages";
 pub const GZIP: &str = "recoded-to-gzip";
 pub const UNPACKED: &str = "recoded-to-none";
 const SHARED: &[(&str, i32, &[(&str, &str)])] = &[
-    (PLAIN, 320, &[]),
+    (PLAIN, 480, &[]),
     (APPEND_TIME, 40, &[("message.timestamp.type", "LogAppendTime")]),
     (BOUNDED, 20, &[("message.timestamp.before.max.ms", "3600000"), ("message.timestamp.after.max.ms", "3600000")]),
     (SMALL, 20, &[("max.message.bytes", "2000")]),

@@ -46,6 +46,9 @@ pub fn list_offsets(pair: &mut Pair) -> Result<()> {
         if version >= 2 {
             pair.case("list-offsets-isolation");
             for isolation in [1, 2, -1] {
+                if isolation != 1 {
+                    pair.case("list-offsets-isolation-unknown");
+                }
                 pair.same(version, |_| list(version, PLAIN, &[(partition, -1, -1)]).with_isolation_level(isolation))?;
             }
         }
@@ -77,9 +80,9 @@ pub fn leader_epochs(pair: &mut Pair) -> Result<()> {
             let request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
             if version >= 3 { request.with_replica_id(BrokerId(-1)) } else { request }
         };
-        pair.case("leader-epoch");
         for place in [partition, empty] {
             for epoch in [0, 1, 5, -1, -2] {
+                pair.case(if epoch < -1 { "leader-epoch-negative" } else { "leader-epoch" });
                 for current in [-1, 0, 1, -2] {
                     pair.same(version, |_| ask(PLAIN, &[(place, current, epoch)]))?;
                 }
@@ -124,6 +127,7 @@ pub fn delete_records(pair: &mut Pair) -> Result<()> {
         pair.same(version, |_| ask(PLAIN, &[(one, 9), (one, 8)]))?;
         pair.case("delete-records-unknown");
         pair.same(version, |_| ask("nobody", &[(0, 0)]))?;
+        pair.case("delete-records-nothing");
         pair.same(version, |_| ask(PLAIN, &[]))?;
         if has_compacted {
             pair.case("delete-records-of-compacted");
