@@ -79,7 +79,7 @@ fn step(pair: &mut Pair, rng: &mut Rng, story: &mut Story) -> Result<()> {
             let count = rng.usize(1..4);
             let asked: Vec<_> = (0..count)
                 .map(|_| {
-                    let time = *choose(rng, &[-1, -2, -3, 0, T0, T0 + 3, T0 + 50, T0 + 1_000_000]);
+                    let time = *choose(rng, &[-1, -2, 0, T0, T0 + 3, T0 + 50, T0 + 1_000_000]);
                     (rng.i32(-1..=PARTITIONS), time, *choose(rng, &[-1, -1, -1, 0, 1]))
                 })
                 .collect();
@@ -122,7 +122,7 @@ fn random_produce(pair: &mut Pair, rng: &mut Rng, story: &mut Story) -> Result<(
                 batch.base_sequence = 0;
                 sequences[kind][partition as usize] = batch.records.len() as i32;
             }
-            3 => batch.producer_epoch -= 1,
+            3 => batch.producer_epoch = (*epoch - 1).max(0),
             _ => *next += batch.records.len() as i32,
         }
     }

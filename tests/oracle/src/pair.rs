@@ -126,7 +126,8 @@ impl Pair {
     pub fn versions<R: Request>(&self) -> RangeInclusive<i16> {
         let mut range = R::VERSIONS.min..=R::VERSIONS.max;
         for served in &self.ranges {
-            let served = served.get(&R::KEY).cloned().unwrap_or(0..=-1);
+            // Without the API no version is left.
+            let served = served.get(&R::KEY).cloned().unwrap_or(i16::MAX..=i16::MAX);
             range = *range.start().max(served.start())..=*range.end().min(served.end());
         }
         range

@@ -34,6 +34,8 @@ pub struct Report {
     allow: bool,
     /// Print a line for every difference as it is found.
     every: bool,
+    /// Print the exchanges whose requests contain this.
+    trace: Option<String>,
     exchanges: usize,
     by_api: BTreeMap<String, (usize, BTreeSet<i16>)>,
     allowed: usize,
@@ -41,20 +43,23 @@ pub struct Report {
     /// In the order in which they came.
     groups: Vec<Group>,
     last_failed: bool,
+    last_differed: bool,
 }
 
 impl Report {
-    pub fn new(names: [&'static str; 2], allow: bool, every: bool) -> Report {
+    pub fn new(names: [&'static str; 2], allow: bool, every: bool, trace: Option<String>) -> Report {
         Report {
             names,
             allow,
             every,
+            trace,
             exchanges: 0,
             by_api: BTreeMap::new(),
             allowed: 0,
             used: HashSet::new(),
             groups: Vec::new(),
             last_failed: false,
+            last_differed: false,
         }
     }
 
@@ -63,7 +68,12 @@ impl Report {
         let (count, versions) = self.by_api.entry(exchange.api.clone()).or_default();
         *count += 1;
         versions.insert(exchange.version);
+        if self.trace.as_ref().is_some_and(|text| exchange.requests[1].contains(text)) {
+            let Exchange { case, api, version, requests, answers } = &exchange;
+            println!("{case} {api} v{version} {}\n    {}\n    {}", requests[1], answers[0], answers[1]);
+        }
         self.last_failed = false;
+        self.last_differed = !differences.is_empty();
         for difference in differences {
             let allowing = ALLOWED.iter().position(|rule| rule.allows(&exchange, &difference));
             if let (Some(rule), true) = (allowing, self.allow) {
@@ -120,6 +130,11 @@ impl Report {
     /// Whether the last exchange differed: generated sequences end there, as what follows would differ as well.
     pub fn last_failed(&self) -> bool {
         self.last_failed
+    }
+
+    /// Whether the last exchange differed at all, allowed or not: the brokers may hold different records then.
+    pub fn last_differed(&self) -> bool {
+        self.last_differed
     }
 
     /// Prints everything; true if nothing differed but what is allowed.

@@ -97,8 +97,11 @@ pub fn describe(pair: &mut Pair) -> Result<()> {
     })
 }
 
-fn alter_request(resources: Vec<(i8, String, Vec<(&str, Option<&str>)>)>) -> AlterConfigsRequest {
-    let resource = |(kind, name, configs): (i8, String, Vec<(&str, Option<&str>)>)| {
+/// A key and its value; none is null.
+type Entry<'a> = (&'a str, Option<&'a str>);
+
+fn alter_request(resources: Vec<(i8, String, Vec<Entry<'_>>)>) -> AlterConfigsRequest {
+    let resource = |(kind, name, configs): (i8, String, Vec<Entry<'_>>)| {
         let config = |(name, value): (&str, Option<&str>)| {
             AlterableConfig::default().with_name(text(name)).with_value(value.map(text))
         };
@@ -115,7 +118,7 @@ pub fn alter(pair: &mut Pair) -> Result<()> {
         pair.case("alter-prepare");
         let name = pair.fresh_topic("altered");
         make_topics(pair, vec![topic(&name, 1, &[("retention.ms", "5000"), ("segment.bytes", "70000")])])?;
-        let steps: &[(&str, &[(&str, Option<&str>)])] = &[
+        let steps: &[(&str, &[Entry<'static>])] = &[
             ("replaces-all", &[("retention.ms", Some("6000"))]),
             ("to-nothing", &[]),
             ("several", &[("retention.ms", Some("7000")), ("max.message.bytes", Some("5000"))]),

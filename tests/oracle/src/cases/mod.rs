@@ -39,6 +39,7 @@ pub const SCRIPTS: &[(&str, Script)] = &[
     ("fetch-wait", fetch::waiting),
     ("fetch-sessions", fetch_sessions::script),
     ("list-offsets", offsets::list_offsets),
+    ("list-offsets-deleted", offsets::after_deletion),
     ("leader-epochs", offsets::leader_epochs),
     ("delete-records", offsets::delete_records),
     ("create-topics", topics::create_topics),
@@ -58,7 +59,9 @@ pub const BOUNDED: &str = "bounded";
 pub const SMALL: &str = "small-messages";
 pub const GZIP: &str = "recoded-to-gzip";
 pub const UNPACKED: &str = "recoded-to-none";
-const SHARED: &[(&str, i32, &[(&str, &str)])] = &[
+/// Name, partitions and settings.
+type Shared = (&'static str, i32, &'static [(&'static str, &'static str)]);
+const SHARED: &[Shared] = &[
     (PLAIN, 480, &[]),
     (APPEND_TIME, 40, &[("message.timestamp.type", "LogAppendTime")]),
     (BOUNDED, 20, &[("message.timestamp.before.max.ms", "3600000"), ("message.timestamp.after.max.ms", "3600000")]),

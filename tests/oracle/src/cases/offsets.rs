@@ -66,6 +66,31 @@ pub fn list_offsets(pair: &mut Pair) -> Result<()> {
     })
 }
 
+/// The record with the greatest timestamp is deleted, then the next batch's, in the middle of it.
+pub fn after_deletion(pair: &mut Pair) -> Result<()> {
+    let newest = pair.newest::<ProduceRequest>();
+    let version = pair.newest::<ListOffsetsRequest>();
+    let partition = pair.fresh_partition(PLAIN);
+    for times in [[T0 + 90, T0, T0 + 60], [T0 + 1, T0 + 80, T0 + 2]] {
+        let batch = Batch::of(times.iter().map(|&time| Rec::new("k", "v").at(time)).collect()).build();
+        pair.same(newest, |_| produce(1, PLAIN, vec![(partition, Some(batch.clone()))]))?;
+    }
+    let deleted = pair.newest::<DeleteRecordsRequest>();
+    for offset in [1, 3, 5, 6] {
+        let place = DeleteRecordsPartition::default().with_partition_index(partition).with_offset(offset);
+        let topic = DeleteRecordsTopic::default().with_name(topic_name(PLAIN)).with_partitions(vec![place]);
+        let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(TIMEOUT_MS);
+        pair.same(deleted, |_| request.clone())?;
+        pair.case("list-offsets-after-deletion");
+        for timestamp in [-1, -2, T0, T0 + 2, T0 + 50, T0 + 60, T0 + 70] {
+            pair.same(version, |_| list(version, PLAIN, &[(partition, timestamp, -1)]))?;
+        }
+        pair.case("list-offsets-greatest-deleted");
+        pair.same(version, |_| list(version, PLAIN, &[(partition, -3, -1)]))?;
+    }
+    Ok(())
+}
+
 pub fn leader_epochs(pair: &mut Pair) -> Result<()> {
     let partition = filled(pair)?;
     let empty = pair.fresh_partition(PLAIN);

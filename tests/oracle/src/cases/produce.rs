@@ -151,7 +151,7 @@ pub fn broken(pair: &mut Pair) -> Result<()> {
         for (name, records) in broken_batches() {
             pair.case(format!("broken-{name}"));
             pair.same(version, |_| produce(1, PLAIN, vec![(partition, Some(records.clone()))]))?;
-            if pair.report.last_failed() {
+            if pair.report.last_differed() {
                 partition = pair.fresh_partition(PLAIN);
             }
         }
