@@ -79,7 +79,9 @@ impl Client {
             match self.stream.read(&mut part) {
                 Ok(0) => return true,
                 Ok(_) => {}
-                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => return true,
+                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+                    return true;
+                }
                 Err(e) => panic!("neither an end nor an answer: {e}"),
             }
         }
