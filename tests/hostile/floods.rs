@@ -14,8 +14,12 @@ const WITNESS: usize = 2;
 /// As many descriptors as this process may have.
 fn raise_descriptors(wanted: u64) {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("up to the hard limit");
-    assert!(limit.maximum.is_none_or(|most| most >= wanted), "this test needs {wanted} descriptors: ulimit -Hn {wanted}");
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        .expect("up to the hard limit");
+    assert!(
+        limit.maximum.is_none_or(|most| most >= wanted),
+        "this test needs {wanted} descriptors: ulimit -Hn {wanted}"
+    );
 }
 
 fn asks_versions(client: &mut Client) -> bool {
@@ -78,8 +82,9 @@ fn connections_beyond_the_limit_wait_until_others_leave() {
     assert!(served.iter_mut().all(asks_versions));
     // The kernel lets them connect, up to the backlog; the broker does not accept them.
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let mut waiting: Vec<TcpStream> =
-        (0..30).map(|_| TcpStream::connect_timeout(&address, Duration::from_secs(20)).expect("the backlog takes it")).collect();
+    let mut waiting: Vec<TcpStream> = (0..30)
+        .map(|_| TcpStream::connect_timeout(&address, Duration::from_secs(20)).expect("the backlog takes it"))
+        .collect();
     let most = |shards: &[serde_json::Value]| shards[0]["connections"].as_u64().expect("a count") as usize;
     for stream in &mut waiting {
         stream.set_read_timeout(Some(Duration::from_millis(5))).expect("set");

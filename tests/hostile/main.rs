@@ -60,7 +60,12 @@ impl Besieged {
         let held = if may_hold_requests { shards * REQUESTS_BYTES } else { 0 };
         let bound = self.base_bytes + connections as u64 * CONNECTION_BYTES + shards * SHARD_BYTES + held;
         let now = self.broker.resident_bytes();
-        println!("{connections} connections: {} KiB at first, {} KiB now, bound {} KiB", self.base_bytes >> 10, now >> 10, bound >> 10);
+        println!(
+            "{connections} connections: {} KiB at first, {} KiB now, bound {} KiB",
+            self.base_bytes >> 10,
+            now >> 10,
+            bound >> 10
+        );
         assert!(now <= bound, "{} MiB of memory, {} MiB allowed", now >> 20, bound >> 20);
     }
 

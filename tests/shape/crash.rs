@@ -3,9 +3,7 @@
 //! What the kernel has taken outlives the process, so this holds for acks=1 as for acks=all.
 
 use crate::broker::Start;
-use crate::wire::{
-    Client, PRODUCE_VERSION, batch, create_topic, kept, produce, produce_request, produced, read_all,
-};
+use crate::wire::{Client, PRODUCE_VERSION, batch, create_topic, kept, produce, produce_request, produced, read_all};
 use bytes::Bytes;
 use kafka_protocol::messages::ProduceRequest;
 use std::collections::{BTreeMap, VecDeque};
@@ -91,5 +89,8 @@ fn what_was_acknowledged_survives_kill_9_in_mid_write() {
         }
     }
     let counts: Vec<usize> = acked.iter().map(BTreeMap::len).collect();
-    assert!(counts.iter().all(|count| *count > ROUNDS as usize * 2), "too little was written to prove anything: {counts:?}");
+    assert!(
+        counts.iter().all(|count| *count > ROUNDS as usize * 2),
+        "too little was written to prove anything: {counts:?}"
+    );
 }

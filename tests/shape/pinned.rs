@@ -1,9 +1,7 @@
 //! Which threads there are, and how well writes are batched.
 
 use crate::broker::{SHARDS, Start};
-use crate::wire::{
-    Client, PRODUCE_VERSION, batch, create_topic, kept, produce, produce_request, produced, read_all,
-};
+use crate::wire::{Client, PRODUCE_VERSION, batch, create_topic, kept, produce, produce_request, produced, read_all};
 use kafka_protocol::messages::ProduceRequest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +13,8 @@ fn affinities(pid: u32) -> BTreeMap<String, String> {
     for task in tasks {
         // Threads of the pool may end while we look.
         let Ok(status) = fs::read_to_string(task.expect("an entry").path().join("status")) else { continue };
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned());
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned());
         let (name, cpus) = (field("Name:").expect("a name"), field("Cpus_allowed_list:").expect("a list of CPUs"));
         found.insert(name, cpus);
     }
@@ -65,7 +64,8 @@ fn under_load_one_write_carries_many_requests() {
     sending.join().expect("the sender");
     let shard = usize::from(leader - broker.port);
     let after = broker.counters();
-    let moved = |name: &str| after[shard][name].as_u64().expect("a count") - before[shard][name].as_u64().expect("a count");
+    let moved =
+        |name: &str| after[shard][name].as_u64().expect("a count") - before[shard][name].as_u64().expect("a count");
     let (appends, writes) = (moved("appends"), moved("append_writes"));
     assert_eq!(appends, REQUESTS as u64);
     assert!(writes * 4 <= appends, "{appends} requests took {writes} writes");

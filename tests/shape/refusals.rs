@@ -56,6 +56,7 @@ fn a_directory_with_somebody_elses_files_is_left_alone() {
     let dir = tempfile::tempdir().expect("temporary directory");
     std::fs::write(dir.path().join("thesis.txt"), "ten years of work").expect("written");
     assert_says(&Start::new(dir.path()).refusal(), &["is not empty and not a data directory of corelog", "thesis.txt"]);
-    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("readable").flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("readable").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["thesis.txt"]);
 }

@@ -59,7 +59,22 @@ impl Traced {
         let file = dir.join("strace.log");
         let calls = format!("trace={calls}");
         let to = file.display().to_string();
-        let strace = ["strace", "-D", "-f", "-ttt", "-y", "-s", "16", "--seccomp-bpf", "-e", "signal=none", "-e", &calls, "-o", &to];
+        let strace = [
+            "strace",
+            "-D",
+            "-f",
+            "-ttt",
+            "-y",
+            "-s",
+            "16",
+            "--seccomp-bpf",
+            "-e",
+            "signal=none",
+            "-e",
+            &calls,
+            "-o",
+            &to,
+        ];
         let broker = quiet(Start::new(&dir.join("data"))).under(&strace).start();
         let mut shards = Vec::new();
         for task in fs::read_dir(format!("/proc/{}/task", broker.pid())).expect("the broker lives").flatten() {
@@ -159,7 +174,8 @@ fn a_warm_fetch_is_spliced_and_never_read() {
         let (mut to_sockets, mut through_process) = (0, 0);
         for call in &of_shards {
             let is_move = matches!(call.name.as_str(), "sendfile" | "splice");
-            let into_socket = is_move && call.descriptors().iter().any(|(_, what)| what.starts_with("TCP") || what.starts_with("socket"));
+            let into_socket = is_move
+                && call.descriptors().iter().any(|(_, what)| what.starts_with("TCP") || what.starts_with("socket"));
             if into_socket {
                 to_sockets += call.result().max(0);
             } else if !is_move && !call.rest.contains("<anon_inode:[eventfd]>") {
@@ -167,7 +183,8 @@ fn a_warm_fetch_is_spliced_and_never_read() {
             }
         }
         assert_eq!(to_sockets, fetched, "every byte of the records went from file to socket within the kernel");
-        let requests = of_shards.iter().filter(|call| matches!(call.name.as_str(), "sendmsg" | "sendto")).count() as i64;
+        let requests =
+            of_shards.iter().filter(|call| matches!(call.name.as_str(), "sendmsg" | "sendto")).count() as i64;
         assert!(requests >= 12, "an answer's head for each fetch: {requests}");
         assert!(
             through_process < fetched / 50,
@@ -195,7 +212,8 @@ fn eventfd_owners(traced: &Traced) -> BTreeMap<u32, u32> {
 #[test]
 fn steady_produce_and_fetch_wake_no_other_thread() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let traced = Traced::start(dir.path(), "futex,write,writev,tgkill,epoll_wait,epoll_pwait,epoll_pwait2,io_uring_enter");
+    let traced =
+        Traced::start(dir.path(), "futex,write,writev,tgkill,epoll_wait,epoll_pwait,epoll_pwait2,io_uring_enter");
     let mut load = Load::prepare(&traced.broker, "silent");
     let steady_begin = now();
     load.run(100);
@@ -211,7 +229,8 @@ fn steady_produce_and_fetch_wake_no_other_thread() {
     let calls = traced.stop();
 
     let of_shards = |call: &&Call| shards.contains(&call.thread);
-    let waits: Vec<_> = between(&calls, steady).filter(of_shards).filter(|call| call.name.starts_with("epoll_")).collect();
+    let waits: Vec<_> =
+        between(&calls, steady).filter(of_shards).filter(|call| call.name.starts_with("epoll_")).collect();
     assert!(waits.len() > 100, "the shards were at work: {}", waits.len());
     let is_wake = |call: &&Call| matches!(call.name.as_str(), "futex" | "tgkill");
     assert!(calls.iter().filter(of_shards).any(|c| is_wake(&c)), "making files at first touch takes a helper thread");
