@@ -478,3 +478,39 @@ impl Partition {
         &*self.home.borrow().dir == dir
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::config::BrokerConfig;
+    use crate::base::ids::TopicId;
+
+    struct Moved(Rc<Partition>);
+
+    // SAFETY: the test hands its only reference over and keeps none.
+    unsafe impl Send for Moved {}
+
+    impl Moved {
+        fn read(self) -> Offset {
+            self.0.core().written_end()
+        }
+    }
+
+    #[test]
+    fn debug_builds_refuse_to_serve_a_partition_from_another_thread() {
+        let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
+        let home = Home::new(Path::new("/nowhere"), "t", PartitionIndex(0), false);
+        let partition = Partition::new(
+            TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) },
+            Arc::from("t"),
+            LeaderEpoch(0),
+            Rc::new(config.topic_defaults.clone()),
+            (LogCore::empty(Rc::clone(&home.dir), Offset(5)), home),
+            Rc::new(PartitionShared::new(1, FlushPolicy::Disk, Arc::default())),
+        );
+        assert_eq!(partition.core().written_end(), Offset(5));
+        let moved = Moved(partition);
+        let elsewhere = std::thread::spawn(move || moved.read()).join();
+        assert_eq!(elsewhere.is_err(), cfg!(debug_assertions));
+    }
+}

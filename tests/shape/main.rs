@@ -6,6 +6,7 @@
 mod broker;
 mod crash;
 mod cross;
+mod load;
 mod pinned;
 mod refusals;
 mod restart;

@@ -45,7 +45,7 @@ fn an_impossible_setting_is_told_with_its_line_and_range() {
     let output = command.args(["--config", &file.display().to_string()]).output().expect("the binary starts");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{text}");
-    assert_says(&text, &["server.properties", "4", "num.partitions", "at least 1"]);
+    assert_says(&text, &["server.properties line 4: num.partitions = 0: must be a whole number, 1 to 2147483647"]);
     assert_says(&Start::new(dir.path()).set("socket.request.max.bytes", "-1").refusal(), &["socket.request.max.bytes"]);
     let promised = Start::new(dir.path()).set("authorizer.class.name", "kafka.security.Authorizer").refusal();
     assert_says(&promised, &["authorizer.class.name"]);

@@ -109,9 +109,9 @@ pub fn name(topic: &str) -> TopicName {
     TopicName(StrBytes::from_string(topic.to_owned()))
 }
 
-/// Creates a topic and returns the port of each partition's leader.
+/// Creates a topic that keeps its records, whatever their age, and returns the port of each partition's leader.
 pub fn create_topic(broker: &Broker, topic: &str, partitions: i32, configs: &[(&str, &str)]) -> Vec<u16> {
-    let configs = configs.iter().map(|(key, value)| {
+    let configs = configs.iter().chain(&[("retention.ms", "-1")]).map(|(key, value)| {
         CreatableTopicConfig::default()
             .with_name(StrBytes::from_string((*key).to_owned()))
             .with_value(Some(StrBytes::from_string((*value).to_owned())))
