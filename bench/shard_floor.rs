@@ -130,7 +130,7 @@ fn measure(
             appends: Default::default(),
             next: Cell::new(0),
         });
-        let network = Network::new(settings, bench.clone()).expect("network");
+        let network = Network::new(settings, bench.clone(), std::sync::Arc::default()).expect("network");
         let appender = tokio_uring::spawn(async move {
             loop {
                 bench.append.notified().await;
@@ -141,14 +141,14 @@ fn measure(
         });
         network.serve(listener).expect("serving");
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let (begun, cpu, before) = (Instant::now(), thread_cpu(), network.counters().requests.get());
+        let (begun, cpu, before) = (Instant::now(), thread_cpu(), network.metrics().requests.get());
         while !stopped.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let requests = network.counters().requests.get() - before;
+        let requests = network.metrics().requests.get() - before;
         let (elapsed, cpu) = (begun.elapsed().as_secs_f64(), (thread_cpu() - cpu).as_secs_f64());
         if std::env::var_os("COUNTERS").is_some() {
-            eprintln!("{:?}", network.counters());
+            eprintln!("{:?}", network.metrics());
         }
         network.drain(Duration::ZERO).await;
         appender.abort();

@@ -6,6 +6,8 @@ use super::fetch::session::FetchSessions;
 use super::init_producer_id::ProducerIdBlock;
 use crate::base::config::BrokerConfig;
 use crate::base::ids::{BrokerId, NodeId, PartitionIndex, ShardId};
+use crate::base::metrics::ShardMetrics;
+use crate::base::owner::Owner;
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
 use crate::partition::checkpoints::CheckpointSender;
@@ -23,6 +25,8 @@ pub struct ShardContext {
     pub control: ControlHandle,
     pub partitions: PartitionTable,
     pub checkpoints: CheckpointSender,
+    pub metrics: Arc<ShardMetrics>,
+    owner: Owner,
     pub sessions: RefCell<FetchSessions>,
     pub producer_ids: RefCell<ProducerIdBlock>,
     /// Settings of the file and the command line; the image's dynamic ones are laid over them in `config`.
@@ -54,6 +58,8 @@ impl ShardContext {
             shard: broker.shard(),
             broker,
             control,
+            metrics: Arc::clone(&partitions.shared().metrics),
+            owner: Owner::here(),
             partitions,
             checkpoints,
             sessions: RefCell::new(FetchSessions::new(slots)),
@@ -64,6 +70,12 @@ impl ShardContext {
         };
         context.set_image(image);
         context
+    }
+
+    /// Debug builds panic on any other thread than the shard's own.
+    #[inline]
+    pub fn assert_owner(&self) {
+        self.owner.assert();
     }
 
     /// The newest image that this shard has applied.
@@ -135,10 +147,10 @@ impl ShardContext {
         use crate::partition::leader::PartitionShared;
         use std::rc::Rc;
         let me = BrokerId::new(NodeId(0), ShardId(0));
-        let shared = Rc::new(PartitionShared::new(64, config.flush_policy));
+        let shared = Rc::new(PartitionShared::new(64, config.flush_policy, Arc::default()));
         let partitions = PartitionTable::new(me, Vec::new(), shared);
-        let (sender, _) = tokio::sync::mpsc::unbounded_channel();
-        let checkpoints = CheckpointSender::new(0, sender);
+        let (sender, _) = tokio::sync::mpsc::channel(1);
+        let checkpoints = CheckpointSender::new(0, sender, Arc::default());
         Rc::new(ShardContext::new(me, control, Arc::new(config), (partitions, checkpoints), Arc::new(image)))
     }
 }
@@ -154,7 +166,7 @@ mod tests {
 
     #[test]
     fn settings_in_force_follow_the_image() {
-        let control = ControlHandle::new(mpsc::channel(1).0);
+        let control = ControlHandle::new(mpsc::channel(1).0, Arc::default());
         let context = ShardContext::for_tests(ClusterImage::default(), control);
         let max_connections = || context.config().max_connections_per_ip;
         assert_eq!(max_connections(), i32::MAX as u32);

@@ -16,6 +16,7 @@ use super::registry::Served;
 use super::{Outcome, RequestInfo};
 use crate::base::clock::now_ms;
 use crate::base::ids::PartitionIndex;
+use crate::base::metrics::ShardMetrics;
 use crate::log::core::AppendError;
 use crate::log::producers::ProducerError;
 use crate::partition::leader::{Acks, Partition};
@@ -29,6 +30,7 @@ use kafka_protocol::messages::produce_response::{
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub const SERVED: Served = Served { key: 0, advertised_min: 0, accepted_min: 3, max: 11, handle };
 
@@ -49,8 +51,8 @@ fn serve(context: &Rc<ShardContext>, info: &RequestInfo, request: ProduceRequest
     let wait = AppendWait::new();
     let mut response = ProduceResponse::default();
     match (whole_request_error(info, &request), acks) {
-        (Some(refusal), _) => refuse_all(&request, &mut response, refusal.0, refusal.1.as_deref()),
-        (None, None) => refuse_all(&request, &mut response, ResponseError::InvalidRequiredAcks, None),
+        (Some(refusal), _) => refuse_all(context, &request, &mut response, (refusal.0, refusal.1.as_deref())),
+        (None, None) => refuse_all(context, &request, &mut response, (ResponseError::InvalidRequiredAcks, None)),
         (None, Some(acks)) => append_all(context, info, &request, acks, &wait, &mut response),
     }
     if acks == Some(Acks::None) {
@@ -59,9 +61,9 @@ fn serve(context: &Rc<ShardContext>, info: &RequestInfo, request: ProduceRequest
     if wait.is_done() {
         return info.reply(&response);
     }
-    let info = info.clone();
+    let (info, metrics) = (info.clone(), Arc::clone(&context.metrics));
     Outcome::Wait(Box::pin(async move {
-        mark_failed(&mut response, &wait.done().await);
+        mark_failed(&metrics, &mut response, &wait.done().await);
         info.answer(&response)
     }))
 }
@@ -110,6 +112,7 @@ fn append_all(
                 Err(code) => failed(data.index, code),
                 Ok(partition) => append(&partition, info, records, acks, now_ms, (wait, place)),
             };
+            context.metrics.error(answer.error_code);
             answers.push(answer);
             place += 1;
         }
@@ -154,7 +157,7 @@ fn append(
                 ProducerError::StaleEpoch { .. } => ResponseError::InvalidProducerEpoch,
                 _ => ResponseError::OutOfOrderSequenceNumber,
             };
-            failed(index, code)
+            failed(index, code).with_log_start_offset(log_start)
         }
     }
 }
@@ -177,14 +180,21 @@ fn no_answer(info: &RequestInfo, wait: Rc<AppendWait>, response: &ProduceRespons
     }))
 }
 
-fn refuse_all(request: &ProduceRequest, response: &mut ProduceResponse, code: ResponseError, message: Option<&str>) {
+fn refuse_all(
+    context: &ShardContext,
+    request: &ProduceRequest,
+    response: &mut ProduceResponse,
+    (code, message): (ResponseError, Option<&str>),
+) {
     let message = message.map(|text| StrBytes::from_string(text.to_string()));
     response.responses = request
         .topic_data
         .iter()
         .map(|topic| {
-            let answers =
-                topic.partition_data.iter().map(|data| failed(data.index, code).with_error_message(message.clone()));
+            let answers = topic.partition_data.iter().map(|data| {
+                context.metrics.error(code.code());
+                failed(data.index, code).with_error_message(message.clone())
+            });
             TopicProduceResponse::default().with_name(topic.name.clone()).with_partition_responses(answers.collect())
         })
         .collect();
@@ -232,7 +242,7 @@ fn not_leader(
 }
 
 /// Partitions that failed or went while their batch was on its way.
-fn mark_failed(response: &mut ProduceResponse, lost: &[(u32, Lost)]) {
+fn mark_failed(metrics: &ShardMetrics, response: &mut ProduceResponse, lost: &[(u32, Lost)]) {
     if lost.is_empty() {
         return;
     }
@@ -245,6 +255,7 @@ fn mark_failed(response: &mut ProduceResponse, lost: &[(u32, Lost)]) {
                 Lost::Moved => ResponseError::NotLeaderOrFollower,
             };
             *answer = failed(answer.index, code);
+            metrics.error(answer.error_code);
         }
     }
 }

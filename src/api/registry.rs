@@ -65,6 +65,7 @@ pub fn dispatch(context: &Rc<ShardContext>, local_addr: SocketAddr, peer_addr: S
         local_addr,
         peer_addr,
     };
+    context.assert_owner();
     let Some(api) = served(info.key) else {
         return Outcome::Close(format!("API key {} (version {}) is not served, {peer_addr}", info.key, info.version));
     };
@@ -77,6 +78,7 @@ pub fn dispatch(context: &Rc<ShardContext>, local_addr: SocketAddr, peer_addr: S
             info.key, api.accepted_min, api.max, info.version
         ));
     }
+    context.metrics.request(api.key);
     if let Err(error) = guard::check(info.key, info.version, &incoming.body) {
         return Outcome::Close(format!("{error} (from {peer_addr})"));
     }

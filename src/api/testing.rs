@@ -37,7 +37,7 @@ impl Broker {
     pub fn with(image: ClusterImage) -> Self {
         let (sender, commands) = mpsc::channel(16);
         Broker {
-            context: ShardContext::for_tests(image, ControlHandle::new(sender)),
+            context: ShardContext::for_tests(image, ControlHandle::new(sender, Default::default())),
             local_addr: ([127, 0, 0, 1], 9092).into(),
             commands: RefCell::new(commands),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),

@@ -59,7 +59,7 @@ impl Node {
         let running = spawn_local(run(params));
         let image = is_ready.await.expect("the control plane starts");
         served.iter().for_each(|served| assert_eq!(served.borrow().version, image.version, "applied before ready"));
-        Node { store, session, handle: ControlHandle::new(commands), served, running, shutdown }
+        Node { store, session, handle: ControlHandle::new(commands, Default::default()), served, running, shutdown }
     }
 
     fn image(&self) -> Arc<ClusterImage> {

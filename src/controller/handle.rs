@@ -4,8 +4,10 @@
 //! so that a client that was told "created" can use the topic on any of them at once.
 
 use crate::base::ids::{BrokerId, TopicId};
+use crate::base::metrics::ShardMetrics;
 use kafka_protocol::ResponseError;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Why an administrative request was refused: Kafka's code, and a message where Kafka gives one.
@@ -109,11 +111,13 @@ pub enum Command {
 #[derive(Clone)]
 pub struct ControlHandle {
     commands: mpsc::Sender<Command>,
+    /// Of the shard that asks: each answer is a message from another thread.
+    metrics: Arc<ShardMetrics>,
 }
 
 impl ControlHandle {
-    pub fn new(commands: mpsc::Sender<Command>) -> Self {
-        ControlHandle { commands }
+    pub fn new(commands: mpsc::Sender<Command>, metrics: Arc<ShardMetrics>) -> Self {
+        ControlHandle { commands, metrics }
     }
 
     /// One answer a topic, in the order asked.
@@ -155,6 +159,8 @@ impl ControlHandle {
             || AdminError { code: ResponseError::NotController, message: Some("The control plane is stopping".into()) };
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())
+        let answer = answer.await.map_err(|_| gone())?;
+        self.metrics.cross_shard_messages.add(1);
+        Ok(answer)
     }
 }

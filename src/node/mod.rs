@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod cores;
+mod counters;
 pub mod format;
 mod inventory;
 pub mod probe;

@@ -1,5 +1,6 @@
 //! A node from start to stop: settings, data directories, ports, shards, control plane.
 
+use super::counters::Counters;
 use super::format::{self, Opened, Wanted};
 use super::inventory::{self, Inventory};
 use super::probe::{self, Probe};
@@ -8,7 +9,8 @@ use super::{checkpoints, cores};
 use crate::base::config::file::{self, Given};
 use crate::base::config::{BrokerConfig, FlushPolicy};
 use crate::base::ids::{BrokerId, ShardId};
-use crate::cluster::image::Broker;
+use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX};
+use crate::cluster::image::{Broker, ClusterImage};
 use crate::controller::drive;
 use crate::controller::handle::ControlHandle;
 use crate::coordination::Store;
@@ -19,21 +21,22 @@ use crate::shard::runtime::{self, ShardThread, cpu_of};
 use crate::shard::{FileSender, NetSettings};
 use anyhow::{Context, bail};
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-/// Commands that wait for the control plane; beyond it shards wait to send.
-const COMMANDS_MAX: usize = 1024;
 /// Images that wait for a shard: it applies one at a time, and a newer one holds all of an older.
 const UPDATES_MAX: usize = 4;
 /// Descriptors that are neither connections nor segments: rings, pipes, epoll, listeners, journal.
 const DESCRIPTORS_RESERVED: usize = 200;
+
+/// A shard's bound ports, and what clients are told of it.
+type BoundShard = (Vec<TcpListener>, Broker);
 
 /// What `corelog serve` was told.
 #[derive(Clone, Debug, Default)]
@@ -61,29 +64,36 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         shards_default: u16::try_from(allowed.len()).unwrap_or(u16::MAX),
     };
     let opened = format::open(&config.log_dirs, wanted)?;
-    config.listeners.check_shards(opened.shards)?;
     say_what_was_found(&config, &opened);
-    let bound = bind_all(&config, &opened)?;
-    let Inventory { dirs: found, deleted } = inventory::take(&opened.dirs).context("reading the log directories")?;
+    let (bound, Inventory { dirs: found, deleted }) = prepare(&config, &opened).inspect_err(|_| {
+        // Nothing was written yet: a start that failed must not make the next one scan the logs.
+        let clean: Vec<_> = opened.dirs.iter().filter(|dir| dir.was_clean).cloned().collect();
+        if let Err(e) = format::mark_clean(&clean) {
+            warn!("{e}; the next start looks through the logs");
+        }
+    })?;
     inventory::remove_deleted(deleted);
-    let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
-    let (checkpoint_sender, checkpoint_queue) = mpsc::unbounded_channel();
+    let (commands, command_queue) = mpsc::channel(CONTROL_COMMANDS_MAX);
+    let (checkpoint_sender, checkpoint_queue) = mpsc::channel(CHECKPOINTS_WAITING_MAX);
     let (stop, stopped) = watch::channel(false);
     let budget = Budget::new(probe.open_files, opened.shards);
     let (mut updates, mut brokers, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+    let mut counters = Counters::default();
     for (shard, (listeners, broker)) in (0u16..).zip(bound) {
         let (sender, queue) = mpsc::channel(UPDATES_MAX);
         updates.push(sender);
+        let metrics = counters.add(broker.id);
         let params = ShardParams {
             broker: broker.id,
             listeners,
-            control: ControlHandle::new(commands.clone()),
+            control: ControlHandle::new(commands.clone(), Arc::clone(&metrics)),
             updates: queue,
-            checkpoints: CheckpointSender::new(shard, checkpoint_sender.clone()),
+            checkpoints: CheckpointSender::new(shard, checkpoint_sender.clone(), Arc::clone(&metrics)),
             config: Arc::clone(&config),
             found: found.clone(),
             open_files_max: budget.segments,
             net: net_settings(&config, budget.connections),
+            metrics,
             stop: stopped.clone(),
         };
         brokers.push(broker);
@@ -93,30 +103,33 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     drop((commands, checkpoint_sender, stopped));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    let dirs = opened.dirs.iter().map(|dir| dir.path.clone()).collect();
-    let checkpoint_writer = local.block_on(&runtime, async {
-        let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(dirs, checkpoint_queue));
-        let store = EmbeddedStore::open(&opened.dirs[0].path.join(FILE_NAME)).context("opening the embedded store")?;
-        let (ready, is_ready) = oneshot::channel();
-        let (end_control, shutdown) = oneshot::channel();
-        let control = tokio::task::spawn_local(drive::run(drive::Params {
-            store: Store::Embedded(store.connect()),
-            node: opened.node_id,
-            cluster_id: opened.cluster_id.clone(),
-            brokers: brokers.clone(),
-            config: Arc::clone(&config),
-            unclean: opened.dirs.iter().any(|dir| !dir.was_clean),
-            seed: fastrand::u64(..),
-            commands: command_queue,
-            shards: updates,
-            ready,
-            shutdown,
-        }));
-        run_until_signal(control, is_ready, &brokers, (stop, end_control)).await?;
-        anyhow::Ok(checkpoint_writer)
+    let clean = local.block_on(&runtime, async {
+        tokio::task::spawn_local(counters.clone().tell_on_signal()?);
+        let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(found, opened.shards, checkpoint_queue));
+        let control = |ready, shutdown| -> anyhow::Result<_> {
+            let file = opened.dirs[0].path.join(FILE_NAME);
+            let store = EmbeddedStore::open(&file).context("opening the embedded store")?;
+            Ok(drive::run(drive::Params {
+                store: Store::Embedded(store.connect()),
+                node: opened.node_id,
+                cluster_id: opened.cluster_id.clone(),
+                brokers: brokers.clone(),
+                config: Arc::clone(&config),
+                unclean: opened.dirs.iter().any(|dir| !dir.was_clean),
+                seed: fastrand::u64(..),
+                commands: command_queue,
+                shards: updates,
+                ready,
+                shutdown,
+            }))
+        };
+        let ended = run_until_signal(control, &brokers, stop).await;
+        // Whatever ended it: shards stop in good order, and their last checkpoints are written meanwhile.
+        let joined = tokio::task::spawn_blocking(move || join(threads)).await.context("waiting for the shards")?;
+        checkpoint_writer.await.context("the checkpoint writer")?;
+        ended.and(joined)
     })?;
-    let clean = join(threads)?;
-    local.block_on(&runtime, checkpoint_writer).context("the checkpoint writer")?;
+    counters.log();
     if clean {
         format::mark_clean(&opened.dirs)?;
         info!("stopped cleanly");
@@ -124,6 +137,14 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         warn!("stopped; the next start looks through the logs");
     }
     Ok(())
+}
+
+/// What can fail before anything is written.
+fn prepare(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<(Vec<BoundShard>, Inventory)> {
+    config.listeners.check_shards(opened.shards)?;
+    let bound = bind_all(config, opened)?;
+    let inventory = inventory::take(&opened.dirs).context("reading the log directories")?;
+    Ok((bound, inventory))
 }
 
 fn load(options: &ServeOptions) -> anyhow::Result<BrokerConfig> {
@@ -157,7 +178,7 @@ fn say_what_was_found(config: &BrokerConfig, opened: &Opened) {
 }
 
 /// Binds every port of every shard before any of them serves.
-fn bind_all(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<Vec<(Vec<TcpListener>, Broker)>> {
+fn bind_all(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<Vec<BoundShard>> {
     let settings = SocketSettings {
         backlog: i32::try_from(config.socket_listen_backlog_size).unwrap_or(i32::MAX),
         send_buffer_bytes: config.socket_send_buffer_bytes.map(|bytes| bytes as usize),
@@ -217,66 +238,77 @@ fn net_settings(config: &BrokerConfig, connections: usize) -> NetSettings {
     }
 }
 
-async fn run_until_signal<E: std::error::Error + Send + Sync + 'static>(
-    mut control: tokio::task::JoinHandle<Result<(), E>>,
-    is_ready: oneshot::Receiver<Arc<crate::cluster::image::ClusterImage>>,
+/// Runs the control plane until a signal comes, then stops everything; an error if it ended by itself.
+async fn run_until_signal<C, E>(
+    control: impl FnOnce(oneshot::Sender<Arc<ClusterImage>>, oneshot::Receiver<()>) -> anyhow::Result<C>,
     brokers: &[Broker],
-    (stop, end_control): (watch::Sender<bool>, oneshot::Sender<()>),
-) -> anyhow::Result<()> {
+    stop: watch::Sender<bool>,
+) -> anyhow::Result<()>
+where
+    C: Future<Output = Result<(), E>> + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    // Dropped at the end of this function, by which shards stop however it ends.
+    let stop = StopAtEnd(stop);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let started = std::time::Instant::now();
-    let mut is_ready = Some(is_ready);
+    let started = Instant::now();
+    let (ready, mut is_ready) = oneshot::channel();
+    let (end_control, shutdown) = oneshot::channel();
+    let mut control = tokio::task::spawn_local(control(ready, shutdown)?);
+    let mut announced = false;
     let name = loop {
-        let ready = async {
-            match is_ready.as_mut() {
-                Some(ready) => ready.await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             ended = &mut control => {
-                let _ = stop.send(true);
                 return Err(match ended {
                     Ok(Ok(())) => anyhow::anyhow!("the control plane ended by itself"),
                     Ok(Err(e)) => anyhow::Error::new(e).context("the control plane failed"),
                     Err(e) => anyhow::Error::new(e).context("the control plane panicked"),
                 });
             }
-            Ok(image) = ready => {
-                is_ready = None;
-                say_ready(brokers, image.topics.len(), started.elapsed());
+            image = &mut is_ready, if !announced => {
+                announced = true;
+                if let Ok(image) = image {
+                    say_ready(brokers, image.topics.len(), started.elapsed());
+                }
             }
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
         }
     };
     info!("{name}: stopping");
-    // Shards first: their last answers may need the control plane.
-    let _ = stop.send(true);
+    drop(stop);
+    // It ends after the command in hand; one that comes later is answered NOT_CONTROLLER.
     let _ = end_control.send(());
-    match control.await {
-        Ok(Ok(())) => {}
-        Ok(Err(e)) => error!("the control plane: {e}"),
-        Err(e) => error!("the control plane: {e}"),
+    control.await.context("the control plane panicked")?.context("the control plane failed")
+}
+
+/// Tells the shards to stop when it is dropped.
+struct StopAtEnd(watch::Sender<bool>);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        // Shards that have ended already need not hear it.
+        let _ = self.0.send(true);
     }
-    Ok(())
 }
 
 fn say_ready(brokers: &[Broker], topics: usize, after: Duration) {
     let Some((first, last)) = brokers.first().zip(brokers.last()) else { return };
     let host = first.host.as_deref().unwrap_or("localhost");
     info!(
-        "ready after {} ms: {} brokers on ports {}-{}, {topics} topics",
+        "ready after {} ms: {} brokers, for clients on ports {}-{}, {topics} topics",
         after.as_millis(),
         brokers.len(),
         first.port,
         last.port
     );
-    println!("corelog is ready on {host}:{}. What to do next:", first.port);
+    let mut text = format!("corelog is ready on {host}:{}. What to do next:\n", first.port);
     for line in probe::next_steps(host, first.port) {
-        println!("  {line}");
+        text.push_str(&format!("  {line}\n"));
     }
-    println!("  stop     Ctrl-C");
+    text.push_str("  stop     Ctrl-C\n");
+    // Nobody may be reading: that is no reason to stop.
+    let _ = io::stdout().write_all(text.as_bytes());
 }
 
 fn join(threads: Vec<ShardThread<io::Result<bool>>>) -> anyhow::Result<bool> {

@@ -5,6 +5,7 @@ use crate::api::{Outcome, registry};
 use crate::base::clock::now_ms;
 use crate::base::config::BrokerConfig;
 use crate::base::ids::BrokerId;
+use crate::base::metrics::ShardMetrics;
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
 use crate::controller::publish::ShardUpdate;
@@ -39,6 +40,7 @@ pub struct ShardParams {
     /// Descriptors for segment files.
     pub open_files_max: usize,
     pub net: NetSettings,
+    pub metrics: Arc<ShardMetrics>,
     /// Turns true when the shard is to stop.
     pub stop: watch::Receiver<bool>,
 }
@@ -56,7 +58,8 @@ impl Service for Broker {
 
 /// Runs a shard until it is told to stop; whether all of its logs are whole on disk then.
 pub async fn run(mut params: ShardParams) -> io::Result<bool> {
-    let shared = Rc::new(PartitionShared::new(params.open_files_max, params.config.flush_policy));
+    let shared =
+        Rc::new(PartitionShared::new(params.open_files_max, params.config.flush_policy, Arc::clone(&params.metrics)));
     let partitions = PartitionTable::new(params.broker, params.found, shared);
     let context = Rc::new(ShardContext::new(
         params.broker,
@@ -65,7 +68,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
         (partitions, params.checkpoints),
         Arc::new(ClusterImage::default()),
     ));
-    let network = Network::new(params.net, Rc::new(Broker { context: Rc::clone(&context) }))?;
+    let network = Network::new(params.net, Rc::new(Broker { context: Rc::clone(&context) }), params.metrics)?;
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
     loop {
@@ -74,6 +77,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
             _ = params.stop.wait_for(|stop| *stop) => break,
             update = params.updates.recv() => {
                 let Some(ShardUpdate { image, applied }) = update else { break };
+                context.metrics.cross_shard_messages.add(1);
                 context.apply(image).await;
                 if !serving {
                     // Not before the first image: a client must not be told that there are no topics.
@@ -95,14 +99,6 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
     if let Err(e) = &saved {
         warn!("shard {}: recovery points cannot be saved: {e}", context.shard);
     }
-    let appends = &context.partitions.shared().appends;
-    info!(
-        "shard {} stopped: {} batches in {} writes, {} flushes",
-        context.shard,
-        appends.batches.get(),
-        appends.writes.get(),
-        appends.flushes.get()
-    );
     Ok(clean && saved.is_ok())
 }
 

@@ -10,6 +10,8 @@ use super::watermark::Watermark;
 use crate::base::clock::now_ms;
 use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
+use crate::base::metrics::ShardMetrics;
+use crate::base::owner::Owner;
 use crate::log::core::{AppendError, Appended, LogCore, ReadSpan, Write};
 use crate::log::open_files::OpenFiles;
 use crate::log::paths;
@@ -44,25 +46,14 @@ pub enum Acks {
 pub struct PartitionShared {
     pub files: OpenFiles,
     pub policy: FlushPolicy,
-    pub appends: AppendCounters,
+    pub metrics: Arc<ShardMetrics>,
 }
 
 impl PartitionShared {
     /// `open_files_max`: descriptors that the segments of this shard may use.
-    pub fn new(open_files_max: usize, policy: FlushPolicy) -> PartitionShared {
-        PartitionShared { files: OpenFiles::new(open_files_max), policy, appends: AppendCounters::default() }
+    pub fn new(open_files_max: usize, policy: FlushPolicy, metrics: Arc<ShardMetrics>) -> PartitionShared {
+        PartitionShared { files: OpenFiles::new(open_files_max), policy, metrics }
     }
-}
-
-/// How well writes are batched.
-#[derive(Default)]
-pub struct AppendCounters {
-    /// Batches that clients sent.
-    pub batches: Cell<u64>,
-    pub bytes: Cell<u64>,
-    /// io_uring writes that carried them.
-    pub writes: Cell<u64>,
-    pub flushes: Cell<u64>,
 }
 
 /// A partition led by this shard.
@@ -87,6 +78,7 @@ pub struct Partition {
     leads: Cell<bool>,
     tasks: Tasks,
     shared: Rc<PartitionShared>,
+    owner: Owner,
 }
 
 /// How far the log reaches for the different readers.
@@ -110,7 +102,7 @@ impl Partition {
         shared: Rc<PartitionShared>,
     ) -> Rc<Partition> {
         let saved_epoch = core.epochs().latest();
-        let partition = Partition {
+        Rc::new(Partition {
             id,
             topic,
             epoch: Cell::new(epoch),
@@ -129,17 +121,8 @@ impl Partition {
             leads: Cell::new(true),
             tasks: Tasks::default(),
             shared,
-        };
-        partition.begin_epoch();
-        Rc::new(partition)
-    }
-
-    /// A leader's epoch begins where it starts to lead, records or not (Kafka's makeLeader): who asks where it ends is
-    /// told the log's end.
-    fn begin_epoch(&self) {
-        let mut core = self.core.borrow_mut();
-        let start = core.staged_end();
-        core.epochs_mut().assign(self.epoch.get(), start);
+            owner: Owner::here(),
+        })
     }
 
     pub fn index(&self) -> PartitionIndex {
@@ -154,7 +137,6 @@ impl Partition {
     pub fn update(&self, epoch: LeaderEpoch, config: Rc<TopicConfig>) {
         if epoch > self.epoch.get() {
             self.epoch.set(epoch);
-            self.begin_epoch();
         }
         self.config.replace(config);
         self.leads.set(true);
@@ -177,6 +159,7 @@ impl Partition {
     }
 
     pub fn core(&self) -> Ref<'_, LogCore> {
+        self.owner.assert();
         self.core.borrow()
     }
 
@@ -214,14 +197,14 @@ impl Partition {
         acks: Acks,
         (wait, place): (&Rc<AppendWait>, u32),
     ) -> Result<Appended, AppendError> {
+        self.owner.assert();
         let length = bytes.len() as u64;
         let mut core = self.core.borrow_mut();
         let appended = core.stage(header, bytes, self.epoch.get())?;
         let is_new = appended.duplicate_timestamp_ms.is_none();
         if is_new {
-            let counters = &self.shared.appends;
-            counters.batches.set(counters.batches.get() + 1);
-            counters.bytes.set(counters.bytes.get() + length);
+            self.shared.metrics.appends.add(1);
+            self.shared.metrics.append_bytes.add(length);
         }
         let crosses_flush_messages =
             self.config.borrow().flush_messages.is_some_and(|messages| appended.end - core.flushed_end() >= messages);
@@ -281,8 +264,8 @@ impl Partition {
             let mut home = self.home.borrow_mut();
             (home.exists, home.needs_sync) = (true, true);
         }
-        let counters = &self.shared.appends;
-        counters.writes.set(counters.writes.get() + 1);
+        self.shared.metrics.append_writes.add(1);
+        self.shared.metrics.append_batches_max.raise(write.batches as u64);
         let file = self.shared.files.file(&write.segment)?;
         file.write_at(write.buffers, write.position).await?;
         self.last_write.set(Some(Instant::now()));
@@ -354,7 +337,7 @@ impl Partition {
             let home = self.home.borrow().clone();
             materialise::sync_names(home).await?;
         }
-        self.shared.appends.flushes.set(self.shared.appends.flushes.get() + 1);
+        self.shared.metrics.flushes.add(1);
         self.core.borrow_mut().flush_completed(end);
         Ok(())
     }
@@ -566,5 +549,42 @@ impl Partition {
         if let Err(e) = materialise::remove_partition(home, &self.topic, self.index(), delay_ms).await {
             warn!("{}-{}: removing its directory: {e}", self.topic, self.index());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::config::BrokerConfig;
+    use crate::base::ids::TopicId;
+    use std::path::Path;
+
+    struct Moved(Rc<Partition>);
+
+    // SAFETY: the test hands its only reference over and keeps none.
+    unsafe impl Send for Moved {}
+
+    impl Moved {
+        fn read(self) -> Offset {
+            self.0.core().written_end()
+        }
+    }
+
+    #[test]
+    fn debug_builds_refuse_to_serve_a_partition_from_another_thread() {
+        let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
+        let home = Home::new(Path::new("/nowhere"), "t", PartitionIndex(0), false);
+        let partition = Partition::new(
+            TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) },
+            Arc::from("t"),
+            LeaderEpoch(0),
+            Rc::new(config.topic_defaults.clone()),
+            (LogCore::empty(Rc::clone(&home.dir), Offset(5)), home),
+            Rc::new(PartitionShared::new(1, FlushPolicy::Disk, Arc::default())),
+        );
+        assert_eq!(partition.core().written_end(), Offset(5));
+        let moved = Moved(partition);
+        let elsewhere = std::thread::spawn(move || moved.read()).join();
+        assert_eq!(elsewhere.is_err(), cfg!(debug_assertions));
     }
 }

@@ -7,7 +7,6 @@
 //! Backpressure is not reading: with too many requests or bytes in flight the socket is left alone until answers have
 //! left, and the peer's TCP stops it.
 
-use super::counters::add;
 use super::network::{Doom, Network, Registration};
 use super::receive::{SMALL_BUFFER_BYTES, poll_fill};
 use super::sender::{Progress, SendTools, Sender};
@@ -181,7 +180,7 @@ impl Connection {
             }
             self.settle_budget(&progress);
             if progress == Progress::Turn || received >= TURN_BYTES_MAX || reads >= TURN_READS_MAX {
-                add(&self.network.counters.breathers, 1);
+                self.network.metrics.breathers.add(1);
                 self.network.breather.wake_later(cx.waker());
                 return Ok(Poll::Pending);
             }
@@ -222,7 +221,7 @@ impl Connection {
             return Ok(None);
         }
         if self.is_full() || self.is_out_of_memory(cx) {
-            add(&self.network.counters.reading_paused, 1);
+            self.network.metrics.reading_paused.add(1);
             return Ok(None);
         }
         let bytes = match self.poll_read(cx) {
@@ -235,8 +234,8 @@ impl Connection {
             // As in Kafka, what has been asked is done, and what is not yet answered is dropped.
             return Err(End::Peer);
         }
-        add(&self.network.counters.reads, 1);
-        add(&self.network.counters.bytes_in, bytes as u64);
+        self.network.metrics.reads.add(1);
+        self.network.metrics.bytes_in.add(bytes as u64);
         self.dispatch_frames();
         Ok(Some(bytes))
     }
@@ -277,7 +276,7 @@ impl Connection {
                 }
                 Ok(None) => break,
                 // Where the next frame would start is unknown; earlier requests are still answered.
-                Err(error) => self.ending = Some(End::Frame(error)),
+                Err(error) => self.refuse(End::Frame(error)),
             }
         }
     }
@@ -289,7 +288,7 @@ impl Connection {
     }
 
     fn dispatch(&mut self, frame: Bytes, chunked: bool) {
-        add(&self.network.counters.requests, 1);
+        self.network.metrics.requests.add(1);
         let held = frame.len();
         let copy = chunked && held <= COPIED_FRAME_BYTES_MAX && !frame.starts_with(&API_KEY_PRODUCE);
         let frame = if copy { Bytes::copy_from_slice(&frame) } else { frame };
@@ -302,8 +301,13 @@ impl Connection {
                 self.slots.push_back(Slot::Wait { reply, held });
             }
             Outcome::Nothing => {}
-            Outcome::Close(reason) => self.ending = Some(End::Refused(reason)),
+            Outcome::Close(reason) => self.refuse(End::Refused(reason)),
         }
+    }
+
+    fn refuse(&mut self, end: End) {
+        self.network.metrics.requests_refused.add(1);
+        self.ending = Some(end);
     }
 
     /// Hands the sender every answer whose turn has come. Whether there was one; `head_waits` if the next is not ready.
@@ -340,7 +344,7 @@ impl Connection {
         }
         let network = &self.network;
         let tools =
-            SendTools { pipes: &network.pipes, counters: &network.counters, choice: network.settings.file_sender };
+            SendTools { pipes: &network.pipes, metrics: &network.metrics, choice: network.settings.file_sender };
         let bytes_max = TURN_BYTES_MAX.saturating_sub(*sent);
         self.sender
             .poll_send(cx, &self.stream, &tools, bytes_max, sent)

@@ -1,6 +1,5 @@
 //! Listening sockets: how they are bound, and the loop that accepts from one.
 
-use super::counters::add;
 use super::network::Network;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::fs::File;
@@ -82,7 +81,7 @@ pub(super) async fn accept_loop(network: Rc<Network>, listener: tokio::net::TcpL
                 let freed = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
                 if freed && turned_away < TURNED_AWAY_MAX && reserve.turn_away(&listener) {
                     turned_away += 1;
-                    add(&network.counters.connections_rejected, 1);
+                    network.metrics.connections_refused.add(1);
                     continue;
                 }
                 tracing::warn!(%error, turned_away, "cannot accept connections: raise LimitNOFILE, or lower max.connections");

@@ -12,7 +12,6 @@
 
 pub mod breather;
 mod connection;
-pub mod counters;
 pub mod listener;
 pub mod network;
 pub mod pipes;
@@ -21,7 +20,6 @@ pub mod runtime;
 mod sender;
 
 pub use connection::{ConnectionMeta, Service};
-pub use counters::Counters;
 pub use network::{Drained, NetSettings, Network};
 pub use sender::FileSender;
 

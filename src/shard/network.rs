@@ -5,10 +5,10 @@
 
 use super::breather::Breather;
 use super::connection::{Connection, ConnectionMeta, Service};
-use super::counters::{Counters, add};
 use super::pipes::PipePool;
 use super::receive::ReceivePool;
 use super::sender::FileSender;
+use crate::base::metrics::ShardMetrics;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -100,7 +101,7 @@ const FOREVER: Duration = Duration::from_secs(86_400 * 365);
 pub struct Network {
     pub(super) settings: NetSettings,
     pub(super) service: Rc<dyn Service>,
-    pub(super) counters: Counters,
+    pub(super) metrics: Arc<ShardMetrics>,
     pub(super) receive: ReceivePool,
     pub(super) pipes: PipePool,
     pub(super) breather: Rc<Breather>,
@@ -137,13 +138,13 @@ pub(super) struct Registration {
 
 impl Network {
     /// Must be called within the shard's runtime.
-    pub fn new(settings: NetSettings, service: Rc<dyn Service>) -> io::Result<Rc<Network>> {
+    pub fn new(settings: NetSettings, service: Rc<dyn Service>, metrics: Arc<ShardMetrics>) -> io::Result<Rc<Network>> {
         let network = Rc::new(Network {
             receive: ReceivePool::new(settings.receive_bytes_max),
             pipes: PipePool::new(settings.pipes_max),
             settings,
             service,
-            counters: Counters::default(),
+            metrics,
             breather: Breather::new()?,
             members: RefCell::default(),
             per_ip: RefCell::default(),
@@ -154,8 +155,8 @@ impl Network {
             acceptors: RefCell::default(),
             helpers: RefCell::default(),
         });
-        let breather = tokio_uring::spawn(Rc::clone(&network.breather).run());
-        let sweeper = tokio_uring::spawn(Rc::clone(&network).run_sweeper());
+        let breather = tokio::task::spawn_local(Rc::clone(&network.breather).run());
+        let sweeper = tokio::task::spawn_local(Rc::clone(&network).run_sweeper());
         network.helpers.borrow_mut().extend([breather, sweeper]);
         Ok(network)
     }
@@ -164,13 +165,13 @@ impl Network {
     pub fn serve(self: &Rc<Self>, listener: std::net::TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let acceptor = tokio_uring::spawn(super::listener::accept_loop(Rc::clone(self), listener));
+        let acceptor = tokio::task::spawn_local(super::listener::accept_loop(Rc::clone(self), listener));
         self.acceptors.borrow_mut().push(acceptor);
         Ok(())
     }
 
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    pub fn metrics(&self) -> &ShardMetrics {
+        &self.metrics
     }
 
     /// Gives way to all other tasks and to the I/O drivers (see `breather`).
@@ -214,7 +215,7 @@ impl Network {
         let max = max.unwrap_or(self.settings.connections_per_ip_max);
         let count = self.per_ip.borrow().get(&ip).copied().unwrap_or(0);
         if count >= max {
-            add(&self.counters.connections_rejected, 1);
+            self.metrics.connections_refused.add(1);
             tracing::info!(%ip, max, "connection refused: the address has as many as max.connections.per.ip allows");
             return;
         }
@@ -223,7 +224,7 @@ impl Network {
         let id = self.next_id.replace(self.next_id.get() + 1);
         let meta = ConnectionMeta { id, local_addr: canonical(local_addr), peer_addr };
         let connection = Connection::new(Rc::clone(self), self.register(ip), meta, stream);
-        tokio_uring::spawn(connection.run());
+        tokio::task::spawn_local(connection.run());
     }
 
     fn register(self: &Rc<Self>, ip: IpAddr) -> Registration {
@@ -236,8 +237,8 @@ impl Network {
             ip,
         });
         let key = self.members.borrow_mut().insert(Rc::clone(&member));
-        add(&self.counters.connections_accepted, 1);
-        self.counters.connections_open.set(self.connections() as u64);
+        self.metrics.connections_accepted.add(1);
+        self.metrics.connections.set(self.connections() as u64);
         if self.connections() == 1 {
             self.sweep.notify_one();
         }
@@ -287,10 +288,10 @@ impl Network {
                 member.arriving_since.get().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
             let stalled = arriving > STALL_MAX || (member.blocked.get() && idle > STALL_MAX);
             if idle > idle_max {
-                add(&self.counters.connections_idle_closed, 1);
+                self.metrics.connections_idle_closed.add(1);
                 member.wake(Some(Doom::Idle));
             } else if contended && stalled {
-                add(&self.counters.connections_stalled_closed, 1);
+                self.metrics.connections_stalled_closed.add(1);
                 member.wake(Some(Doom::Stalled));
             }
         }
@@ -361,7 +362,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let network = &self.network;
         network.members.borrow_mut().remove(self.key);
-        network.counters.connections_open.set(network.connections() as u64);
+        network.metrics.connections.set(network.connections() as u64);
         let mut per_ip = network.per_ip.borrow_mut();
         if let Some(count) = per_ip.get_mut(&self.member.ip) {
             *count -= 1;

@@ -1,7 +1,7 @@
 //! Sends reply frames: bytes gathered into one sendmsg, file slices by splice or sendfile, never through user space.
 
-use super::counters::{Counters, add};
 use super::pipes::{Pipe, PipePool};
+use crate::base::metrics::ShardMetrics;
 use crate::wire::reply::{FileSlice, Piece, ReplyFrame};
 use rustix::pipe::SpliceFlags;
 use smallvec::SmallVec;
@@ -54,7 +54,7 @@ struct Loaded {
 /// What a socket's sending shares with its shard.
 pub(super) struct SendTools<'a> {
     pub pipes: &'a PipePool,
-    pub counters: &'a Counters,
+    pub metrics: &'a ShardMetrics,
     pub choice: FileSender,
 }
 
@@ -121,7 +121,7 @@ impl Sender {
             match step {
                 Ok(bytes) => {
                     *moved += bytes;
-                    add(&tools.counters.bytes_out, bytes as u64);
+                    tools.metrics.bytes_out.add(bytes as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => match stream.poll_write_ready(cx) {
                     Poll::Ready(ready) => ready?,
@@ -204,7 +204,7 @@ impl Sender {
         }
         let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
         let sent = stream.try_io(Interest::WRITABLE, || {
-            add(&tools.counters.writes, 1);
+            tools.metrics.writes.add(1);
             socket2::SockRef::from(stream).send_vectored_with_flags(&buffers, flags)
         })?;
         drop(buffers);
@@ -230,7 +230,7 @@ impl Sender {
                     | SpliceFlags::MOVE
                     | if more { SpliceFlags::MORE } else { SpliceFlags::empty() };
                 let sent = stream.try_io(Interest::WRITABLE, || {
-                    add(&tools.counters.splice_calls, 1);
+                    tools.metrics.splice_calls.add(1);
                     let read_end = loaded.pipe.read_end();
                     Ok(rustix::pipe::splice(read_end, None, stream.as_fd(), None, loaded.bytes, flags)?)
                 })?;
@@ -245,7 +245,7 @@ impl Sender {
             None => {
                 let mut position = slice.position + self.sent as u64;
                 stream.try_io(Interest::WRITABLE, || {
-                    add(&tools.counters.sendfile_calls, 1);
+                    tools.metrics.sendfile_calls.add(1);
                     let count = left.min(SENDFILE_BYTES_MAX);
                     let file = slice.file.as_fd();
                     Ok(rustix::fs::sendfile(stream.as_fd(), file, Some(&mut position), count)?)
@@ -267,7 +267,7 @@ impl Sender {
         let mut position = slice.position + self.sent as u64;
         let count = left.min(pipe.capacity);
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        add(&tools.counters.splice_calls, 1);
+        tools.metrics.splice_calls.add(1);
         match rustix::pipe::splice(slice.file.as_fd(), Some(&mut position), pipe.write_end(), None, count, flags) {
             Ok(0) => {
                 tools.pipes.put(pipe);

@@ -26,7 +26,7 @@ use crate::wire::reply::Piece;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
@@ -120,7 +120,11 @@ impl Fetch {
                 }
                 Err(Obstacle::Records { place, file, position, length }) => {
                     match file.read_at(position, length).await {
-                        Ok(bytes) => cold.push((place, Piece::Bytes(bytes))),
+                        Ok(bytes) => {
+                            context.metrics.cold_reads.add(1);
+                            context.metrics.cold_read_bytes.add(bytes.len() as u64);
+                            cold.push((place, Piece::Bytes(bytes)));
+                        }
                         Err(e) => {
                             tracing::error!("reading a segment at {position}: {e}");
                             break;
@@ -140,6 +144,7 @@ impl Fetch {
     }
 
     fn answer(&self, context: &ShardContext, collected: Collected) -> Answer {
+        context.metrics.fetch_bytes.add(collected.bytes as u64);
         let told: Vec<_> = collected.answers.iter().map(PartitionAnswer::told).collect();
         let version = self.info.version;
         let finished = context.sessions.borrow_mut().finish(
@@ -173,6 +178,16 @@ impl Fetch {
         encode_with_slices(version, self.info.correlation_id, &response, slices)
     }
 
+    /// None to whom reads uncommitted, as Kafka; and an empty list where there is no such partition.
+    fn aborted_transactions(&self, error: Option<ResponseError>) -> Option<Vec<AbortedTransaction>> {
+        let told = match error {
+            None => self.read_committed,
+            Some(ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId) => true,
+            Some(_) => false,
+        };
+        told.then(Vec::new)
+    }
+
     fn partition_data(
         &self,
         context: &ShardContext,
@@ -180,13 +195,16 @@ impl Fetch {
         answer: &PartitionAnswer,
         response: &mut FetchResponse,
     ) -> PartitionData {
+        if let Some(code) = answer.error {
+            context.metrics.error(code.code());
+        }
         let mut data = PartitionData::default()
             .with_partition_index(wanted.partition)
             .with_error_code(answer.error.map_or(0, |code| code.code()))
             .with_high_watermark(answer.high_watermark.0)
             .with_last_stable_offset(answer.high_watermark.0)
             .with_log_start_offset(answer.log_start.0)
-            .with_aborted_transactions((self.read_committed && answer.error.is_none()).then(Vec::new))
+            .with_aborted_transactions(self.aborted_transactions(answer.error))
             .with_records(Some(match answer.bytes() {
                 0 => Bytes::new(),
                 length => placeholder(length),

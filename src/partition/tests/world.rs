@@ -46,7 +46,7 @@ pub struct Stored {
 impl World {
     pub fn new(config: TopicConfig) -> World {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk));
+        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default()));
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
         let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));

@@ -17,13 +17,13 @@ fn a_peer_that_never_reads_is_no_longer_read() {
                 count.set(count.get() + 1);
             }
         });
-        fixture.until("a pause", |fixture| fixture.network.counters().reading_paused.get() > 0).await;
+        fixture.until("a pause", |fixture| fixture.network.metrics().reading_paused.get() > 0).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
         let requests = fixture.service.requests.get();
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert_eq!(fixture.service.requests.get(), requests, "no further request is taken");
         // Those whose answers fit the sockets' buffers have gone; of the others there are no more than allowed.
-        let gone = fixture.network.counters().bytes_out.get() as usize / 100_004;
+        let gone = fixture.network.metrics().bytes_out.get() as usize / 100_004;
         assert!(requests - gone <= CONNECTION_IN_FLIGHT_MAX + 1, "{requests} taken, {gone} answered");
         flood.abort();
     });
@@ -114,7 +114,7 @@ fn a_length_alone_reserves_nothing() {
             send(&mut stream, &[6, 0, 0, 0, 0]).await;
             streams.push(stream);
         }
-        fixture.until("all are read", |fixture| fixture.network.counters().bytes_in.get() == 1000).await;
+        fixture.until("all are read", |fixture| fixture.network.metrics().bytes_in.get() == 1000).await;
         assert_eq!(fixture.network.receive_bytes(), 0);
         let grown = resident_bytes().saturating_sub(before);
         assert!(grown < 20 << 20, "{grown} bytes for 200 announcements");
@@ -226,8 +226,8 @@ fn idle_connections_cost_little() {
         // The clients' side of the sockets lives in this process too.
         assert!(grown / CONNECTIONS <= 8 << 10, "{} bytes a connection", grown / CONNECTIONS);
         println!("{} bytes a connection, the client's side included", grown / CONNECTIONS);
-        let reads = fixture.network.counters().reads.get();
+        let reads = fixture.network.metrics().reads.get();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(fixture.network.counters().reads.get(), reads);
+        assert_eq!(fixture.network.metrics().reads.get(), reads);
     });
 }

@@ -32,7 +32,7 @@ fn idle_connections_are_closed_and_busy_ones_are_not() {
         let waited = begun.elapsed();
         assert!(waited >= Duration::from_millis(280) && waited < Duration::from_millis(900), "{waited:?}");
         chatter.await.expect("busy");
-        assert_eq!(fixture.network.counters().connections_idle_closed.get(), 2);
+        assert_eq!(fixture.network.metrics().connections_idle_closed.get(), 2);
     });
 }
 

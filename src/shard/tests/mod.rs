@@ -17,6 +17,7 @@ use std::future::Future;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -176,7 +177,7 @@ impl Fixture {
 
     fn start_with(settings: NetSettings, sockets: listener::SocketSettings) -> Fixture {
         let service = Rc::new(TestService::default());
-        let network = Network::new(settings, service.clone()).expect("network");
+        let network = Network::new(settings, service.clone(), Arc::default()).expect("network");
         let socket = listener::bind("127.0.0.1", 0, &sockets).expect("bound");
         let address = socket.local_addr().expect("address");
         network.serve(socket).expect("serving");
@@ -195,7 +196,7 @@ impl Fixture {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        panic!("never came: {what}; {:?}", self.network.counters());
+        panic!("never came: {what}; {:?}", self.network.metrics());
     }
 }
 

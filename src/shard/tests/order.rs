@@ -33,7 +33,7 @@ fn a_thousand_pipelined_requests_need_few_system_calls() {
         for index in 0..1000u64 {
             assert_eq!(read_reply(&mut stream).await.expect("reply")[3..11], index.to_be_bytes());
         }
-        let counters = fixture.network.counters();
+        let counters = fixture.network.metrics();
         assert_eq!(counters.requests.get(), 1000);
         assert!(counters.reads.get() < 20, "{counters:?}");
         // 128 in flight at most, so at least 8 writes.
@@ -117,6 +117,6 @@ fn a_large_answer_does_not_keep_others_waiting() {
         }
         assert!(!reader.is_finished(), "the large answer is still on its way");
         assert_eq!(reader.await.expect("read"), 256 << 20);
-        assert!(fixture.network.counters().breathers.get() > 0);
+        assert!(fixture.network.metrics().breathers.get() > 0);
     });
 }

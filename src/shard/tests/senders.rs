@@ -46,7 +46,7 @@ fn slices_of_any_size_and_position_come_byte_for_byte() {
             for wanted in wanted {
                 assert!(read_reply(&mut stream).await.expect("reply") == wanted, "{choice:?}");
             }
-            let counters = fixture.network.counters();
+            let counters = fixture.network.metrics();
             assert_eq!(counters.splice_calls.get() > 0, choice != FileSender::Sendfile, "{counters:?}");
             assert_eq!(counters.sendfile_calls.get() > 0, choice != FileSender::Splice, "{counters:?}");
         });
@@ -105,11 +105,11 @@ fn blocked_transfers_leave_a_pipe_to_others() {
         }
         fixture.until("all are blocked", |fixture| fixture.service.requests.get() == 8).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let sendfile_before = fixture.network.counters().sendfile_calls.get();
+        let sendfile_before = fixture.network.metrics().sendfile_calls.get();
         let mut fast = fixture.connect().await;
         send(&mut fast, &file_request(&[(0, 1 << 20)])).await;
         assert!(read_reply(&mut fast).await.expect("reply") == expected(&content, &[(0, 1 << 20)]));
-        assert_eq!(fixture.network.counters().sendfile_calls.get(), sendfile_before, "there was a pipe for it");
+        assert_eq!(fixture.network.metrics().sendfile_calls.get(), sendfile_before, "there was a pipe for it");
         assert!(fixture.network.pipes() <= 3);
         // The stuck ones leave; their pipes are accounted for, and serve again.
         drop(stuck);
@@ -119,7 +119,7 @@ fn blocked_transfers_leave_a_pipe_to_others() {
         let mut again = fixture.connect().await;
         send(&mut again, &file_request(&[(3, 3 << 20)])).await;
         assert!(read_reply(&mut again).await.expect("reply") == expected(&content, &[(3, 3 << 20)]));
-        assert_eq!(fixture.network.counters().sendfile_calls.get(), sendfile_before);
+        assert_eq!(fixture.network.metrics().sendfile_calls.get(), sendfile_before);
     });
 }
 
@@ -130,7 +130,7 @@ fn without_pipes_splice_falls_back_to_sendfile() {
         let mut stream = fixture.connect().await;
         send(&mut stream, &file_request(&[(9, 2 << 20)])).await;
         assert!(read_reply(&mut stream).await.expect("reply") == expected(&content, &[(9, 2 << 20)]));
-        assert_eq!(fixture.network.counters().splice_calls.get(), 0);
+        assert_eq!(fixture.network.metrics().splice_calls.get(), 0);
     });
 }
 
