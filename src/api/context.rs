@@ -110,7 +110,11 @@ impl ShardContext {
     /// closed. Requests see the image before the partitions go, so that none reaches a closed one.
     pub async fn apply(&self, image: Arc<ClusterImage>) {
         let settings_changed = self.set_image(Arc::clone(&image));
-        self.partitions.apply(&image, &self.config(), settings_changed).await;
+        if self.partitions.apply(&image, &self.config(), settings_changed).await
+            && let Err(e) = self.checkpoints.save(self.partitions.checkpoints()).await
+        {
+            tracing::error!("checkpoints still speak of deleted partitions: {e}");
+        }
     }
 
     /// Who leads a partition that this shard does not lead, for a client that asked here.

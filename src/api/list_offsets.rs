@@ -151,7 +151,7 @@ async fn by_time(
     };
     let interval = partition.config().index_interval_bytes;
     let found = match timestamp {
-        MAX_TIMESTAMP => times::greatest(&segments, partition.files(), interval).await,
+        MAX_TIMESTAMP => times::greatest(&segments, partition.files(), log_start, interval).await,
         _ => times::first_since(&segments, partition.files(), (timestamp, log_start), interval).await,
     };
     match found {

@@ -20,7 +20,7 @@ use crate::base::metrics::ShardMetrics;
 use crate::log::core::AppendError;
 use crate::log::producers::ProducerError;
 use crate::partition::leader::{Acks, Partition};
-use crate::partition::waiters::AppendWait;
+use crate::partition::waiters::{AppendWait, Lost};
 use crate::record::admission::{self, AdmissionError, AdmissionRules, Scope};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -241,15 +241,20 @@ fn not_leader(
     answer.with_current_leader(LeaderIdAndEpoch::default().with_leader_id(leader).with_leader_epoch(hint.leader_epoch))
 }
 
-/// Partitions whose log failed while their batch was on its way.
-fn mark_failed(metrics: &ShardMetrics, response: &mut ProduceResponse, places: &[u32]) {
-    if places.is_empty() {
+/// Partitions that failed or went while their batch was on its way.
+fn mark_failed(metrics: &ShardMetrics, response: &mut ProduceResponse, lost: &[(u32, Lost)]) {
+    if lost.is_empty() {
         return;
     }
     let answers = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
     for (place, answer) in answers.enumerate() {
-        if places.contains(&(place as u32)) {
-            *answer = failed(answer.index, ResponseError::KafkaStorageError);
+        if let Some((_, lost)) = lost.iter().find(|(at, _)| *at == place as u32) {
+            let code = match lost {
+                Lost::Failed => ResponseError::KafkaStorageError,
+                Lost::Deleted => ResponseError::UnknownTopicOrPartition,
+                Lost::Moved => ResponseError::NotLeaderOrFollower,
+            };
+            *answer = failed(answer.index, code);
             metrics.error(answer.error_code);
         }
     }

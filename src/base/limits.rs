@@ -39,6 +39,9 @@ pub const CONTROL_ANSWER_MS_MAX: u64 = 30_000;
 
 const _: () = assert!(APPEND_IOVECS_MAX <= 1024);
 
+/// Bytes of the indexes of sealed segments that a shard keeps in memory; one segment's may exceed it alone.
+pub const SEALED_INDEX_BYTES_MAX: usize = 64 << 20;
+
 /// Idempotent producers remembered by one partition; beyond it the one that was silent longest is forgotten.
 pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
 

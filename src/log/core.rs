@@ -209,7 +209,7 @@ impl LogCore {
         let mut sealed = None;
         let mut first = false;
         let active = match self.segments.back() {
-            Some(active) if !active.must_roll(&front.header, config, now_ms) => Rc::clone(active),
+            Some(active) if !active.must_roll(&active.tail(), &front.header, config, now_ms) => Rc::clone(active),
             full => {
                 sealed = full.cloned();
                 first = true;
@@ -220,14 +220,15 @@ impl LogCore {
         };
         let position = u64::from(active.size());
         let mut gather = Gather::new();
+        let mut tail = active.tail();
         while let Some(staged) = self.staged.front() {
+            // A batch rolls as it would have if those before it were written already.
             let fits = gather.bytes == 0
-                || (gather.has_room(staged.bytes.len())
-                    && position as usize + gather.bytes + staged.bytes.len() <= config.segment_bytes as usize
-                    && !active.must_roll(&staged.header, config, now_ms));
+                || (gather.has_room(staged.bytes.len()) && !active.must_roll(&tail, &staged.header, config, now_ms));
             if !fits {
                 break;
             }
+            tail.note(&staged.header, config.index_interval_bytes);
             gather.add(staged);
             let staged = self.staged.pop_front().expect("the front was just seen");
             self.in_flight.push_back(staged);
@@ -236,8 +237,10 @@ impl LogCore {
         Some(Write { segment: active, position, buffers, bytes, batches: self.in_flight.len(), sealed, first })
     }
 
-    /// The write that `next_write` gave has completed: its batches can be read now.
-    pub fn write_completed(&mut self, segment: &Segment, index_interval_bytes: u32) {
+    /// The write that `next_write` gave has completed: its batches can be read now. After a failure it changes nothing.
+    pub fn write_completed(&mut self, segment: &Segment, index_interval_bytes: u32, now_ms: i64) {
+        segment.set_modified_ms(now_ms);
+        segment.set_dirty(true);
         for staged in self.in_flight.drain(..) {
             let header = &staged.header;
             let place = BatchPlace {
@@ -272,10 +275,20 @@ impl LogCore {
         Some((self.written_end, self.segments.iter().skip(first).filter(|s| s.size() > 0).cloned().collect()))
     }
 
-    /// A flush that covered everything below `end` has completed.
+    /// A flush that covered everything below `end` has completed. After a failure it says nothing: the kernel reports a
+    /// failed write-back once, and a later sync succeeds although the data is gone.
     pub fn flush_completed(&mut self, end: Offset) {
         debug_assert!(end <= self.written_end);
-        self.flushed_end = self.flushed_end.max(end);
+        if self.failure.is_none() {
+            self.flushed_end = self.flushed_end.max(end);
+        }
+    }
+
+    /// Segments that end at or below this need not be read after a crash: they are on disk, and so are their indexes.
+    pub fn recovery_point(&self) -> Offset {
+        let sealed = self.segments.len().saturating_sub(1);
+        let unindexed = self.segments.iter().take(sealed).find(|segment| !segment.is_indexed_on_disk());
+        unindexed.map_or(self.flushed_end, |segment| segment.base.min(self.flushed_end))
     }
 
     /// The segment that holds an offset, or would.
@@ -315,20 +328,40 @@ impl LogCore {
         }
         self.log_start = to.min(self.written_end);
         self.epochs.truncate_start(self.log_start);
+        self.remove_below_start()
+    }
+
+    /// Takes out the segments that lie wholly below the log's start: also those that did not when it moved, because they
+    /// were the active one then.
+    pub fn remove_below_start(&mut self) -> Vec<Rc<Segment>> {
         let mut gone = Vec::new();
         while self.segments.get(1).is_some_and(|second| second.base <= self.log_start) {
             gone.extend(self.segments.pop_front());
         }
+        gone.iter().for_each(|segment| segment.set_removed());
         gone
     }
 
-    /// Retention removes even the active segment when all of it has expired: the next append begins a new one.
-    pub fn remove_all_segments(&mut self) -> Vec<Rc<Segment>> {
+    /// Retention removes even the active segment when all of it has expired. An empty one takes its place at once, as in
+    /// Kafka: its name is what tells the log's end after a restart. The caller makes its file before it removes the others.
+    pub fn remove_all_segments(&mut self, now_ms: i64) -> (Vec<Rc<Segment>>, Rc<Segment>) {
         debug_assert!(self.is_quiet());
+        debug_assert!(self.segments.back().is_none_or(|active| active.base < self.written_end));
         self.log_start = self.written_end;
         self.epochs.truncate_start(self.log_start);
         self.recent.clear();
-        self.segments.drain(..).collect()
+        self.segments.iter().for_each(|segment| segment.set_removed());
+        let gone = self.segments.drain(..).collect();
+        let next = Rc::new(Segment::new(Rc::clone(&self.dir), self.written_end, now_ms));
+        self.segments.push_back(Rc::clone(&next));
+        (gone, next)
+    }
+
+    /// Frees what an idle log can do without: the positions of its last batches.
+    pub fn release_memory(&mut self) {
+        self.recent = VecDeque::new();
+        self.staged.shrink_to_fit();
+        self.in_flight.shrink_to_fit();
     }
 
     fn segment_index(&self, offset: Offset) -> Option<usize> {
@@ -339,6 +372,8 @@ impl LogCore {
     pub fn check_invariants(&self) {
         assert!(self.log_start <= self.written_end, "log start beyond the end");
         assert!(self.flushed_end <= self.written_end && self.written_end <= self.staged_end);
+        assert!(self.recovery_point() <= self.flushed_end, "recovery would trust what is not on disk");
+        assert!(self.segments.iter().all(|segment| !segment.is_removed()), "a removed segment is still in the log");
         assert!(self.segments.iter().zip(self.segments.iter().skip(1)).all(|(a, b)| a.base < b.base));
         let queued = self.in_flight.iter().chain(&self.staged);
         let mut next = self.written_end;

@@ -16,10 +16,11 @@ pub struct EpochEnd {
 }
 
 impl EpochHistory {
-    /// Takes entries of a checkpoint file; None when they do not rise.
+    /// Takes entries of a checkpoint file; None when they do not rise or are negative.
     pub fn from_entries(entries: Vec<(LeaderEpoch, Offset)>) -> Option<EpochHistory> {
         let history = EpochHistory { entries };
-        history.rises().then_some(history)
+        let negative = history.entries.iter().any(|(epoch, start)| epoch.0 < 0 || start.0 < 0);
+        (!negative && history.rises()).then_some(history)
     }
 
     pub fn entries(&self) -> &[(LeaderEpoch, Offset)] {

@@ -12,9 +12,12 @@
 //! not pass `decode` is rebuilt too. So no order of writes to it can make a reader see a wrong position.
 
 use crate::base::ids::Offset;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-const OFFSET_ENTRY_BYTES: usize = 8;
-const TIME_ENTRY_BYTES: usize = 12;
+pub const OFFSET_ENTRY_BYTES: usize = 8;
+pub const TIME_ENTRY_BYTES: usize = 12;
 
 /// Why an index file was not taken: it is rebuilt from the segment.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +68,19 @@ impl OffsetIndex {
     pub fn position_before(&self, relative_offset: u32) -> u32 {
         let after = self.entries.partition_point(|entry| entry.relative_offset <= relative_offset);
         after.checked_sub(1).map_or(0, |i| self.entries[i].position)
+    }
+
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The last entry's offset and position.
+    pub fn last(&self) -> Option<(u32, u32)> {
+        self.entries.last().map(|entry| (entry.relative_offset, entry.position))
     }
 
     /// Bytes that the index takes in its file.
@@ -131,6 +147,14 @@ impl TimeIndex {
         after.checked_sub(1).map(|i| self.entries[i])
     }
 
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub fn last(&self) -> Option<TimeEntry> {
         self.entries.last().copied()
     }
@@ -156,7 +180,9 @@ impl TimeIndex {
         let mut index = TimeIndex::default();
         for (i, chunk) in chunks.iter().enumerate() {
             let entry = decode_time_entry(chunk);
-            if i > 0 && entry.timestamp_ms == 0 && entry.relative_offset == 0 {
+            // A first entry of zeros may be a real one, but not when zeros follow: then the file was never written to.
+            let may_be_real = i == 0 && chunks.get(1).is_none_or(|next| *next != [0; TIME_ENTRY_BYTES]);
+            if *chunk == [0; TIME_ENTRY_BYTES] && !may_be_real {
                 break;
             }
             let follows = index.entries.last().is_none_or(|last| {
@@ -179,6 +205,21 @@ fn decode_time_entry(chunk: &[u8; TIME_ENTRY_BYTES]) -> TimeEntry {
         timestamp_ms: i64::from_be_bytes([t0, t1, t2, t3, t4, t5, t6, t7]),
         relative_offset: u32::from_be_bytes([o0, o1, o2, o3]),
     }
+}
+
+/// The last entry of a time index file, without reading all of it where that can be told; None: it must be rebuilt, or
+/// says nothing. Blocking, but short.
+pub fn last_time_entry(path: &Path) -> Option<TimeEntry> {
+    let file = File::open(path).ok()?;
+    let bytes = file.metadata().ok()?.len();
+    let mut last = [0; TIME_ENTRY_BYTES];
+    if bytes > 0 && bytes.is_multiple_of(TIME_ENTRY_BYTES as u64) {
+        file.read_exact_at(&mut last, bytes - TIME_ENTRY_BYTES as u64).ok()?;
+        if last != [0; TIME_ENTRY_BYTES] {
+            return Some(decode_time_entry(&last));
+        }
+    }
+    TimeIndex::decode(&fs::read(path).ok()?).ok()?.last()
 }
 
 /// The offset that an entry means in the segment that begins at `base`.

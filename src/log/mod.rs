@@ -13,4 +13,6 @@ pub mod read;
 pub mod retain;
 pub mod scan;
 pub mod segment;
+#[cfg(test)]
+pub mod testing;
 pub mod times;

@@ -1,24 +1,32 @@
 //! Opens a partition's directory: finds its segments, and after an unclean stop cuts what is not whole.
 //!
-//! Cases, and why each is right (what a crash of the process, not of the machine, can leave; the file system keeps the
-//! order of one process's completed writes):
+//! Cases, and why each is right. Writes of a partition complete in order, so whatever follows a batch that is not whole
+//! was never acknowledged as durable; all that acks=all promised lies below the last flush, where nothing can be torn.
 //!
 //! - *Clean stop*: everything was synced and the recovery point is the log's end; only the active segment's last headers
-//!   are read. If they do not fit, the directory is treated as unclean.
-//! - *Torn write*: a write of several batches may have been cut anywhere. No batch of it was acknowledged. The scan from
-//!   the recovery point on cuts the segment after its last whole batch with a good CRC.
+//!   are read. If they do not fit, the segment is read as after an unclean stop.
+//! - *Torn write*: a write of several batches may have been cut anywhere, and after a power loss any block that was not
+//!   flushed may be zeros or stale. The scan from the recovery point on cuts the segment after its last whole batch with
+//!   a good CRC.
 //! - *Half-done roll*: the new segment's file may be empty or missing; indexes of the old one may be missing. An empty
-//!   last segment is taken as it is, missing indexes are rebuilt.
-//! - *Segments after a cut* can hold nothing that was acknowledged, since writes of a partition complete in order: they
-//!   are removed.
+//!   last segment is taken as it is. The recovery point never passes a segment whose indexes are not on disk
+//!   (`LogCore::recovery_point`), so they are rebuilt from the segment, and written again.
+//! - *Segments after a cut* are removed. A *gap between segments* is kept, as Kafka keeps it: compaction makes such gaps.
+//! - *Killed, but the machine lived on*: batches may be whole in the page cache and not on disk. What was scanned is synced
+//!   before the log is served, so that a retry of such a batch is not called durable before it is.
+//! - *Half-done removal*: files that were marked `.deleted`, temporary files, and indexes without their segment are removed.
+//!   `.swap` files hold records that a compaction of Kafka had not put in place: the directory is refused.
+//! - *No segment at all*, or the log was cut below its start: an empty segment is made at the end, so that the offsets
+//!   that were given out stay given out whatever becomes of the checkpoint of log starts.
 //! - *Missing checkpoints and snapshots* are rebuilt from the log: they never say more than it does.
+//! - *Formats v0 and v1* are refused, not cut.
 
-use super::checkpoint;
+use super::checkpoint::{self, sync_dir};
 use super::core::LogCore;
 use super::epochs::EpochHistory;
 use super::paths;
 use super::producers::ProducerStates;
-use super::scan::{Depth, Problem, scan};
+use super::scan::{Depth, Problem, ScanEnd, old_format_at, scan};
 use super::segment::{DetachedSegment, Indexes, Segment};
 use crate::base::config::topic::TopicConfig;
 use crate::base::ids::{LeaderEpoch, Offset};
@@ -49,6 +57,8 @@ pub struct Opened {
     pub core: LogCore,
     pub cuts: Vec<Cut>,
     pub scanned_bytes: u64,
+    /// The directory is as a clean stop leaves it.
+    pub is_clean: bool,
 }
 
 /// Bytes that were cut from a segment, or whole segments that went with them.
@@ -68,63 +78,66 @@ pub enum OpenError {
     Io { path: PathBuf, source: io::Error },
     #[error("{path}: {bytes} bytes are more than a segment can have")]
     TooLarge { path: PathBuf, bytes: u64 },
+    #[error(
+        "{path}: message format v{magic} at byte {position}: only v2 is served; have Kafka rewrite the topic in a newer format first"
+    )]
+    OldFormat { path: PathBuf, position: u32, magic: i8 },
+    #[error("{path}: an unfinished compaction of Kafka; start and stop Kafka on this directory once")]
+    UnfinishedSwap { path: PathBuf },
 }
 
-/// Opens the directory; an empty one is a log that begins at `log_start`, or 0.
+/// Opens the directory; an empty one is a log that begins at `log_start`, or 0. Blocking.
 pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenError> {
-    let found = list(&params.dir)?;
+    let listing = Listing::read(&params.dir)?;
+    listing.remove_leftovers();
     let stored_epochs = read_epochs(&params.dir);
-    let epochs_known = stored_epochs.is_some();
     let mut opening = Opening {
         params,
         config,
+        epochs_known: stored_epochs.is_some(),
         epochs: stored_epochs.unwrap_or_default(),
+        producers: None,
+        snapshots: listing.snapshots,
         cuts: Vec::new(),
         scanned_bytes: 0,
         segments: VecDeque::new(),
     };
-    let lower_bound = params.log_start.unwrap_or(Offset(0));
-    let mut end = lower_bound;
-    for (i, file) in found.iter().enumerate() {
+    let mut end = params.log_start.unwrap_or(Offset(0));
+    for (i, file) in listing.segments.iter().enumerate() {
         let segment = Rc::new(Segment::existing(Rc::clone(&params.dir), file.base, file.bytes, file.modified_ms));
         if !opening.cuts.is_empty() {
             opening.remove(&segment)?;
             continue;
         }
-        end = match found.get(i + 1) {
+        end = match listing.segments.get(i + 1) {
             Some(next) if params.clean || next.base <= params.recovery_point => {
-                if !epochs_known {
-                    opening.scan_whole(&segment, Depth::Headers)?;
-                }
+                opening.trust(&segment)?;
                 next.base
             }
-            Some(_) => opening.scan_whole(&segment, Depth::Checksums)?,
-            None if params.clean && epochs_known => opening.open_active(&segment)?,
-            None => opening.scan_whole(&segment, Depth::Checksums)?,
+            None if params.clean && opening.epochs_known => opening.open_active(&segment)?,
+            _ => opening.recover(&segment)?,
         };
         opening.segments.push_back(segment);
     }
-    opening.finish(lower_bound, end)
-}
-
-/// A `.log` file of the directory.
-struct Found {
-    base: Offset,
-    bytes: u32,
-    modified_ms: i64,
+    opening.finish(end)
 }
 
 struct Opening<'a> {
     params: &'a OpenParams,
     config: &'a TopicConfig,
     epochs: EpochHistory,
+    epochs_known: bool,
+    /// What the log says below the segment that is scanned next; None: not read yet.
+    producers: Option<ProducerStates>,
+    snapshots: Vec<Offset>,
     cuts: Vec<Cut>,
     scanned_bytes: u64,
     segments: VecDeque<Rc<Segment>>,
 }
 
 impl Opening<'_> {
-    fn finish(mut self, lower_bound: Offset, mut end: Offset) -> Result<Opened, OpenError> {
+    fn finish(mut self, mut end: Offset) -> Result<Opened, OpenError> {
+        let lower_bound = self.params.log_start.unwrap_or(Offset(0));
         let log_start = self.segments.front().map_or(end, |first| first.base).max(lower_bound);
         if log_start > end {
             // The log was cut below its start: nothing of it may be served again.
@@ -132,53 +145,64 @@ impl Opening<'_> {
                 self.remove(&segment)?;
             }
             end = log_start;
+            self.producers = Some(ProducerStates::default());
+        }
+        if self.segments.is_empty() && end > Offset(0) {
+            let made = Segment::existing(Rc::clone(&self.params.dir), end, 0, self.params.now_ms);
+            let path = made.path(paths::LOG);
+            File::create(&path).map_err(|source| OpenError::Io { path, source })?;
+            made.reset();
+            self.segments.push_back(Rc::new(made));
+        }
+        while self.segments.get(1).is_some_and(|second| second.base <= log_start) {
+            let below = self.segments.pop_front().expect("there are two");
+            self.remove_files(&below)?;
         }
         self.epochs.truncate_end(end);
         self.epochs.truncate_start(log_start);
-        let producers = self.read_producers(end)?;
+        let recovered = self.producers.is_some();
+        let producers = match self.producers.take() {
+            Some(producers) => producers,
+            None => self.producers_below(end)?,
+        };
+        self.remove_snapshots(end);
+        self.write_sealed_indexes()?;
+        if !self.params.clean || !self.cuts.is_empty() {
+            let dir = &self.params.dir;
+            let synced = sync_dir(dir).and_then(|()| dir.parent().map_or(Ok(()), sync_dir));
+            synced.map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })?;
+        }
         let dir = Rc::clone(&self.params.dir);
         let core = LogCore::recovered(dir, self.segments, (log_start, end), self.epochs, producers);
-        Ok(Opened { core, cuts: self.cuts, scanned_bytes: self.scanned_bytes })
+        let has_snapshot = self.snapshots.contains(&end);
+        let is_clean = self.params.clean && self.epochs_known && self.cuts.is_empty() && has_snapshot && !recovered;
+        Ok(Opened { core, cuts: self.cuts, scanned_bytes: self.scanned_bytes, is_clean })
     }
 
-    /// Reads a whole segment, rebuilds its indexes, notes its epochs, and cuts it where it is not whole.
-    fn scan_whole(&mut self, segment: &Rc<Segment>, depth: Depth) -> Result<Offset, OpenError> {
+    /// A sealed segment that is known to be whole. Only its epochs may have to be learnt; nothing is cut.
+    fn trust(&mut self, segment: &Segment) -> Result<(), OpenError> {
+        if self.epochs_known {
+            return Ok(());
+        }
+        let epochs = &mut self.epochs;
+        read_headers(segment, &mut |header| note_epoch(epochs, header))?;
+        self.scanned_bytes += u64::from(segment.size());
+        Ok(())
+    }
+
+    /// Reads a segment that may not be whole, rebuilds its indexes, notes its epochs and producers, cuts it where it is not
+    /// whole, and makes durable what is left.
+    fn recover(&mut self, segment: &Rc<Segment>) -> Result<Offset, OpenError> {
+        if self.producers.is_none() {
+            self.producers = Some(self.producers_below(segment.base)?);
+        }
+        self.keep_snapshot(segment.base)?;
         let size = segment.size();
         segment.reset();
-        self.scan_rest(segment, (0, size), segment.base, depth)
-    }
-
-    /// Opens the last segment after a clean stop: reads on from its last index entry.
-    fn open_active(&mut self, segment: &Rc<Segment>) -> Result<Offset, OpenError> {
-        let size = segment.size();
-        let Ok(indexes) = segment.detached().read_indexes() else { return self.scan_whole(segment, Depth::Checksums) };
-        let from = indexes.offsets.position_before(u32::MAX);
-        let max_timestamp = indexes.times.last().map(|e| (e.timestamp_ms, segment.base + i64::from(e.relative_offset)));
-        let file = open_file(&segment.path(paths::LOG))?;
-        let Ok((first, at)) = (|| io::Result::Ok((read_header(&file, 0)?, read_header(&file, from)?)))() else {
-            return self.scan_whole(segment, Depth::Checksums);
-        };
-        segment.resume(indexes, from, (Some(first.max_timestamp), max_timestamp));
-        self.scan_rest(segment, (from, size), at.base_offset, Depth::Headers)
-    }
-
-    fn scan_rest(
-        &mut self,
-        segment: &Rc<Segment>,
-        (from, size): (u32, u32),
-        expected: Offset,
-        depth: Depth,
-    ) -> Result<Offset, OpenError> {
+        let end = self.scan_rest(segment, (0, size), segment.base, Depth::Checksums)?;
         let path = segment.path(paths::LOG);
-        let file = open_file(&path)?;
-        let (epochs, interval) = (&mut self.epochs, self.config.index_interval_bytes);
-        let end = scan(&file, (from, size), expected, depth, &mut |header, _| {
-            segment.note_batch(header, interval);
-            epochs.assign(LeaderEpoch(header.partition_leader_epoch), header.base_offset);
-        })
-        .map_err(|source| OpenError::Io { path: path.clone(), source })?;
-        self.scanned_bytes += u64::from(size - from);
         if let Some(problem) = end.problem {
+            refuse_old_format(&path, end.valid_bytes, size)?;
             cut_file(&path, end.valid_bytes)?;
             self.cuts.push(Cut {
                 file: path,
@@ -187,64 +211,172 @@ impl Opening<'_> {
                 next_offset: end.next_offset,
                 problem: Some(problem),
             });
+        } else {
+            let synced = open_file(&path)?.sync_all();
+            synced.map_err(|source| OpenError::Io { path, source })?;
         }
         Ok(end.next_offset)
     }
 
+    /// Opens the last segment after a clean stop: reads on from its last index entry.
+    fn open_active(&mut self, segment: &Rc<Segment>) -> Result<Offset, OpenError> {
+        let size = segment.size();
+        let Ok(indexes) = segment.detached().read_indexes() else { return self.recover(segment) };
+        let (last_offset, from) = match indexes.offsets.last() {
+            Some((relative, position)) => (Some(segment.base + i64::from(relative)), position),
+            None => (None, 0),
+        };
+        let max_timestamp = indexes.times.last().map(|e| (e.timestamp_ms, segment.base + i64::from(e.relative_offset)));
+        let file = open_file(&segment.path(paths::LOG))?;
+        let Ok((first, at)) = (|| io::Result::Ok((read_header(&file, 0)?, read_header(&file, from)?)))() else {
+            return self.recover(segment);
+        };
+        if at.base_offset < segment.base || last_offset.is_some_and(|last| last != at.last_offset()) {
+            return self.recover(segment);
+        }
+        segment.resume(indexes, from, (Some(first.max_timestamp), max_timestamp));
+        let end = self.scan_rest(segment, (from, size), at.base_offset, Depth::Headers)?;
+        if end.problem.is_some() {
+            segment.resume(Indexes::default(), size, (None, None));
+            return self.recover(segment);
+        }
+        Ok(end.next_offset)
+    }
+
+    fn scan_rest(
+        &mut self,
+        segment: &Rc<Segment>,
+        (from, size): (u32, u32),
+        expected: Offset,
+        depth: Depth,
+    ) -> Result<ScanEnd, OpenError> {
+        let path = segment.path(paths::LOG);
+        let file = open_file(&path)?;
+        let (epochs, interval) = (&mut self.epochs, self.config.index_interval_bytes);
+        let producers = &mut self.producers;
+        let end = scan(&file, (from, size), expected, depth, &mut |header, _| {
+            segment.note_batch(header, interval);
+            note_epoch(epochs, header);
+            if let Some(producers) = producers {
+                producers.note(header);
+            }
+        });
+        self.scanned_bytes += u64::from(size - from);
+        end.map_err(|source| OpenError::Io { path, source })
+    }
+
     /// Removes a segment that follows a cut, with everything that belongs to it.
     fn remove(&mut self, segment: &Segment) -> Result<(), OpenError> {
-        let cut = Cut {
+        self.remove_files(segment)?;
+        self.cuts.push(Cut {
             file: segment.path(paths::LOG),
             position: 0,
             bytes: u64::from(segment.size()),
             next_offset: segment.base,
             problem: None,
-        };
-        for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::PRODUCER_SNAPSHOT] {
+        });
+        Ok(())
+    }
+
+    fn remove_files(&self, segment: &Segment) -> Result<(), OpenError> {
+        for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::TXN_INDEX] {
             let path = segment.path(suffix);
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(OpenError::Io { path, source }),
                 _ => {}
             }
         }
-        self.cuts.push(cut);
         Ok(())
     }
 
-    /// The newest good snapshot that is not beyond the end, brought up to date from the log.
-    fn read_producers(&mut self, end: Offset) -> Result<ProducerStates, OpenError> {
-        let mut snapshots = list_snapshots(&self.params.dir)?;
-        snapshots.sort_unstable_by(|a, b| b.cmp(a));
+    /// What the log says of producers below `end`: the newest good snapshot that is not beyond it, brought up to date from
+    /// the segments that are open so far.
+    fn producers_below(&mut self, end: Offset) -> Result<ProducerStates, OpenError> {
         let mut producers = ProducerStates::default();
         let mut from = self.segments.front().map_or(end, |first| first.base);
-        for offset in snapshots {
-            let path = paths::segment_file(&self.params.dir, offset, paths::PRODUCER_SNAPSHOT);
-            if offset > end {
-                let _ = fs::remove_file(&path);
-                continue;
-            }
+        self.snapshots.sort_unstable_by(|a, b| b.cmp(a));
+        for offset in self.snapshots.iter().filter(|offset| **offset <= end) {
+            let path = paths::segment_file(&self.params.dir, *offset, paths::PRODUCER_SNAPSHOT);
             if let Ok(Ok(read)) = fs::read(&path).map(|content| ProducerStates::decode(&content)) {
-                (producers, from) = (read, from.max(offset));
+                (producers, from) = (read, from.max(*offset));
                 break;
             }
         }
-        for i in 0..self.segments.len() {
-            let segment = Rc::clone(&self.segments[i]);
+        for (i, segment) in self.segments.iter().enumerate() {
             let next = self.segments.get(i + 1).map_or(end, |next| next.base);
-            if next <= from || segment.size() == 0 {
-                continue;
-            }
-            let path = segment.path(paths::LOG);
-            let noted =
-                scan(&open_file(&path)?, (0, segment.size()), segment.base, Depth::Headers, &mut |header, _| {
+            if next > from {
+                read_headers(segment, &mut |header| {
                     if header.base_offset >= from {
                         producers.note(header);
                     }
-                });
-            noted.map_err(|source| OpenError::Io { path, source })?;
-            self.scanned_bytes += u64::from(segment.size());
+                })?;
+                self.scanned_bytes += u64::from(segment.size());
+            }
         }
         Ok(producers)
+    }
+
+    /// The snapshot at a segment's base outlives the segments before it: without one, producers would be forgotten with them.
+    fn keep_snapshot(&mut self, base: Offset) -> Result<(), OpenError> {
+        let Some(producers) = &self.producers else { return Ok(()) };
+        if self.segments.is_empty() || self.snapshots.contains(&base) {
+            return Ok(());
+        }
+        let path = paths::segment_file(&self.params.dir, base, paths::PRODUCER_SNAPSHOT);
+        let written = checkpoint::write_atomically(&path, &producers.encode(base));
+        written.map_err(|source| OpenError::Io { path, source })?;
+        self.snapshots.push(base);
+        Ok(())
+    }
+
+    /// Snapshots beyond the end would be wrong once the log has grown again; of the others, those at a segment's base and
+    /// the newest one are kept, as Kafka does.
+    fn remove_snapshots(&mut self, end: Offset) {
+        let newest = self.snapshots.iter().copied().filter(|offset| *offset <= end).max();
+        for offset in &self.snapshots {
+            let at_base = self.segments.iter().any(|segment| segment.base == *offset);
+            if *offset > end || (!at_base && Some(*offset) != newest) {
+                let _ = fs::remove_file(paths::segment_file(&self.params.dir, *offset, paths::PRODUCER_SNAPSHOT));
+            }
+        }
+    }
+
+    /// The indexes of sealed segments that were rebuilt go to disk, so that they are not rebuilt again.
+    fn write_sealed_indexes(&self) -> Result<(), OpenError> {
+        let sealed = self.segments.len().saturating_sub(1);
+        for segment in self.segments.iter().take(sealed).filter(|segment| !segment.is_indexed_on_disk()) {
+            let Some(encoded) = segment.encode_indexes() else { continue };
+            let written = segment.detached().write_indexes(&encoded);
+            written.map_err(|source| OpenError::Io { path: segment.path(paths::OFFSET_INDEX), source })?;
+            segment.set_indexed_on_disk(true);
+            segment.drop_indexes();
+        }
+        Ok(())
+    }
+}
+
+fn note_epoch(epochs: &mut EpochHistory, header: &BatchHeader) {
+    // -1: written by something that knows no epochs.
+    if header.partition_leader_epoch >= 0 {
+        epochs.assign(LeaderEpoch(header.partition_leader_epoch), header.base_offset);
+    }
+}
+
+/// Goes through the headers of a segment that is known to be whole; where it is not, they end early.
+fn read_headers(segment: &Segment, on_batch: &mut dyn FnMut(&BatchHeader)) -> Result<(), OpenError> {
+    let path = segment.path(paths::LOG);
+    let read = scan(&open_file(&path)?, (0, segment.size()), segment.base, Depth::Headers, &mut |header, _| {
+        on_batch(header);
+    });
+    read.map(drop).map_err(|source| OpenError::Io { path, source })
+}
+
+/// What looks torn may be a message of an old format: that is no damage, and must not be cut.
+fn refuse_old_format(path: &Path, position: u32, size: u32) -> Result<(), OpenError> {
+    let found = old_format_at(&open_file(path)?, position, size);
+    match found.map_err(|source| OpenError::Io { path: path.to_owned(), source })? {
+        Some(magic) => Err(OpenError::OldFormat { path: path.to_owned(), position, magic }),
+        None => Ok(()),
     }
 }
 
@@ -255,17 +387,64 @@ pub fn rebuild_indexes(segment: &DetachedSegment, index_interval_bytes: u32) -> 
     scan(&file, (0, segment.size), segment.base, Depth::Headers, &mut |header, _| {
         rebuilt.note_batch(header, index_interval_bytes);
     })?;
-    Ok(rebuilt.into_indexes())
+    Ok(rebuilt.into_sealed_indexes())
 }
 
-fn list(dir: &Path) -> Result<Vec<Found>, OpenError> {
-    let at = |source| OpenError::Io { path: dir.to_owned(), source };
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(at)? {
-        let entry = entry.map_err(at)?;
-        let name = entry.file_name();
-        let Some((base, paths::LOG)) = name.to_str().and_then(paths::parse_segment_file) else { continue };
-        let metadata = entry.metadata().map_err(at)?;
+/// What lies in a partition's directory.
+#[derive(Default)]
+struct Listing {
+    /// By base offset.
+    segments: Vec<Found>,
+    snapshots: Vec<Offset>,
+    indexes: Vec<(Offset, PathBuf)>,
+    /// Files that were marked as deleted, or never finished.
+    marked: Vec<PathBuf>,
+}
+
+/// A `.log` file of the directory.
+struct Found {
+    base: Offset,
+    bytes: u32,
+    modified_ms: i64,
+}
+
+impl Listing {
+    fn read(dir: &Path) -> Result<Listing, OpenError> {
+        let at = |source| OpenError::Io { path: dir.to_owned(), source };
+        let mut listing = Listing::default();
+        for entry in fs::read_dir(dir).map_err(at)? {
+            let entry = entry.map_err(at)?;
+            let (name, path) = (entry.file_name(), entry.path());
+            match name.to_str().and_then(paths::parse_segment_file) {
+                Some((base, paths::LOG)) => listing.segments.push(Found::look(base, &entry)?),
+                Some((base, paths::PRODUCER_SNAPSHOT)) => listing.snapshots.push(base),
+                Some((base, paths::OFFSET_INDEX | paths::TIME_INDEX | paths::TXN_INDEX)) => {
+                    listing.indexes.push((base, path));
+                }
+                Some((_, suffix)) if suffix.ends_with(".swap") => return Err(OpenError::UnfinishedSwap { path }),
+                Some((_, suffix)) if [paths::DELETED_FILE, ".cleaned", ".tmp"].iter().any(|s| suffix.ends_with(s)) => {
+                    listing.marked.push(path);
+                }
+                _ => {}
+            }
+        }
+        listing.segments.sort_unstable_by_key(|file| file.base);
+        Ok(listing)
+    }
+
+    /// What cannot be removed now is tried again at the next start.
+    fn remove_leftovers(&self) {
+        let has_segment = |base: &Offset| self.segments.binary_search_by_key(base, |file| file.base).is_ok();
+        let orphans = self.indexes.iter().filter(|(base, _)| !has_segment(base)).map(|(_, path)| path);
+        for path in self.marked.iter().chain(orphans) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Found {
+    fn look(base: Offset, entry: &fs::DirEntry) -> Result<Found, OpenError> {
+        let metadata = entry.metadata().map_err(|source| OpenError::Io { path: entry.path(), source })?;
         let bytes = metadata.len();
         let bytes = u32::try_from(bytes)
             .ok()
@@ -273,22 +452,8 @@ fn list(dir: &Path) -> Result<Vec<Found>, OpenError> {
             .ok_or_else(|| OpenError::TooLarge { path: entry.path(), bytes })?;
         let modified_ms = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let modified_ms = modified_ms.map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        found.push(Found { base, bytes, modified_ms });
+        Ok(Found { base, bytes, modified_ms })
     }
-    found.sort_unstable_by_key(|file| file.base);
-    Ok(found)
-}
-
-fn list_snapshots(dir: &Path) -> Result<Vec<Offset>, OpenError> {
-    let at = |source| OpenError::Io { path: dir.to_owned(), source };
-    let mut offsets = Vec::new();
-    for entry in fs::read_dir(dir).map_err(at)? {
-        let name = entry.map_err(at)?.file_name();
-        if let Some((offset, paths::PRODUCER_SNAPSHOT)) = name.to_str().and_then(paths::parse_segment_file) {
-            offsets.push(offset);
-        }
-    }
-    Ok(offsets)
 }
 
 fn read_epochs(dir: &Path) -> Option<EpochHistory> {

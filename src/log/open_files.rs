@@ -1,7 +1,9 @@
-//! The descriptors of a shard's segments, kept within a budget: the ones unused for longest are closed.
+//! What the segments of a shard hold open, kept within budgets: descriptors, and indexes of sealed segments in memory.
+//! The ones unused for longest are given back.
 
 use super::file::SegmentFile;
 use super::segment::Segment;
+use crate::base::limits::SEALED_INDEX_BYTES_MAX;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
@@ -11,12 +13,14 @@ use std::rc::{Rc, Weak};
 pub struct OpenFiles {
     budget: usize,
     open: RefCell<VecDeque<Weak<Segment>>>,
+    /// Sealed segments whose indexes were read, with the bytes that they take.
+    indexed: RefCell<VecDeque<(Weak<Segment>, usize)>>,
 }
 
 impl OpenFiles {
     /// `budget`: descriptors that may be open at once, at least 1.
     pub fn new(budget: usize) -> OpenFiles {
-        OpenFiles { budget: budget.max(1), open: RefCell::new(VecDeque::new()) }
+        OpenFiles { budget: budget.max(1), open: RefCell::default(), indexed: RefCell::default() }
     }
 
     /// The segment's open file.
@@ -30,18 +34,43 @@ impl OpenFiles {
         Ok(file)
     }
 
-    /// Closes files until one more fits; those in use stay open, even beyond the budget.
+    /// A sealed segment's indexes were read into memory: those of others go until all of them fit the bound.
+    pub fn indexes_loaded(&self, segment: &Rc<Segment>) {
+        let mut indexed = self.indexed.borrow_mut();
+        indexed.push_back((Rc::downgrade(segment), segment.index_bytes()));
+        let mut bytes: usize = indexed.iter().map(|(_, bytes)| bytes).sum();
+        let mut looked_at = 0;
+        let most = 2 * indexed.len();
+        while bytes > SEALED_INDEX_BYTES_MAX && indexed.len() > 1 && looked_at < most {
+            looked_at += 1;
+            let Some((oldest, size)) = indexed.pop_front() else { return };
+            match oldest.upgrade() {
+                Some(other) if Rc::ptr_eq(&other, segment) || other.take_indexes_used() => {
+                    indexed.push_back((oldest, size));
+                    continue;
+                }
+                Some(other) => other.drop_indexes(),
+                None => {}
+            }
+            bytes -= size;
+        }
+    }
+
+    /// Closes files until one more fits; those in use stay open, even beyond the budget. Files with data that no flush has
+    /// covered go last: a write-back that fails while nobody has the file open may never be reported.
     fn make_room(&self) {
         let mut open = self.open.borrow_mut();
-        let mut looked_at = 0;
-        let most = 2 * open.len();
-        while open.len() >= self.budget && looked_at < most {
-            looked_at += 1;
-            let Some(oldest) = open.pop_front() else { return };
-            let Some(segment) = oldest.upgrade() else { continue };
-            let keep = segment.is_open() && (segment.take_used() || !segment.close_if_unused());
-            if keep {
-                open.push_back(oldest);
+        for keep_dirty in [true, false] {
+            let mut looked_at = 0;
+            let most = 2 * open.len();
+            while open.len() >= self.budget && looked_at < most {
+                looked_at += 1;
+                let Some(oldest) = open.pop_front() else { return };
+                let Some(segment) = oldest.upgrade() else { continue };
+                let wanted = segment.take_used() || (keep_dirty && segment.is_dirty());
+                if segment.is_open() && (wanted || !segment.close_if_unused()) {
+                    open.push_back(oldest);
+                }
             }
         }
     }
@@ -58,6 +87,9 @@ mod tests {
             let dir = tempfile::tempdir().expect("temporary directory");
             let segments: Vec<_> =
                 (0..6).map(|base| Rc::new(Segment::new(Rc::from(dir.path()), Offset(base), 0))).collect();
+            for segment in &segments {
+                std::fs::write(segment.path(crate::log::paths::LOG), b"").expect("made");
+            }
             let files = OpenFiles::new(3);
             let held = files.file(&segments[0]).expect("open");
             for segment in &segments[1..] {
@@ -66,6 +98,38 @@ mod tests {
             }
             assert!(segments[0].is_open(), "a file in use is not closed");
             drop(held);
+        });
+    }
+
+    /// A segment that retention had removed was made again, empty, by whoever still wanted to read or sync it.
+    #[test]
+    fn a_missing_file_is_not_made_again() {
+        tokio_uring::start(async {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let segment = Rc::new(Segment::new(Rc::from(dir.path()), Offset(0), 0));
+            assert!(OpenFiles::new(3).file(&segment).is_err());
+            assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 0);
+        });
+    }
+
+    #[test]
+    fn unflushed_files_stay_open_before_others() {
+        tokio_uring::start(async {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let segments: Vec<_> =
+                (0..4).map(|base| Rc::new(Segment::new(Rc::from(dir.path()), Offset(base), 0))).collect();
+            let files = OpenFiles::new(2);
+            for segment in &segments {
+                std::fs::write(segment.path(crate::log::paths::LOG), b"").expect("made");
+            }
+            segments[0].set_dirty(true);
+            for segment in &segments[..3] {
+                files.file(segment).expect("open");
+            }
+            assert!(segments[0].is_open() && !segments[1].is_open());
+            segments[2].set_dirty(true);
+            files.file(&segments[3]).expect("open");
+            assert_eq!(segments.iter().filter(|s| s.is_open()).count(), 2, "the budget binds even so");
         });
     }
 }

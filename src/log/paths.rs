@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 pub const LOG: &str = "log";
 pub const OFFSET_INDEX: &str = "index";
 pub const TIME_INDEX: &str = "timeindex";
+pub const TXN_INDEX: &str = "txnindex";
 pub const PRODUCER_SNAPSHOT: &str = "snapshot";
 pub const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
 pub const PARTITION_METADATA: &str = "partition.metadata";

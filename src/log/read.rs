@@ -4,7 +4,7 @@
 use super::core::{LogCore, ReadSpan};
 use super::open::rebuild_indexes;
 use super::open_files::OpenFiles;
-use super::segment::{BatchPlace, NoBatchAt, Scan, Segment, scan_headers};
+use super::segment::{BatchPlace, Indexes, NoBatchAt, Scan, Segment, scan_headers};
 use crate::base::ids::Offset;
 use crate::record::batch::HEADER_LEN;
 use std::io;
@@ -99,42 +99,56 @@ fn find(core: &LogCore, files: &OpenFiles, offset: Offset, index_interval_bytes:
 /// Looks at the headers that begin at `position`; None when they are not in the page cache.
 fn probe(segment: &Rc<Segment>, files: &OpenFiles, position: u32, target: Offset) -> Result<Option<Scan>, ReadError> {
     let mut buffer = [0; PROBE_BYTES];
-    let wanted = PROBE_BYTES.min((segment.size() - position) as usize);
+    let wanted = PROBE_BYTES.min(segment.size().saturating_sub(position) as usize);
     let file = files.file(segment).map_err(|source| io_error(segment, source))?;
     let read = file.read_cached(u64::from(position), &mut buffer[..wanted]).map_err(|e| io_error(segment, e))?;
     let Some(read) = read.filter(|read| *read >= HEADER_LEN.min(wanted)) else { return Ok(None) };
     let scan = scan_headers(&buffer[..read], position, target);
     let corrupt = |source| ReadError::Corrupt { path: segment.path(super::paths::LOG), source };
     match scan.map_err(corrupt)? {
-        Scan::Continue(on) if on == position => Err(corrupt(NoBatchAt { position })),
+        // A length that leads nowhere, or beyond the end.
+        Scan::Continue(on) if on == position || on > segment.size() => Err(corrupt(NoBatchAt { position })),
         scan => Ok(Some(scan)),
     }
 }
 
 impl Missing {
-    /// Brings what is missing into memory.
+    /// Brings what is missing into memory. A segment that left the log meanwhile is no error: whoever asks again is told
+    /// where the log begins now.
     pub async fn load(self, files: &OpenFiles) -> Result<(), ReadError> {
-        match self {
-            Missing::Indexes { segment, index_interval_bytes } => load_indexes(&segment, index_interval_bytes).await,
-            Missing::Headers { segment, position } => {
-                let wanted = PROBE_BYTES.min((segment.size() - position) as usize);
-                let file = files.file(&segment).map_err(|source| io_error(&segment, source))?;
-                let read = file.read_at(u64::from(position), wanted).await;
-                read.map(drop).map_err(|source| io_error(&segment, source))
-            }
-        }
+        let segment = match &self {
+            Missing::Indexes { segment, .. } | Missing::Headers { segment, .. } => Rc::clone(segment),
+        };
+        let loaded = match self {
+            Missing::Indexes { index_interval_bytes, .. } => load_indexes(&segment, files, index_interval_bytes).await,
+            Missing::Headers { position, .. } => load_headers(&segment, files, position).await,
+        };
+        if segment.is_removed() { Ok(()) } else { loaded }
     }
 }
 
+async fn load_headers(segment: &Rc<Segment>, files: &OpenFiles, position: u32) -> Result<(), ReadError> {
+    let wanted = PROBE_BYTES.min(segment.size().saturating_sub(position) as usize);
+    let file = files.file(segment).map_err(|source| io_error(segment, source))?;
+    let read = file.read_at(u64::from(position), wanted).await;
+    read.map(drop).map_err(|source| io_error(segment, source))
+}
+
 /// Reads the index files on a helper thread, or rebuilds them from the segment where they are missing or damaged.
-async fn load_indexes(segment: &Rc<Segment>, index_interval_bytes: u32) -> Result<(), ReadError> {
+async fn load_indexes(segment: &Rc<Segment>, files: &OpenFiles, index_interval_bytes: u32) -> Result<(), ReadError> {
     let snapshot = segment.detached();
     let loaded = tokio::task::spawn_blocking(move || {
-        snapshot.read_indexes().or_else(|_| rebuild_indexes(&snapshot, index_interval_bytes))
+        let usable = |read: &Indexes| snapshot.size == 0 || !read.times.is_empty();
+        match snapshot.read_indexes() {
+            Ok(read) if usable(&read) => Ok(read),
+            // An empty time index is right only where no batch has a timestamp: only the segment can tell.
+            _ => rebuild_indexes(&snapshot, index_interval_bytes),
+        }
     });
     let indexes = loaded.await.map_err(io::Error::other).and_then(|read| read).map_err(|e| io_error(segment, e))?;
     if !segment.has_indexes() {
         segment.set_indexes(indexes);
+        files.indexes_loaded(segment);
     }
     Ok(())
 }

@@ -1,12 +1,16 @@
 //! Walks through a segment's file batch by batch: what recovery and index rebuilding are made of. Blocking reads.
 
 use crate::base::ids::Offset;
-use crate::record::batch::{BatchHeader, HEADER_LEN};
+use crate::record::batch::{BatchHeader, HEADER_LEN, LOG_OVERHEAD};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// Bytes up to the magic of formats v0 and v1, and the least that their length can say.
+const OLD_HEADER_LEN: usize = 17;
+const OLD_LENGTH_MIN: u32 = 14;
 
 /// Where a scan ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,6 +61,7 @@ pub fn scan(
     let mut window = Window { file, size, start: 0, bytes: Vec::new() };
     let mut end = ScanEnd { valid_bytes: from, next_offset: expected, problem: None };
     let mut last_epoch = -1;
+    let floor = expected;
     while end.valid_bytes < size {
         let have = u64::from(size - end.valid_bytes);
         let head = window.at(end.valid_bytes, HEADER_LEN)?;
@@ -72,8 +77,11 @@ pub fn scan(
             }
         };
         let need = header.total_len() as u64;
-        end.problem =
-            if have < need { Some(Problem::Torn { have, need }) } else { check(&header, end.next_offset, last_epoch) };
+        end.problem = if have < need {
+            Some(Problem::Torn { have, need })
+        } else {
+            check(&header, (floor, end.next_offset), last_epoch)
+        };
         if end.problem.is_none() && depth == Depth::Checksums {
             let batch = window.at(end.valid_bytes, header.total_len())?;
             if !header.crc_matches(batch) {
@@ -92,15 +100,46 @@ pub fn scan(
 }
 
 /// The CRC covers neither base offset nor epoch: their order is what tells good ones.
-fn check(header: &BatchHeader, expected: Offset, last_epoch: i32) -> Option<Problem> {
+fn check(header: &BatchHeader, (floor, expected): (Offset, Offset), last_epoch: i32) -> Option<Problem> {
     if header.last_offset_delta < 0 || header.record_count < 0 {
         return Some(Problem::Counts { delta: header.last_offset_delta, count: header.record_count });
     }
-    if header.base_offset < expected || header.base_offset.0.checked_add(i64::from(i32::MAX)).is_none() {
+    // A segment holds offsets that an index can tell from its base, in 31 bits.
+    let reach = header.last_offset().0.checked_sub(floor.0);
+    if header.base_offset < expected || reach.is_none_or(|reach| !(0..=i64::from(i32::MAX)).contains(&reach)) {
         return Some(Problem::Offset { expected, found: header.base_offset });
     }
     (header.partition_leader_epoch < last_epoch)
         .then_some(Problem::Epoch { last: last_epoch, found: header.partition_leader_epoch })
+}
+
+/// Whether the bytes at `position` are a message of format v0 or v1 (its magic then): their CRC-32 tells.
+///
+/// ```text
+/// | offset i64 | length i32 | CRC-32 u32 of what follows | magic i8 | attributes i8 | ...
+/// ```
+pub fn old_format_at(file: &File, position: u32, size: u32) -> io::Result<Option<i8>> {
+    let mut head = [0; OLD_HEADER_LEN];
+    if size.saturating_sub(position) < OLD_HEADER_LEN as u32 {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut head, u64::from(position))?;
+    let [_, _, _, _, _, _, _, _, l0, l1, l2, l3, c0, c1, c2, c3, magic] = head;
+    let length = u32::from_be_bytes([l0, l1, l2, l3]);
+    let end = u64::from(position) + LOG_OVERHEAD as u64 + u64::from(length);
+    if !matches!(magic, 0 | 1) || length < OLD_LENGTH_MIN || end > u64::from(size) {
+        return Ok(None);
+    }
+    let mut crc = crc32fast::Hasher::new();
+    let mut at = u64::from(position) + OLD_HEADER_LEN as u64 - 1;
+    let mut chunk = vec![0; CHUNK_BYTES.min((end - at) as usize)];
+    while at < end {
+        let take = chunk.len().min((end - at) as usize);
+        file.read_exact_at(&mut chunk[..take], at)?;
+        crc.update(&chunk[..take]);
+        at += take as u64;
+    }
+    Ok((crc.finalize() == u32::from_be_bytes([c0, c1, c2, c3])).then_some(magic as i8))
 }
 
 /// A piece of the file in memory that moves forward; as large as the largest batch needs, at least `CHUNK_BYTES`.

@@ -2,8 +2,9 @@
 //!
 //! A segment's state changes only when a write has completed (`note_batch`): readers never see bytes that are not there.
 
+use super::checkpoint::write_atomically;
 use super::file::SegmentFile;
-use super::index::{OffsetIndex, TimeIndex};
+use super::index::{self, OffsetIndex, TimeEntry, TimeIndex};
 use super::paths;
 use crate::base::config::topic::TopicConfig;
 use crate::base::ids::Offset;
@@ -18,17 +19,37 @@ use std::rc::Rc;
 pub struct Segment {
     pub base: Offset,
     dir: Rc<Path>,
-    size: Cell<u32>,
-    /// The greatest timestamp so far and the last offset of the batch that has it; None: no batch, or not read yet.
-    max_timestamp: Cell<Option<(i64, Offset)>>,
-    /// The first batch's greatest timestamp: a segment's age counts from it.
-    first_timestamp: Cell<Option<i64>>,
-    created_ms: Cell<i64>,
-    bytes_since_index_entry: Cell<u32>,
+    tail: Cell<Tail>,
+    created_ms: i64,
+    /// When the last batch was written, or the file last modified before this process.
+    modified_ms: Cell<i64>,
     indexes: RefCell<Option<Indexes>>,
+    /// The indexes were asked for since `take_indexes_used` last looked.
+    indexes_used: Cell<bool>,
     file: RefCell<Option<Rc<SegmentFile>>>,
     /// The file was asked for since `take_used` last looked.
     used: Cell<bool>,
+    /// Bytes were written that no flush has covered.
+    dirty: Cell<bool>,
+    /// The index files say all that the segment says, durably: recovery may trust them without reading the segment.
+    indexed_on_disk: Cell<bool>,
+    /// The segment left the log: its files are being renamed, and must not be looked for or written any more.
+    removed: Cell<bool>,
+}
+
+/// How far a segment has come: what decides where the next batch goes. A plan for several batches notes them in a copy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tail {
+    size: u32,
+    /// The greatest timestamp so far and the last offset of the batch that has it; None: no batch, or not read yet.
+    max_timestamp: Option<(i64, Offset)>,
+    /// The first batch's greatest timestamp: a segment's age counts from it.
+    first_timestamp: Option<i64>,
+    bytes_since_index_entry: u32,
+    offset_entries: u32,
+    time_entries: u32,
+    /// The last time index entry's timestamp.
+    indexed_timestamp: Option<i64>,
 }
 
 /// What a helper thread needs to read a segment's files.
@@ -76,28 +97,35 @@ impl Segment {
         Segment {
             base,
             dir,
-            size: Cell::new(0),
-            max_timestamp: Cell::new(None),
-            first_timestamp: Cell::new(None),
-            created_ms: Cell::new(now_ms),
-            bytes_since_index_entry: Cell::new(0),
+            tail: Cell::default(),
+            created_ms: now_ms,
+            modified_ms: Cell::new(now_ms),
             indexes: RefCell::new(Some(Indexes::default())),
+            indexes_used: Cell::new(false),
             file: RefCell::new(None),
             used: Cell::new(false),
+            dirty: Cell::new(false),
+            indexed_on_disk: Cell::new(false),
+            removed: Cell::new(false),
         }
     }
 
     /// A segment that lies on disk with `size` valid bytes; its indexes are read when they are first needed.
-    pub fn existing(dir: Rc<Path>, base: Offset, size: u32, created_ms: i64) -> Segment {
-        let segment = Segment::new(dir, base, created_ms);
-        segment.size.set(size);
+    pub fn existing(dir: Rc<Path>, base: Offset, size: u32, modified_ms: i64) -> Segment {
+        let segment = Segment::new(dir, base, modified_ms);
+        segment.tail.set(Tail { size, ..Tail::default() });
         segment.indexes.replace(None);
+        segment.indexed_on_disk.set(true);
         segment
     }
 
     /// Bytes that are written and can be read.
     pub fn size(&self) -> u32 {
-        self.size.get()
+        self.tail.get().size
+    }
+
+    pub fn tail(&self) -> Tail {
+        self.tail.get()
     }
 
     pub fn path(&self, suffix: &str) -> PathBuf {
@@ -105,22 +133,58 @@ impl Segment {
     }
 
     pub fn max_timestamp(&self) -> Option<(i64, Offset)> {
-        self.max_timestamp.get()
+        self.tail.get().max_timestamp
     }
 
-    /// When the segment was made, or last modified before this process: its age where it has no timestamp.
-    pub fn created_ms(&self) -> i64 {
-        self.created_ms.get()
+    /// When the segment was last written to: its age where it has no timestamp.
+    pub fn modified_ms(&self) -> i64 {
+        self.modified_ms.get()
+    }
+
+    pub fn set_modified_ms(&self, now_ms: i64) {
+        self.modified_ms.set(now_ms);
     }
 
     /// The greatest timestamp of a sealed segment, from the end of its time index where it is not known yet.
+    /// None: there is no batch, or only the segment itself can tell.
     pub fn read_max_timestamp(&self) -> Option<(i64, Offset)> {
-        if self.max_timestamp.get().is_none() {
-            let content = fs::read(self.path(paths::TIME_INDEX)).ok()?;
-            let last = TimeIndex::decode(&content).ok()?.last()?;
-            self.max_timestamp.set(Some((last.timestamp_ms, self.base + i64::from(last.relative_offset))));
+        if self.max_timestamp().is_none()
+            && let Some(last) = index::last_time_entry(&self.path(paths::TIME_INDEX))
+        {
+            self.learn_max_timestamp(last);
         }
-        self.max_timestamp.get()
+        self.max_timestamp()
+    }
+
+    fn learn_max_timestamp(&self, last: TimeEntry) {
+        let max = (last.timestamp_ms, index::absolute(self.base, last.relative_offset));
+        self.tail.set(Tail { max_timestamp: Some(max), ..self.tail.get() });
+    }
+
+    /// Bytes were written (true), or a flush that covers all of them begins (false).
+    pub fn set_dirty(&self, dirty: bool) {
+        self.dirty.set(dirty);
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.get()
+    }
+
+    pub fn is_indexed_on_disk(&self) -> bool {
+        self.indexed_on_disk.get()
+    }
+
+    pub fn set_indexed_on_disk(&self, indexed: bool) {
+        self.indexed_on_disk.set(indexed);
+    }
+
+    /// The segment left the log.
+    pub fn set_removed(&self) {
+        self.removed.set(true);
+    }
+
+    pub fn is_removed(&self) -> bool {
+        self.removed.get()
     }
 
     /// The open file; opens it when it is not. The caller keeps the number of open files within its budget.
@@ -129,7 +193,7 @@ impl Segment {
         if let Some(file) = &*self.file.borrow() {
             return Ok(Rc::clone(file));
         }
-        let file = Rc::new(SegmentFile::open(&self.path(paths::LOG), true)?);
+        let file = Rc::new(SegmentFile::open(&self.path(paths::LOG), false)?);
         *self.file.borrow_mut() = Some(Rc::clone(&file));
         Ok(file)
     }
@@ -154,47 +218,50 @@ impl Segment {
     }
 
     /// Whether a batch must go to a new segment (Kafka's LogSegment.shouldRoll): by size, by age, because an index is
-    /// full, or because its offsets are too far from the base.
-    pub fn must_roll(&self, batch: &BatchHeader, config: &TopicConfig, now_ms: i64) -> bool {
-        let bytes = batch.total_len() as u64;
-        let size = u64::from(self.size.get());
-        let too_big = size > 0 && size + bytes > u64::from(config.segment_bytes);
-        let age_ms = match self.first_timestamp.get() {
-            Some(first) if batch.max_timestamp >= 0 => batch.max_timestamp.saturating_sub(first),
-            _ => now_ms.saturating_sub(self.created_ms.get()),
+    /// full, or because its offsets are too far from the base. `tail` is the segment's, with what is planned before it.
+    pub fn must_roll(&self, tail: &Tail, batch: &BatchHeader, config: &TopicConfig, now_ms: i64) -> bool {
+        if batch.last_offset() - self.base > i64::from(i32::MAX) {
+            return true;
+        }
+        if tail.size == 0 {
+            return false;
+        }
+        let too_big = u64::from(tail.size) + batch.total_len() as u64 > u64::from(config.segment_bytes);
+        let age_ms = match tail.first_timestamp {
+            Some(first) if first >= 0 => batch.max_timestamp.saturating_sub(first),
+            _ => now_ms.saturating_sub(self.created_ms),
         };
-        let too_old = size > 0 && age_ms > config.segment_ms;
-        let too_far = batch.last_offset() - self.base > i64::from(i32::MAX);
-        too_big || too_old || too_far || self.index_is_full(config)
+        let too_old = age_ms > config.segment_ms.saturating_sub(self.roll_jitter_ms(config));
+        too_big || too_old || tail.index_is_full(config)
     }
 
-    fn index_is_full(&self, config: &TopicConfig) -> bool {
-        let limit = config.segment_index_bytes as usize;
-        self.indexes.borrow().as_ref().is_some_and(|i| i.offsets.bytes() + 8 > limit || i.times.bytes() + 12 > limit)
+    /// `segment.jitter.ms`: how much earlier this segment's time is over, so that not all partitions roll at once.
+    /// Spread by the segment's name instead of at random: the same log decides the same again.
+    fn roll_jitter_ms(&self, config: &TopicConfig) -> i64 {
+        let most = config.segment_jitter_ms.min(config.segment_ms);
+        if most <= 0 {
+            return 0;
+        }
+        let mut name = self.dir.as_os_str().as_encoded_bytes().to_vec();
+        name.extend_from_slice(&self.base.0.to_be_bytes());
+        i64::from(crc32fast::hash(&name)) % most
     }
 
     /// Notes a batch whose bytes are written at the segment's end.
     pub fn note_batch(&self, batch: &BatchHeader, index_interval_bytes: u32) {
-        let position = self.size.get();
-        let bytes = u32::try_from(batch.total_len()).expect("a batch is smaller than a segment");
-        if position == 0 {
-            self.first_timestamp.set(Some(batch.max_timestamp));
-        }
-        if self.max_timestamp.get().is_none_or(|(max, _)| batch.max_timestamp > max) {
-            self.max_timestamp.set(Some((batch.max_timestamp, batch.last_offset())));
-        }
-        if self.bytes_since_index_entry.get() > index_interval_bytes {
+        let mut tail = self.tail.get();
+        let position = tail.size;
+        let indexed = tail.note(batch, index_interval_bytes);
+        self.tail.set(tail);
+        if indexed {
             self.add_index_entry(batch.last_offset(), position);
-            self.bytes_since_index_entry.set(0);
         }
-        self.bytes_since_index_entry.set(self.bytes_since_index_entry.get().saturating_add(bytes));
-        self.size.set(position + bytes);
     }
 
     fn add_index_entry(&self, last_offset: Offset, position: u32) {
         if let Some(indexes) = &mut *self.indexes.borrow_mut() {
             indexes.offsets.push(self.relative(last_offset), position);
-            if let Some((timestamp_ms, offset)) = self.max_timestamp.get() {
+            if let Some((timestamp_ms, offset)) = self.max_timestamp() {
                 indexes.times.push(timestamp_ms, self.relative(offset));
             }
         }
@@ -203,24 +270,33 @@ impl Segment {
     /// Forgets everything that was read of the file: a scan notes it again from the start.
     pub fn reset(&self) {
         self.resume(Indexes::default(), 0, (None, None));
+        self.indexed_on_disk.set(false);
     }
 
     /// Takes over what the index files say of the first `size` bytes; a scan notes the rest.
     pub fn resume(&self, indexes: Indexes, size: u32, (first, max): (Option<i64>, Option<(i64, Offset)>)) {
-        self.size.set(size);
-        self.first_timestamp.set(first);
-        self.max_timestamp.set(max);
-        self.bytes_since_index_entry.set(0);
+        self.tail.set(Tail {
+            size,
+            max_timestamp: max,
+            first_timestamp: first,
+            bytes_since_index_entry: 0,
+            offset_entries: indexes.offsets.len(),
+            time_entries: indexes.times.len(),
+            indexed_timestamp: indexes.times.last().map(|entry| entry.timestamp_ms),
+        });
         *self.indexes.borrow_mut() = Some(indexes);
     }
 
-    pub fn into_indexes(self) -> Indexes {
+    /// Both indexes, closed with the greatest timestamp of all as a sealed segment's are.
+    pub fn into_sealed_indexes(self) -> Indexes {
+        self.close_time_index();
         self.indexes.into_inner().unwrap_or_default()
     }
 
     /// Where to begin a search for `offset`: at a batch's start, not after the one that holds it.
     /// None: the index is not in memory, `load_indexes` first.
     pub fn position_before(&self, offset: Offset) -> Option<u32> {
+        self.indexes_used.set(true);
         self.indexes.borrow().as_ref().map(|i| i.offsets.position_before(self.relative(offset)))
     }
 
@@ -236,8 +312,22 @@ impl Segment {
         self.indexes.borrow().is_some()
     }
 
+    /// Takes a sealed segment's indexes, as its files or a scan of it gave them.
     pub fn set_indexes(&self, indexes: Indexes) {
+        if let Some(last) = indexes.times.last() {
+            self.learn_max_timestamp(last);
+        }
         *self.indexes.borrow_mut() = Some(indexes);
+    }
+
+    /// Bytes of the indexes in memory.
+    pub fn index_bytes(&self) -> usize {
+        self.indexes.borrow().as_ref().map_or(0, |indexes| indexes.offsets.bytes() + indexes.times.bytes())
+    }
+
+    /// Whether the indexes were used since this was last asked.
+    pub fn take_indexes_used(&self) -> bool {
+        self.indexes_used.take()
     }
 
     /// Frees the memory of a sealed segment's indexes; they are read again when needed.
@@ -248,20 +338,59 @@ impl Segment {
     /// Both index files' contents, as they go to disk when the segment is sealed: the time index ends with the greatest
     /// timestamp of all, so that retention need read nothing else.
     pub fn encode_indexes(&self) -> Option<(Vec<u8>, Vec<u8>)> {
-        let mut indexes = self.indexes.borrow_mut();
-        let indexes = indexes.as_mut()?;
-        if let Some((timestamp_ms, offset)) = self.max_timestamp.get() {
-            indexes.times.push(timestamp_ms, self.relative(offset));
-        }
+        self.close_time_index();
+        let indexes = self.indexes.borrow();
+        let indexes = indexes.as_ref()?;
         Some((indexes.offsets.encode(), indexes.times.encode()))
     }
 
+    fn close_time_index(&self) {
+        let Some((timestamp_ms, offset)) = self.max_timestamp() else { return };
+        if let Some(indexes) = &mut *self.indexes.borrow_mut() {
+            indexes.times.push(timestamp_ms, self.relative(offset));
+        }
+    }
+
     pub fn detached(&self) -> DetachedSegment {
-        DetachedSegment { base: self.base, size: self.size.get(), dir: self.dir.to_path_buf() }
+        DetachedSegment { base: self.base, size: self.size(), dir: self.dir.to_path_buf() }
     }
 
     fn relative(&self, offset: Offset) -> u32 {
         u32::try_from((offset - self.base).clamp(0, i64::from(i32::MAX))).expect("clamped to 31 bits")
+    }
+}
+
+impl Tail {
+    /// Whether an index has no room for the entry that the next batch may need (Kafka's isFull; the time index keeps its
+    /// last place for the entry that seals the segment).
+    fn index_is_full(&self, config: &TopicConfig) -> bool {
+        let offsets_max = config.segment_index_bytes / index::OFFSET_ENTRY_BYTES as u32;
+        let times_max = config.segment_index_bytes / index::TIME_ENTRY_BYTES as u32;
+        self.offset_entries >= offsets_max || self.time_entries + 1 >= times_max
+    }
+
+    /// Notes a batch at the end; whether it gets index entries.
+    pub fn note(&mut self, batch: &BatchHeader, index_interval_bytes: u32) -> bool {
+        let bytes = u32::try_from(batch.total_len()).expect("a batch is smaller than a segment");
+        if self.size == 0 {
+            self.first_timestamp = Some(batch.max_timestamp);
+        }
+        if self.max_timestamp.is_none_or(|(max, _)| batch.max_timestamp > max) {
+            self.max_timestamp = Some((batch.max_timestamp, batch.last_offset()));
+        }
+        let indexed = self.bytes_since_index_entry > index_interval_bytes;
+        if indexed {
+            self.bytes_since_index_entry = 0;
+            self.offset_entries += 1;
+            let timestamp = self.max_timestamp.map(|(max, _)| max).filter(|max| *max >= 0);
+            if timestamp > self.indexed_timestamp {
+                self.indexed_timestamp = timestamp;
+                self.time_entries += 1;
+            }
+        }
+        self.bytes_since_index_entry = self.bytes_since_index_entry.saturating_add(bytes);
+        self.size += bytes;
+        indexed
     }
 }
 
@@ -279,6 +408,12 @@ impl DetachedSegment {
             offsets: OffsetIndex::decode(&offsets, self.size).map_err(bad)?,
             times: TimeIndex::decode(&times).map_err(bad)?,
         })
+    }
+
+    /// Writes both index files durably; a crash leaves old ones or new ones, never a part. Blocking.
+    pub fn write_indexes(&self, (offsets, times): &(Vec<u8>, Vec<u8>)) -> io::Result<()> {
+        write_atomically(&self.path(paths::OFFSET_INDEX), offsets)?;
+        write_atomically(&self.path(paths::TIME_INDEX), times)
     }
 }
 

@@ -4,8 +4,8 @@ use super::open_files::OpenFiles;
 use super::read::{Missing, ReadError};
 use super::segment::Segment;
 use crate::base::ids::{LeaderEpoch, Offset};
-use crate::record::batch::{BatchHeader, HEADER_LEN};
-use crate::record::records::{first_at_or_after, offset_of_max_timestamp};
+use crate::record::batch::{BatchError, BatchHeader, HEADER_LEN};
+use crate::record::records::first_at_or_after;
 use bytes::Bytes;
 use std::io;
 use std::rc::Rc;
@@ -22,6 +22,7 @@ pub struct TimestampedOffset {
 }
 
 /// The first record at or after `timestamp_ms` whose offset is not below `from`; `segments` are the log's, oldest first.
+/// Segments that leave the log meanwhile are passed over.
 pub async fn first_since(
     segments: &[Rc<Segment>],
     files: &OpenFiles,
@@ -33,28 +34,52 @@ pub async fn first_since(
         if !reaches || segment.size() == 0 {
             continue;
         }
-        let wanted = |header: &BatchHeader| header.max_timestamp >= timestamp_ms && header.last_offset() >= from;
-        let start = segment_start(segment, files, (timestamp_ms, from), index_interval_bytes).await?;
-        let Some((header, batch)) = first_batch(segment, files, start, &wanted).await? else { continue };
+        match first_in_segment(segment, files, (timestamp_ms, from), index_interval_bytes).await {
+            Ok(Some(found)) => return Ok(Some(found)),
+            Ok(None) => {}
+            Err(_) if segment.is_removed() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
+}
+
+async fn first_in_segment(
+    segment: &Rc<Segment>,
+    files: &OpenFiles,
+    (timestamp_ms, from): (i64, Offset),
+    index_interval_bytes: u32,
+) -> Result<Option<TimestampedOffset>, ReadError> {
+    let wanted = |header: &BatchHeader| header.max_timestamp >= timestamp_ms && header.last_offset() >= from;
+    let mut position = segment_start(segment, files, (timestamp_ms, from), index_interval_bytes).await?;
+    while let Some((header, batch, next)) = first_batch(segment, files, position, &wanted).await? {
         let found = first_at_or_after(&header, &batch, timestamp_ms, from)
             .map_err(|e| corrupt(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
         if let Some((timestamp_ms, offset)) = found {
             let leader_epoch = LeaderEpoch(header.partition_leader_epoch);
             return Ok(Some(TimestampedOffset { timestamp_ms, offset, leader_epoch }));
         }
+        // The batch's late records lie below `from`, or compaction took them.
+        position = next;
     }
     Ok(None)
 }
 
-/// The record with the greatest timestamp of all (KIP-734); of several, the first one of the first batch that has it.
+/// The record with the greatest timestamp of all from `from` on (KIP-734); of several, the first one of the first batch
+/// that has it.
 pub async fn greatest(
     segments: &[Rc<Segment>],
     files: &OpenFiles,
+    from: Offset,
     index_interval_bytes: u32,
 ) -> Result<Option<TimestampedOffset>, ReadError> {
     let mut best: Option<(i64, Offset, &Rc<Segment>)> = None;
-    for segment in segments {
-        if let Some((timestamp_ms, offset)) = segment.read_max_timestamp()
+    for segment in segments.iter().filter(|segment| segment.size() > 0) {
+        let known = match greatest_of(segment, files, from, index_interval_bytes).await {
+            Err(_) if segment.is_removed() => continue,
+            known => known?,
+        };
+        if let Some((timestamp_ms, offset)) = known
             && best.is_none_or(|(max, ..)| timestamp_ms > max)
         {
             best = Some((timestamp_ms, offset, segment));
@@ -64,12 +89,39 @@ pub async fn greatest(
         return Ok(None);
     };
     let start = position_before(segment, files, last_offset, index_interval_bytes).await?;
-    let wanted = |header: &BatchHeader| header.max_timestamp == timestamp_ms;
-    let Some((header, batch)) = first_batch(segment, files, start, &wanted).await? else { return Ok(None) };
-    let offset = offset_of_max_timestamp(&header, &batch)
+    let wanted = |header: &BatchHeader| header.max_timestamp == timestamp_ms && header.last_offset() >= from;
+    let Some((header, batch, _)) = first_batch(segment, files, start, &wanted).await? else { return Ok(None) };
+    let found = first_at_or_after(&header, &batch, timestamp_ms, from)
         .map_err(|e| corrupt(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
     let leader_epoch = LeaderEpoch(header.partition_leader_epoch);
-    Ok(offset.map(|offset| TimestampedOffset { timestamp_ms, offset, leader_epoch }))
+    Ok(found.map(|(timestamp_ms, offset)| TimestampedOffset { timestamp_ms, offset, leader_epoch }))
+}
+
+/// A segment's greatest timestamp at or above `from`, and the last offset of the first batch that has it.
+async fn greatest_of(
+    segment: &Rc<Segment>,
+    files: &OpenFiles,
+    from: Offset,
+    index_interval_bytes: u32,
+) -> Result<Option<(i64, Offset)>, ReadError> {
+    if segment.read_max_timestamp().is_none() && !segment.has_indexes() {
+        Missing::Indexes { segment: Rc::clone(segment), index_interval_bytes }.load(files).await?;
+    }
+    let known = segment.max_timestamp();
+    if known.is_none_or(|(_, offset)| offset >= from) {
+        return Ok(known);
+    }
+    // The greatest of all lies below the log's start: what is left must be read.
+    let best = std::cell::Cell::new(None::<(i64, Offset)>);
+    let look = |header: &BatchHeader| {
+        if header.last_offset() >= from && best.get().is_none_or(|(max, _)| header.max_timestamp > max) {
+            best.set(Some((header.max_timestamp, header.last_offset())));
+        }
+        false
+    };
+    let start = position_before(segment, files, from, index_interval_bytes).await?;
+    first_batch(segment, files, start, &look).await?;
+    Ok(best.get())
 }
 
 async fn segment_start(
@@ -97,34 +149,35 @@ async fn position_before(
     Ok(segment.position_before(offset).unwrap_or(0))
 }
 
-/// The first batch from `position` on whose header is wanted, with all its bytes.
+/// The first batch from `position` on whose header is wanted, with all its bytes and the position after it.
 async fn first_batch(
     segment: &Rc<Segment>,
     files: &OpenFiles,
     mut position: u32,
     wanted: &dyn Fn(&BatchHeader) -> bool,
-) -> Result<Option<(BatchHeader, Bytes)>, ReadError> {
+) -> Result<Option<(BatchHeader, Bytes, u32)>, ReadError> {
+    let bad = |e: BatchError| corrupt(segment, io::Error::new(io::ErrorKind::InvalidData, e));
     let file = files.file(segment).map_err(|e| corrupt(segment, e))?;
-    while position < segment.size() {
-        let left = (segment.size() - position) as usize;
+    let size = segment.size();
+    while position < size {
+        let left = (size - position) as usize;
         let piece = file.read_at(u64::from(position), left.min(STEP_BYTES)).await.map_err(|e| corrupt(segment, e))?;
+        // Every turn passes a batch or fails, so the loop ends whatever the bytes say.
         let mut at = 0;
-        while piece.len() - at >= HEADER_LEN.min(left) {
-            let header = BatchHeader::parse(&piece[at..])
-                .map_err(|e| corrupt(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
+        while at < piece.len() && (at == 0 || piece.len() - at >= HEADER_LEN) {
+            let header = BatchHeader::parse(&piece[at..]).map_err(bad)?;
             let length = header.total_len();
+            if length > left - at {
+                return Err(bad(BatchError::Length { found: header.batch_length }));
+            }
             if wanted(&header) {
                 let place = u64::from(position) + at as u64;
-                let length = length.min(left - at);
                 let batch = file.read_at(place, length).await.map_err(|e| corrupt(segment, e))?;
-                return Ok(Some((header, batch)));
+                return Ok(Some((header, batch, position + (at + length) as u32)));
             }
             at += length;
-            if at >= piece.len() {
-                break;
-            }
         }
-        position = position.saturating_add(u32::try_from(at).unwrap_or(u32::MAX));
+        position += at as u32;
     }
     Ok(None)
 }

@@ -3,8 +3,9 @@
 //! One write and one flush are in flight at most; everything that arrives meanwhile goes into the next one. The tasks
 //! that drive them exist only while there is something to do.
 
-use super::materialise::{self, Home};
-use super::waiters::{AppendWait, AppendWaiters, FetchWaiters};
+use super::materialise::{self, CleanState, Home};
+use super::tasks::Tasks;
+use super::waiters::{AppendWait, AppendWaiters, FetchWaiters, Lost};
 use super::watermark::Watermark;
 use crate::base::clock::now_ms;
 use crate::base::config::{FlushPolicy, TopicConfig};
@@ -20,7 +21,7 @@ use crate::record::batch::BatchHeader;
 use bytes::Bytes;
 use std::cell::{Cell, Ref, RefCell};
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ use tracing::{error, warn};
 /// The end of a log that was written a moment ago is not looked up in the page cache before it is sent.
 const HOT_TAIL_BYTES: u64 = 4 << 20;
 const HOT_TAIL_AGE: Duration = Duration::from_secs(3);
+
+/// A log that was not written to for so long gives memory back.
+const IDLE_AGE: Duration = Duration::from_secs(60);
 
 /// What a produce request asks for (`acks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +74,9 @@ pub struct Partition {
     saved_epoch: Cell<Option<LeaderEpoch>>,
     unflushed_since_ms: Cell<Option<i64>>,
     last_write: Cell<Option<Instant>>,
-    closed: Cell<bool>,
+    /// Leads, as far as the image tells: requests may reach it.
+    leads: Cell<bool>,
+    tasks: Tasks,
     shared: Rc<PartitionShared>,
     owner: Owner,
 }
@@ -95,13 +101,14 @@ impl Partition {
         (core, home): (LogCore, Home),
         shared: Rc<PartitionShared>,
     ) -> Rc<Partition> {
-        Rc::new(Partition {
+        let saved_epoch = core.epochs().latest();
+        let partition = Partition {
             id,
             topic,
             epoch: Cell::new(epoch),
             config: RefCell::new(config),
             watermark: RefCell::new(Watermark::new(core.written_end())),
-            saved_epoch: Cell::new(core.epochs().latest()),
+            saved_epoch: Cell::new(saved_epoch),
             core: RefCell::new(core),
             written: AppendWaiters::default(),
             durable: AppendWaiters::default(),
@@ -111,10 +118,21 @@ impl Partition {
             flushing: Cell::new(false),
             unflushed_since_ms: Cell::new(None),
             last_write: Cell::new(None),
-            closed: Cell::new(false),
+            leads: Cell::new(true),
+            tasks: Tasks::default(),
             shared,
             owner: Owner::here(),
-        })
+        };
+        partition.begin_epoch();
+        Rc::new(partition)
+    }
+
+    /// A leader's epoch begins where it starts to lead, records or not (Kafka's makeLeader): who asks where it ends is
+    /// told the log's end.
+    fn begin_epoch(&self) {
+        let mut core = self.core.borrow_mut();
+        let start = core.staged_end();
+        core.epochs_mut().assign(self.epoch.get(), start);
     }
 
     pub fn index(&self) -> PartitionIndex {
@@ -129,8 +147,22 @@ impl Partition {
     pub fn update(&self, epoch: LeaderEpoch, config: Rc<TopicConfig>) {
         if epoch > self.epoch.get() {
             self.epoch.set(epoch);
+            self.begin_epoch();
         }
         self.config.replace(config);
+        self.leads.set(true);
+    }
+
+    /// The image names no leader, or another one. The log stays open: it is the only copy that this process has, and may be
+    /// led again. Whoever waits is told at once.
+    pub fn resign(&self) {
+        if self.leads.replace(false) {
+            self.fail_waiters(Lost::Moved);
+        }
+    }
+
+    pub fn leads(&self) -> bool {
+        self.leads.get()
     }
 
     pub fn config(&self) -> Rc<TopicConfig> {
@@ -211,7 +243,7 @@ impl Partition {
         }
         self.writing.set(true);
         let this = Rc::clone(self);
-        tokio::task::spawn_local(async move {
+        self.tasks.spawn(async move {
             this.drive_writes().await;
             this.writing.set(false);
         });
@@ -227,7 +259,7 @@ impl Partition {
                 self.fail(&format!("writing {}: {e}", segment.path(paths::LOG).display()));
                 return;
             }
-            self.core.borrow_mut().write_completed(&segment, config.index_interval_bytes);
+            self.core.borrow_mut().write_completed(&segment, config.index_interval_bytes, now_ms());
             self.progressed();
             if let Some(sealed) = sealed {
                 self.seal(sealed);
@@ -282,7 +314,7 @@ impl Partition {
             return;
         }
         let this = Rc::clone(self);
-        tokio::task::spawn_local(async move {
+        self.tasks.spawn(async move {
             let flushed = this.flush().await;
             this.flushing.set(false);
             match flushed {
@@ -292,18 +324,29 @@ impl Partition {
         });
     }
 
-    /// Makes everything that is written now durable, with the names of its files.
+    /// Makes everything that is written now durable, with the names of its files. After a failure nothing is any more.
     async fn flush(&self) -> io::Result<()> {
+        if self.core.borrow().failure().is_some() {
+            return Ok(());
+        }
         let Some((end, segments)) = self.core.borrow().unflushed() else { return Ok(()) };
         self.unflushed_since_ms.set(None);
         for segment in segments {
-            let file = self.shared.files.file(&segment)?;
-            file.sync_data().await?;
+            segment.set_dirty(false);
+            let synced = match self.shared.files.file(&segment) {
+                Ok(file) => file.sync_data().await,
+                Err(e) => Err(e),
+            };
+            // A segment that left the log meanwhile holds nothing that must be kept.
+            if !segment.is_removed() {
+                synced?;
+            }
         }
-        if self.home.borrow().needs_sync {
+        // Lowered before the sync: a segment that is made during it needs the next one.
+        let named = std::mem::take(&mut self.home.borrow_mut().needs_sync);
+        if named {
             let home = self.home.borrow().clone();
             materialise::sync_names(home).await?;
-            self.home.borrow_mut().needs_sync = false;
         }
         self.shared.metrics.flushes.add(1);
         self.core.borrow_mut().flush_completed(end);
@@ -316,29 +359,35 @@ impl Partition {
             (Some(limit), Some(since)) => now_ms.saturating_sub(since) >= limit,
             _ => false,
         };
-        if due {
+        if due && self.core.borrow().failure().is_none() {
             self.start_flush();
         }
     }
 
     /// Writes the indexes and the producer snapshot of a segment that is full, and flushes it in the background.
     fn seal(self: &Rc<Self>, sealed: Rc<Segment>) {
-        let Some((offsets, times)) = sealed.encode_indexes() else { return };
+        if sealed.is_removed() {
+            return;
+        }
+        let Some(indexes) = sealed.encode_indexes() else { return };
         let core = self.core.borrow();
         let end = core.segment_after(&sealed).map_or(core.written_end(), |next| next.base);
         let snapshot = core.producers().encode(end);
         drop(core);
-        let paths = (sealed.path(paths::OFFSET_INDEX), sealed.path(paths::TIME_INDEX));
+        let detached = sealed.detached();
         let snapshot_path = paths::segment_file(&self.home.borrow().dir, end, paths::PRODUCER_SNAPSHOT);
         let this = Rc::clone(self);
-        tokio::task::spawn_local(async move {
+        self.tasks.spawn(async move {
             let written = tokio::task::spawn_blocking(move || {
-                std::fs::write(&paths.0, offsets)?;
-                std::fs::write(&paths.1, times)?;
-                std::fs::write(&snapshot_path, snapshot)
+                materialise::write_sealed(&detached, &indexes, (&snapshot_path, &snapshot))
             });
             match written.await.map_err(io::Error::other).and_then(|done| done) {
-                Ok(()) => sealed.drop_indexes(),
+                Ok(()) => {
+                    sealed.set_indexed_on_disk(true);
+                    sealed.drop_indexes();
+                }
+                Err(e) if sealed.is_removed() => tracing::debug!("indexes of a removed segment: {e}"),
+                // They stay in memory, and the recovery point below the segment, until the log is closed.
                 Err(e) => warn!("{}-{}: indexes of a full segment: {e}", this.topic, this.index()),
             }
             this.start_flush();
@@ -355,7 +404,7 @@ impl Partition {
         let entries = self.core.borrow().epochs().entries().to_vec();
         let dir = self.home.borrow().dir.to_path_buf();
         let name = format!("{}-{}", self.topic, self.index());
-        tokio::task::spawn_local(async move {
+        self.tasks.spawn(async move {
             let saved = tokio::task::spawn_blocking(move || materialise::write_epochs(&dir, &entries));
             if let Err(e) = saved.await.map_err(io::Error::other).and_then(|done| done) {
                 warn!("{name}: leader epoch checkpoint: {e}; it will be rebuilt from the log");
@@ -367,8 +416,12 @@ impl Partition {
     fn fail(&self, reason: &str) {
         error!("{}-{} is offline: {reason}", self.topic, self.index());
         self.core.borrow_mut().fail(Rc::from(reason));
-        self.written.fail();
-        self.durable.fail();
+        self.fail_waiters(Lost::Failed);
+    }
+
+    fn fail_waiters(&self, lost: Lost) {
+        self.written.fail(lost);
+        self.durable.fail(lost);
         self.fetches.wake_all();
     }
 
@@ -378,19 +431,52 @@ impl Partition {
         self.remove_files(gone);
     }
 
-    /// Removes segments by the topic's retention time and size; returns how many went.
+    /// Removes segments by the topic's retention time and size, and frees memory of a log that is not written to; returns
+    /// how many segments went.
     pub fn enforce_retention(self: &Rc<Self>, now_ms: i64) -> usize {
+        if self.core.borrow().failure().is_some() {
+            return 0;
+        }
+        if self.last_write.get().is_some_and(|at| at.elapsed() > IDLE_AGE) {
+            self.last_write.set(None);
+            self.core.borrow_mut().release_memory();
+        }
+        let mut gone = self.core.borrow_mut().remove_below_start();
         let config = self.config();
         let ends = self.ends();
         let planned = retain::plan(&self.core.borrow(), &config, ends.high_watermark, now_ms);
-        let gone = match planned {
-            Plan::Keep => return 0,
-            Plan::RaiseTo(offset) => self.core.borrow_mut().raise_log_start(offset),
-            Plan::RemoveAll if self.core.borrow().is_quiet() => self.core.borrow_mut().remove_all_segments(),
-            Plan::RemoveAll => return 0,
-        };
-        let count = gone.len();
+        let mut count = gone.len();
+        match planned {
+            Plan::RaiseTo(offset) => gone.extend(self.core.borrow_mut().raise_log_start(offset)),
+            Plan::RemoveAll if !self.writing.get() => count += self.remove_all(now_ms),
+            Plan::RemoveAll | Plan::Keep => {}
+        }
+        count = count.max(gone.len());
         self.remove_files(gone);
+        count
+    }
+
+    /// Writes wait until the segment that takes the place of all others has its file.
+    fn remove_all(self: &Rc<Self>, now_ms: i64) -> usize {
+        self.writing.set(true);
+        let (gone, next) = self.core.borrow_mut().remove_all_segments(now_ms);
+        let snapshot = self.core.borrow().producers().encode(next.base);
+        let count = gone.len();
+        let dir = self.home.borrow().dir.to_path_buf();
+        let gone = gone.iter().map(|segment| segment.detached()).collect();
+        let this = Rc::clone(self);
+        self.tasks.spawn(async move {
+            let replaced = materialise::replace_segments(dir, next.base, snapshot, gone).await;
+            this.home.borrow_mut().needs_sync = true;
+            this.writing.set(false);
+            match replaced {
+                Ok(marked) => {
+                    this.remove_later(marked);
+                    this.kick_writer();
+                }
+                Err(e) => this.fail(&format!("replacing expired segments by {}: {e}", next.path(paths::LOG).display())),
+            }
+        });
         count
     }
 
@@ -398,11 +484,21 @@ impl Partition {
         if segments.is_empty() {
             return;
         }
+        let segments = segments.iter().map(|segment| segment.detached()).collect();
+        let this = Rc::clone(self);
+        self.tasks.spawn(async move {
+            match materialise::mark_segments(segments).await {
+                Ok(marked) => this.remove_later(marked),
+                Err(e) => warn!("{}-{}: removing old segments: {e}", this.topic, this.index()),
+            }
+        });
+    }
+
+    fn remove_later(&self, marked: Vec<PathBuf>) {
         let delay_ms = self.config.borrow().file_delete_delay_ms;
-        let paths: Vec<_> = segments.iter().map(|segment| segment.detached()).collect();
         let name = format!("{}-{}", self.topic, self.index());
         tokio::task::spawn_local(async move {
-            if let Err(e) = materialise::remove_segments(paths, delay_ms).await {
+            if let Err(e) = materialise::remove_marked(marked, delay_ms).await {
                 warn!("{name}: removing old segments: {e}");
             }
         });
@@ -413,49 +509,48 @@ impl Partition {
         self.core.borrow_mut().producers_mut().expire(now_ms, expiration_ms);
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.closed.get()
-    }
-
-    /// Waits until nothing is staged, being written or being flushed; new appends are the caller's to stop.
-    async fn quiet(&self) {
-        while self.writing.get() || self.flushing.get() {
-            tokio::task::yield_now().await;
-        }
+    /// Ends when nothing is being written, flushed, sealed or removed; new appends are the caller's to stop.
+    pub async fn quiet(&self) {
+        self.tasks.ended().await;
     }
 
     /// Clean stop: everything on disk, indexes and snapshot written, so that the next start scans nothing.
     pub async fn close(self: &Rc<Self>) -> io::Result<()> {
-        self.closed.set(true);
         self.quiet().await;
         if self.core.borrow().failure().is_some() || !self.home.borrow().exists {
             return Ok(());
         }
         self.flush().await?;
-        let state = {
-            let core = self.core.borrow();
-            let active = core.segments().back().cloned();
-            let indexes = active.as_ref().and_then(|segment| segment.encode_indexes());
-            materialise::CleanState {
-                segment: active.map(|segment| segment.detached()),
-                indexes,
-                end: core.written_end(),
-                snapshot: core.producers().encode(core.written_end()),
-                epochs: core.epochs().entries().to_vec(),
-            }
-        };
+        if self.home.borrow().clean_end == Some(self.core.borrow().written_end()) {
+            return Ok(());
+        }
+        let state = self.clean_state();
+        let end = state.end;
         let dir = self.home.borrow().dir.to_path_buf();
-        tokio::task::spawn_blocking(move || materialise::write_clean_state(&dir, state))
-            .await
-            .map_err(io::Error::other)
-            .and_then(|done| done)
+        let written = tokio::task::spawn_blocking(move || materialise::write_clean_state(&dir, state));
+        written.await.map_err(io::Error::other).and_then(|done| done)?;
+        self.home.borrow_mut().clean_end = Some(end);
+        Ok(())
+    }
+
+    fn clean_state(&self) -> CleanState {
+        let core = self.core.borrow();
+        let active = core.segments().back().map(|segment| segment.base);
+        let unsaved = core.segments().iter().filter(|s| Some(s.base) == active || !s.is_indexed_on_disk());
+        let indexes = unsaved.filter_map(|segment| Some((segment.detached(), segment.encode_indexes()?))).collect();
+        CleanState {
+            indexes,
+            end: core.written_end(),
+            snapshot: core.producers().encode(core.written_end()),
+            epochs: core.epochs().entries().to_vec(),
+        }
     }
 
     /// The topic is gone: the directory gets a name that a new topic of the same name does not collide with, and its
     /// files go after the topic's `file.delete.delay.ms`.
     pub async fn delete(self: &Rc<Self>) {
-        self.closed.set(true);
-        self.fail_waiters();
+        self.core.borrow_mut().fail(Rc::from("the topic was deleted"));
+        self.fail_waiters(Lost::Deleted);
         self.quiet().await;
         let home = self.home.borrow().clone();
         if !home.exists {
@@ -465,17 +560,6 @@ impl Partition {
         if let Err(e) = materialise::remove_partition(home, &self.topic, self.index(), delay_ms).await {
             warn!("{}-{}: removing its directory: {e}", self.topic, self.index());
         }
-    }
-
-    fn fail_waiters(&self) {
-        self.written.fail();
-        self.durable.fail();
-        self.fetches.wake_all();
-    }
-
-    /// Whether a directory is the one of this partition.
-    pub fn is_at(&self, dir: &Path) -> bool {
-        &*self.home.borrow().dir == dir
     }
 }
 
@@ -499,7 +583,7 @@ mod tests {
     #[test]
     fn debug_builds_refuse_to_serve_a_partition_from_another_thread() {
         let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
-        let home = Home::new(Path::new("/nowhere"), "t", PartitionIndex(0), false);
+        let home = Home::new(std::path::Path::new("/nowhere"), "t", PartitionIndex(0), false);
         let partition = Partition::new(
             TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) },
             Arc::from("t"),

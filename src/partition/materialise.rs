@@ -23,12 +23,17 @@ pub struct Home {
     pub exists: bool,
     /// Names were made that are not durable yet.
     pub needs_sync: bool,
+    /// The directory is as a clean stop leaves it for a log that ends here: nothing need be written if it still does.
+    pub clean_end: Option<Offset>,
 }
+
+/// Both index files' contents.
+pub type EncodedIndexes = (Vec<u8>, Vec<u8>);
 
 /// What a clean stop leaves beside the segments.
 pub struct CleanState {
-    pub segment: Option<DetachedSegment>,
-    pub indexes: Option<(Vec<u8>, Vec<u8>)>,
+    /// The active segment, and sealed ones whose indexes are not on disk.
+    pub indexes: Vec<(DetachedSegment, EncodedIndexes)>,
     pub end: Offset,
     pub snapshot: Vec<u8>,
     pub epochs: Vec<(LeaderEpoch, Offset)>,
@@ -37,7 +42,7 @@ pub struct CleanState {
 impl Home {
     pub fn new(log_dir: &Path, topic: &str, partition: PartitionIndex, exists: bool) -> Home {
         let dir = Rc::from(log_dir.join(paths::partition_dir(topic, partition)));
-        Home { log_dir: log_dir.to_owned(), dir, exists, needs_sync: false }
+        Home { log_dir: log_dir.to_owned(), dir, exists, needs_sync: false, clean_end: None }
     }
 }
 
@@ -54,8 +59,35 @@ pub async fn make_segment(home: Home, (topic, id): (&str, TopicPartition), base:
             fs::create_dir_all(&dir)?;
             fs::write(dir.join(paths::PARTITION_METADATA), format!("version: 0\ntopic_id: {}", id.topic))?;
         }
-        let path = paths::segment_file(&dir, base, paths::LOG);
-        File::options().write(true).create(true).truncate(false).open(path).map(drop)
+        make_segment_file(&dir, base)
+    })
+    .await
+}
+
+/// A file of that name with something in it is no segment of this log: neither to be overwritten nor to be taken over.
+fn make_segment_file(dir: &Path, base: Offset) -> io::Result<()> {
+    let path = paths::segment_file(dir, base, paths::LOG);
+    let file = File::options().write(true).create(true).truncate(false).open(path)?;
+    match file.metadata()?.len() {
+        0 => Ok(()),
+        bytes => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("the new segment already has {bytes} bytes")))
+        }
+    }
+}
+
+/// All records have expired: makes the empty segment that says where the log goes on, with the producers' snapshot, and
+/// only then marks the others as deleted.
+pub async fn replace_segments(
+    dir: PathBuf,
+    base: Offset,
+    snapshot: Vec<u8>,
+    gone: Vec<DetachedSegment>,
+) -> io::Result<Vec<PathBuf>> {
+    run(move || {
+        make_segment_file(&dir, base)?;
+        write_atomically(&paths::segment_file(&dir, base, paths::PRODUCER_SNAPSHOT), &snapshot)?;
+        mark_deleted(&gone)
     })
     .await
 }
@@ -83,35 +115,46 @@ pub fn write_epochs(dir: &Path, epochs: &[(LeaderEpoch, Offset)]) -> io::Result<
 
 /// Indexes, producer snapshot and epochs of a log that is closed. Nothing here is needed for correctness: see `log::open`.
 pub fn write_clean_state(dir: &Path, state: CleanState) -> io::Result<()> {
-    if let (Some(segment), Some((offsets, times))) = (&state.segment, &state.indexes) {
-        write_atomically(&segment.path(paths::OFFSET_INDEX), offsets)?;
-        write_atomically(&segment.path(paths::TIME_INDEX), times)?;
+    for (segment, indexes) in &state.indexes {
+        segment.write_indexes(indexes)?;
     }
     write_atomically(&paths::segment_file(dir, state.end, paths::PRODUCER_SNAPSHOT), &state.snapshot)?;
     write_epochs(dir, &state.epochs)
 }
 
-/// Marks the files of segments as deleted at once and removes them after the delay: readers that hold them read on.
-pub async fn remove_segments(segments: Vec<DetachedSegment>, delay_ms: i64) -> io::Result<()> {
-    let marked = run(move || {
-        let mut marked = Vec::new();
-        for segment in &segments {
-            for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::PRODUCER_SNAPSHOT] {
-                let path = segment.path(suffix);
-                let mut deleted = path.clone().into_os_string();
-                deleted.push(paths::DELETED_FILE);
-                match fs::rename(&path, &deleted) {
-                    Ok(()) => marked.push(PathBuf::from(deleted)),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(e),
-                }
+/// Marks the files of segments as deleted: readers that hold them read on. Gives the new names, to be removed later.
+pub async fn mark_segments(segments: Vec<DetachedSegment>) -> io::Result<Vec<PathBuf>> {
+    run(move || mark_deleted(&segments)).await
+}
+
+fn mark_deleted(segments: &[DetachedSegment]) -> io::Result<Vec<PathBuf>> {
+    let mut marked = Vec::new();
+    for segment in segments {
+        for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::TXN_INDEX, paths::PRODUCER_SNAPSHOT] {
+            let path = segment.path(suffix);
+            let mut deleted = path.clone().into_os_string();
+            deleted.push(paths::DELETED_FILE);
+            match fs::rename(&path, &deleted) {
+                Ok(()) => marked.push(PathBuf::from(deleted)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
             }
         }
-        Ok(marked)
-    })
-    .await?;
+    }
+    Ok(marked)
+}
+
+/// Removes marked files after the delay. A stop in between leaves them to the next start.
+pub async fn remove_marked(marked: Vec<PathBuf>, delay_ms: i64) -> io::Result<()> {
     tokio::time::sleep(delay(delay_ms)).await;
     run(move || marked.iter().try_for_each(|path| ignore_missing(fs::remove_file(path)))).await
+}
+
+/// Writes what a segment that is full leaves beside it: its indexes, and the producers' snapshot at its end. Durable, since
+/// recovery will not read the segment again. Blocking.
+pub fn write_sealed(segment: &DetachedSegment, indexes: &EncodedIndexes, snapshot: (&Path, &[u8])) -> io::Result<()> {
+    segment.write_indexes(indexes)?;
+    write_atomically(snapshot.0, snapshot.1)
 }
 
 /// Renames a partition's directory at once and removes it after the delay.

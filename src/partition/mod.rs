@@ -4,5 +4,8 @@ pub mod checkpoints;
 pub mod leader;
 pub mod materialise;
 pub mod table;
+mod tasks;
+#[cfg(test)]
+mod tests;
 pub mod waiters;
 pub mod watermark;

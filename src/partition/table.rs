@@ -18,6 +18,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tracing::{error, info, warn};
 
+/// Partitions that are closed side by side: each waits for the disk most of the time.
+const CLOSING_MAX: usize = 16;
+
 /// What was found in one of `log.dirs` at start.
 #[derive(Clone, Debug, Default)]
 pub struct FoundLogDir {
@@ -47,7 +50,7 @@ struct Topics {
 /// A topic of which this shard leads something.
 pub struct LocalTopic {
     pub topic: Arc<Topic>,
-    /// By partition index; None: led by another shard.
+    /// By partition index; None: its log was never open here.
     partitions: Vec<Option<Rc<Partition>>>,
 }
 
@@ -59,12 +62,17 @@ struct LogDirState {
 
 impl LocalTopic {
     pub fn partition(&self, index: PartitionIndex) -> Option<&Rc<Partition>> {
-        self.partitions.get(usize::try_from(index.0).ok()?)?.as_ref()
+        self.held(index).filter(|partition| partition.leads())
     }
 
     /// Those that this shard leads.
     pub fn partitions(&self) -> impl Iterator<Item = &Rc<Partition>> {
-        self.partitions.iter().flatten()
+        self.partitions.iter().flatten().filter(|partition| partition.leads())
+    }
+
+    /// Led or not, its log is open here.
+    fn held(&self, index: PartitionIndex) -> Option<&Rc<Partition>> {
+        self.partitions.get(usize::try_from(index.0).ok()?)?.as_ref()
     }
 }
 
@@ -87,7 +95,7 @@ impl PartitionTable {
         self.topics.borrow().by_id.get(&id).cloned()
     }
 
-    /// All partitions led by this shard, in no order.
+    /// All partitions whose log is open here, in no order.
     pub fn all(&self) -> Vec<Rc<Partition>> {
         self.topics.borrow().by_id.values().flat_map(|topic| topic.partitions.iter().flatten().cloned()).collect()
     }
@@ -98,21 +106,25 @@ impl PartitionTable {
     }
 
     /// Takes over a new image: opens what this shard leads now, closes what is gone. When it returns, the names of
-    /// deleted partitions are free on disk.
-    pub async fn apply(&self, image: &ClusterImage, config: &BrokerConfig, settings_changed: bool) {
+    /// deleted partitions are free on disk. Returns whether the checkpoint files say something of a partition that is gone:
+    /// they must be written before a new life of the topic takes records, since they know topics by name only.
+    #[must_use]
+    pub async fn apply(&self, image: &ClusterImage, config: &BrokerConfig, settings_changed: bool) -> bool {
         let gone = self.remove_deleted(image);
+        let mut outdated = !gone.is_empty();
         for partition in gone {
             self.forget_home(&partition);
             partition.delete().await;
         }
         for topic in image.topics.values() {
-            let unchanged =
-                self.topics.borrow().by_id.get(&topic.id).is_some_and(|local| Arc::ptr_eq(&local.topic, topic));
+            let known = self.topic_by_id(topic.id);
+            let unchanged = known.as_ref().is_some_and(|local| Arc::ptr_eq(&local.topic, topic));
             let mine = topic.partitions.iter().any(|partition| partition.leader == Some(self.me));
-            if mine && (settings_changed || !unchanged) {
-                self.update_topic(topic, config);
+            if (mine || known.is_some()) && (settings_changed || !unchanged) {
+                outdated |= self.update_topic(topic, known.as_deref(), config);
             }
         }
+        outdated
     }
 
     fn remove_deleted(&self, image: &ClusterImage) -> Vec<Rc<Partition>> {
@@ -130,54 +142,61 @@ impl PartitionTable {
         gone
     }
 
-    fn update_topic(&self, topic: &Arc<Topic>, config: &BrokerConfig) {
+    fn update_topic(&self, topic: &Arc<Topic>, before: Option<&LocalTopic>, config: &BrokerConfig) -> bool {
         let resolved = TopicConfig::resolve(config, &topic.settings).unwrap_or_else(|e| {
             error!("settings of topic {}: {e}; it runs with the broker's defaults", topic.name);
             config.topic_defaults.clone()
         });
         let resolved = Rc::new(resolved);
-        let before = self.topic_by_id(topic.id);
+        let mut outdated = false;
         let partitions = topic.partitions.iter().enumerate().map(|(i, state)| {
             let index = PartitionIndex(i32::try_from(i).expect("partition counts fit i32"));
-            if state.leader != Some(self.me) {
-                return None;
+            match (before.and_then(|local| local.held(index)), state.leader == Some(self.me)) {
+                (Some(known), true) => known.update(state.leader_epoch, Rc::clone(&resolved)),
+                (Some(known), false) => known.resign(),
+                (None, true) => {
+                    let (opened, said) = self.open(topic, (index, state), &resolved);
+                    outdated |= said;
+                    return Some(opened);
+                }
+                (None, false) => return None,
             }
-            if let Some(known) = before.as_ref().and_then(|local| local.partition(index)) {
-                known.update(state.leader_epoch, Rc::clone(&resolved));
-                return Some(Rc::clone(known));
-            }
-            Some(self.open(topic, (index, state), &resolved))
+            before.and_then(|local| local.held(index)).cloned()
         });
         let local = Rc::new(LocalTopic { topic: Arc::clone(topic), partitions: partitions.collect() });
         let mut topics = self.topics.borrow_mut();
         topics.by_name.insert(Arc::clone(&topic.name), Rc::clone(&local));
         topics.by_id.insert(topic.id, local);
+        outdated
     }
 
+    /// Opens a partition; also tells whether a checkpoint file speaks of an earlier life of it.
     fn open(
         &self,
         topic: &Arc<Topic>,
         (index, state): (PartitionIndex, &image::Partition),
         config: &Rc<TopicConfig>,
-    ) -> Rc<Partition> {
+    ) -> (Rc<Partition>, bool) {
         let id = TopicPartition { topic: topic.id, partition: index };
-        let (home, params) = self.find_home(topic, index);
-        let core = match open_log(&home, &params, config) {
+        let (mut home, params, outdated) = self.find_home(topic, index);
+        let core = match open_log(&mut home, &params, config) {
             Ok(core) => core,
             Err(e) => {
                 error!("{}-{index} is offline: {e}", topic.name);
-                let mut core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
+                // The checkpoints go on to say where it began.
+                let mut core = LogCore::empty(Rc::clone(&home.dir), params.log_start.unwrap_or(Offset(0)));
                 core.fail(Rc::from(e.to_string()));
                 core
             }
         };
         let epoch = LeaderEpoch(state.leader_epoch.0);
         let (config, shared) = (Rc::clone(config), Rc::clone(&self.shared));
-        Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared)
+        (Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared), outdated)
     }
 
     /// The directory that holds the partition, or the log directory with the fewest partitions for a new one.
-    fn find_home(&self, topic: &Topic, index: PartitionIndex) -> (Home, OpenParams) {
+    /// Also tells whether a checkpoint file speaks of a partition of that name that is not this one.
+    fn find_home(&self, topic: &Topic, index: PartitionIndex) -> (Home, OpenParams, bool) {
         let mut dirs = self.log_dirs.borrow_mut();
         let key = (topic.name.to_string(), index);
         let holds = |dir: &LogDirState| dir.found.partitions.get(&key).is_some_and(|id| *id == Some(topic.id));
@@ -186,6 +205,9 @@ impl PartitionTable {
             let fewest = dirs.iter().enumerate().min_by_key(|(_, dir)| dir.count).map(|(i, _)| i);
             fewest.expect("a broker has at least one log directory")
         });
+        let said =
+            |dir: &LogDirState| dir.found.recovery_points.contains_key(&key) || dir.found.log_starts.contains_key(&key);
+        let outdated = dirs.iter().enumerate().any(|(i, dir)| Some(i) != holder && said(dir));
         let dir = &mut dirs[at];
         dir.count += 1;
         let home = Home::new(&dir.found.path, &topic.name, index, holder.is_some());
@@ -196,7 +218,7 @@ impl PartitionTable {
             log_start: holder.and_then(|_| dir.found.log_starts.get(&key).copied()),
             now_ms: now_ms(),
         };
-        (home, params)
+        (home, params, outdated)
     }
 
     fn forget_home(&self, partition: &Partition) {
@@ -205,6 +227,8 @@ impl PartitionTable {
             if dir.found.path == partition.home().log_dir {
                 dir.count = dir.count.saturating_sub(1);
                 dir.found.partitions.remove(&key);
+                dir.found.recovery_points.remove(&key);
+                dir.found.log_starts.remove(&key);
             }
         }
     }
@@ -220,7 +244,7 @@ impl PartitionTable {
             let checkpoints = all.entry(home.log_dir.clone()).or_default();
             let key = (partition.topic.to_string(), partition.index());
             let ends = partition.ends();
-            checkpoints.recovery_points.insert(key.clone(), ends.flushed);
+            checkpoints.recovery_points.insert(key.clone(), partition.core().recovery_point());
             checkpoints.log_starts.insert(key, ends.log_start);
         }
         all
@@ -229,12 +253,21 @@ impl PartitionTable {
     /// Stops all partitions cleanly; returns whether every one of them is whole on disk.
     pub async fn close(&self) -> bool {
         let mut clean = true;
+        let mut closing = tokio::task::JoinSet::new();
         for partition in self.all() {
-            if let Err(e) = partition.close().await {
-                warn!("{}-{}: closing: {e}", partition.topic, partition.index());
-                clean = false;
+            if closing.len() == CLOSING_MAX {
+                clean &= closing.join_next().await.is_some_and(|closed| closed.unwrap_or(false));
             }
-            clean &= partition.core().failure().is_none();
+            closing.spawn_local(async move {
+                let closed = partition.close().await;
+                if let Err(e) = &closed {
+                    warn!("{}-{}: closing: {e}", partition.topic, partition.index());
+                }
+                closed.is_ok() && partition.core().failure().is_none()
+            });
+        }
+        while let Some(closed) = closing.join_next().await {
+            clean &= closed.unwrap_or(false);
         }
         clean
     }
@@ -244,7 +277,7 @@ impl PartitionTable {
     }
 }
 
-fn open_log(home: &Home, params: &OpenParams, config: &TopicConfig) -> Result<LogCore, open::OpenError> {
+fn open_log(home: &mut Home, params: &OpenParams, config: &TopicConfig) -> Result<LogCore, open::OpenError> {
     if !home.exists {
         return Ok(LogCore::empty(Rc::clone(&home.dir), Offset(0)));
     }
@@ -261,6 +294,7 @@ fn open_log(home: &Home, params: &OpenParams, config: &TopicConfig) -> Result<Lo
             None => warn!("{}: removed, {} bytes after a cut", cut.file.display(), cut.bytes),
         }
     }
+    home.clean_end = opened.is_clean.then(|| opened.core.written_end());
     if !params.clean {
         info!("{}: recovered, {} bytes read", home.dir.display(), opened.scanned_bytes);
     }

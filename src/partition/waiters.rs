@@ -10,12 +10,23 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+/// Why a batch that was taken will not be answered as appended. It may be in the log all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The log could not be written or synced.
+    Failed,
+    /// The topic was deleted.
+    Deleted,
+    /// Another broker leads the partition now.
+    Moved,
+}
+
 /// One produce request's wait for all of its partitions.
 #[derive(Default)]
 pub struct AppendWait {
     remaining: Cell<u32>,
-    /// Places in the request of the partitions whose log failed.
-    failed: RefCell<SmallVec<[u32; 2]>>,
+    /// Places in the request of the partitions whose batch was lost.
+    failed: RefCell<SmallVec<[(u32, Lost); 2]>>,
     waker: Cell<Option<Waker>>,
 }
 
@@ -30,7 +41,7 @@ impl AppendWait {
     }
 
     /// Ends when every partition has answered; gives the places of those that failed.
-    pub async fn done(&self) -> SmallVec<[u32; 2]> {
+    pub async fn done(&self) -> SmallVec<[(u32, Lost); 2]> {
         poll_fn(|context| {
             if self.remaining.get() == 0 {
                 return Poll::Ready(());
@@ -81,10 +92,10 @@ impl AppendWaiters {
         }
     }
 
-    /// The log failed: nothing that waits will be reached.
-    pub fn fail(&self) {
+    /// Nothing that waits will be reached.
+    pub fn fail(&self, lost: Lost) {
         for (_, place, wait) in self.queue.take() {
-            wait.failed.borrow_mut().push(place);
+            wait.failed.borrow_mut().push((place, lost));
             wait.answered();
         }
     }
@@ -156,7 +167,7 @@ mod tests {
     use std::pin::pin;
     use std::task::Context;
 
-    fn is_done(future: impl Future<Output = SmallVec<[u32; 2]>>) -> Option<Vec<u32>> {
+    fn is_done(future: impl Future<Output = SmallVec<[(u32, Lost); 2]>>) -> Option<Vec<(u32, Lost)>> {
         match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(failed) => Some(failed.to_vec()),
             Poll::Pending => None,
@@ -172,8 +183,8 @@ mod tests {
         a.reached(Offset(5));
         b.reached(Offset(8));
         assert_eq!(is_done(wait.done()), None);
-        b.fail();
-        assert_eq!(is_done(wait.done()), Some(vec![1]));
+        b.fail(Lost::Deleted);
+        assert_eq!(is_done(wait.done()), Some(vec![(1, Lost::Deleted)]));
         assert_eq!((a.first(), b.first()), (None, None));
     }
 

@@ -1,0 +1,5 @@
+//! Partitions against a plain list of batches, through closes, crashes and damage; and stories of single bugs.
+
+mod model;
+mod stories;
+mod world;

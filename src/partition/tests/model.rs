@@ -1,0 +1,471 @@
+//! Random histories of a partition, compared after every step with a list of the batches that it should hold.
+//!
+//! A failure names its seed; `only_seed` runs it alone.
+
+use super::world::World;
+use crate::base::config::TopicConfig;
+use crate::base::ids::{LeaderEpoch, Offset};
+use crate::log::paths;
+use crate::log::testing::Batch;
+use crate::log::times::{self, TimestampedOffset};
+use crate::partition::leader::Acks;
+use crate::partition::waiters::AppendWait;
+use crate::record::batch::HEADER_LEN;
+use fastrand::Rng;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+
+const SEEDS: u64 = 150;
+const STEPS: usize = 40;
+
+/// A batch that was taken.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    base: Offset,
+    end: Offset,
+    timestamp_ms: i64,
+    epoch: LeaderEpoch,
+    producer: Option<(i64, i16, i32)>,
+}
+
+struct Run {
+    rng: Rng,
+    world: World,
+    /// All batches that were ever taken and not lost, oldest first, the removed ones included.
+    batches: Vec<Known>,
+    log_start: Offset,
+    clock_ms: i64,
+    /// Waits that must have ended once the partition is quiet.
+    waits: Vec<Rc<AppendWait>>,
+    /// Batches of each producer that a retry is recognised of; only the last one after a restart.
+    recent: HashMap<i64, Vec<Known>>,
+    /// Producers of which a restart without snapshots may know an earlier batch than the last one.
+    uncertain: HashSet<i64>,
+    snapshots_lost: bool,
+}
+
+#[test]
+fn partitions_hold_what_they_took() {
+    let only_seed: Option<u64> = std::env::var("CORELOG_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seeds = only_seed.map_or(0..SEEDS, |seed| seed..seed + 1);
+    for seed in seeds {
+        let told = std::panic::catch_unwind(|| tokio_uring::start(run(seed)));
+        assert!(told.is_ok(), "seed {seed} fails: CORELOG_SEED={seed} runs it alone");
+    }
+}
+
+async fn run(seed: u64) {
+    let mut rng = Rng::with_seed(seed);
+    let config = random_config(&mut rng);
+    let mut run = Run {
+        rng,
+        world: World::new(config),
+        batches: Vec::new(),
+        log_start: Offset(0),
+        clock_ms: 1_000_000,
+        waits: Vec::new(),
+        recent: HashMap::new(),
+        uncertain: HashSet::new(),
+        snapshots_lost: false,
+    };
+    for _ in 0..STEPS {
+        run.step().await;
+    }
+    run.world.partition.quiet().await;
+}
+
+fn random_config(rng: &mut Rng) -> TopicConfig {
+    TopicConfig {
+        segment_bytes: rng.u32(300..3000),
+        segment_index_bytes: *rng.choice(&[24, 36, 120, 10 << 20]).expect("some"),
+        segment_ms: *rng.choice(&[50, 500, i64::MAX]).expect("some"),
+        segment_jitter_ms: *rng.choice(&[0, 0, 30]).expect("some"),
+        index_interval_bytes: rng.u32(0..400),
+        file_delete_delay_ms: 0,
+        retention_ms: None,
+        flush_messages: rng.bool().then_some(7),
+        ..TopicConfig::default()
+    }
+}
+
+impl Run {
+    fn end(&self) -> Offset {
+        self.batches.last().map_or(self.log_start, |batch| batch.end.max(self.log_start))
+    }
+
+    async fn step(&mut self) {
+        match self.rng.u32(0..100) {
+            0..50 => self.append_some(),
+            50..58 => tokio::task::yield_now().await,
+            58..64 => self.delete_records().await,
+            64..70 => self.retain().await,
+            70..74 => {
+                self.world.epoch = LeaderEpoch(self.world.epoch.0 + 1);
+                let config = self.world.config.clone();
+                self.world.set_config(config);
+            }
+            74..78 => self.world.save_checkpoints(),
+            78..86 => self.close_and_reopen().await,
+            86..92 => self.kill_and_reopen().await,
+            92..100 => self.lose_power_and_reopen().await,
+            _ => unreachable!("the range ends at 100"),
+        }
+        self.world.partition.core().check_invariants();
+        if self.rng.u8(0..3) == 0 {
+            self.settle().await;
+            self.check().await;
+        }
+    }
+
+    fn append_some(&mut self) {
+        for _ in 0..self.rng.usize(1..6) {
+            self.clock_ms += self.rng.i64(0..40);
+            let timestamp_ms = match self.rng.u8(0..10) {
+                0 => -1,
+                1 => self.clock_ms - 100,
+                _ => self.clock_ms,
+            };
+            let (producer, expected) = self.choose_producer();
+            let batch = Batch {
+                records: self.rng.usize(1..4),
+                value_bytes: self.rng.usize(1..120),
+                timestamp_ms,
+                producer,
+                base: Offset(0),
+            };
+            let batch = match expected {
+                Expected::Retry(of) => Batch { records: (of.end - of.base) as usize, ..batch },
+                _ => batch,
+            };
+            let acks = *self.rng.choice(&[Acks::None, Acks::Leader, Acks::All]).expect("some");
+            let wait = AppendWait::new();
+            let appended = self.world.append(batch, acks, &wait);
+            match expected {
+                Expected::Refused => assert!(appended.is_err(), "{producer:?} must be refused"),
+                Expected::Retry(of) => {
+                    let appended = appended.expect("a retry is answered");
+                    assert_eq!((appended.base_offset, appended.end), (of.base, of.end));
+                    assert!(appended.duplicate_timestamp_ms.is_some());
+                }
+                Expected::New => {
+                    let appended = appended.unwrap_or_else(|e| panic!("{producer:?}: {e}"));
+                    assert_eq!(appended.base_offset, self.end());
+                    let epoch = self.world.epoch;
+                    let known = Known { base: appended.base_offset, end: appended.end, timestamp_ms, epoch, producer };
+                    self.batches.push(known);
+                    if let Some((id, producer_epoch, _)) = producer {
+                        let recent = self.recent.entry(id).or_default();
+                        recent.retain(|known| known.producer.is_some_and(|(_, e, _)| e == producer_epoch));
+                        recent.push(known);
+                        if recent.len() > 5 {
+                            recent.remove(0);
+                        }
+                    }
+                }
+            }
+            self.waits.push(wait);
+        }
+    }
+
+    /// A producer's next batch, a retry, a gap or an old epoch; and what must come of it.
+    fn choose_producer(&mut self) -> (Option<(i64, i16, i32)>, Expected) {
+        let id = self.rng.i64(0..6);
+        if id > 2 || self.uncertain.contains(&id) {
+            return (None, Expected::New);
+        }
+        let Some(last) = self.recent.get(&id).and_then(|recent| recent.last()).copied() else {
+            return (Some((id, 0, 0)), Expected::New);
+        };
+        let (_, epoch, sequence) = last.producer.expect("recent batches have producers");
+        let next = sequence + (last.end - last.base) as i32;
+        match self.rng.u8(0..10) {
+            0 => (Some((id, epoch, next + 5)), Expected::Refused),
+            1 if epoch > 0 => (Some((id, epoch - 1, next)), Expected::Refused),
+            2 => (Some((id, epoch + 1, 0)), Expected::New),
+            3..5 => {
+                let recent = &self.recent[&id];
+                let of = recent[self.rng.usize(0..recent.len())];
+                (of.producer, Expected::Retry(of))
+            }
+            _ => (Some((id, epoch, next)), Expected::New),
+        }
+    }
+
+    /// Everything that was taken gets written, and everybody who waits is answered.
+    async fn settle(&mut self) {
+        self.world.partition.quiet().await;
+        for wait in self.waits.drain(..) {
+            assert!(wait.is_done(), "a request waits for ever");
+            assert!(wait.done().await.is_empty(), "a request was told of a failure");
+        }
+    }
+
+    async fn delete_records(&mut self) {
+        let ends = self.world.partition.ends();
+        let to = Offset(self.rng.i64(ends.log_start.0..=ends.high_watermark.0));
+        self.world.partition.delete_records(to);
+        self.log_start = self.log_start.max(to);
+        self.world.save_checkpoints();
+    }
+
+    async fn retain(&mut self) {
+        if self.rng.bool() {
+            self.settle().await;
+        }
+        let config = self.world.config.clone();
+        let retention_ms = self.rng.u64(0..800);
+        let bytes = self.rng.u64(0..4000);
+        let by_time = self.rng.bool();
+        let limits = match by_time {
+            true => TopicConfig { retention_ms: Some(retention_ms), ..config.clone() },
+            false => TopicConfig { retention_bytes: Some(bytes), ..config.clone() },
+        };
+        self.world.set_config(limits);
+        let size_before = self.world.partition.core().size();
+        self.world.partition.enforce_retention(self.clock_ms);
+        let log_start = self.world.partition.ends().log_start;
+        let removed = self.batches.iter().filter(|b| b.base >= self.log_start && b.end <= log_start);
+        for batch in removed {
+            let expired = self.clock_ms - batch.timestamp_ms > retention_ms as i64;
+            assert!(!by_time || expired, "{batch:?} had not expired");
+        }
+        if !by_time {
+            assert!(self.world.partition.core().size() >= bytes.min(size_before), "too much was removed");
+        }
+        assert!(log_start >= self.log_start);
+        self.log_start = log_start;
+        self.world.set_config(config);
+    }
+
+    async fn close_and_reopen(&mut self) {
+        self.settle().await;
+        self.world.close().await;
+        let flushed = self.world.partition.ends().flushed;
+        assert_eq!(flushed, self.end(), "a closed log is on disk");
+        let snapshots_stay = self.lose_derived_files();
+        let opened = self.world.reopen(true);
+        assert!(opened.cuts.is_empty(), "{:?}", opened.cuts);
+        self.forget_sequences(snapshots_stay);
+        self.check().await;
+    }
+
+    /// The process dies between two writes: what was written stays.
+    async fn kill_and_reopen(&mut self) {
+        self.settle().await;
+        let snapshots_stay = self.lose_derived_files();
+        if self.rng.u8(0..4) == 0 {
+            self.world.saved.recovery_point = Offset(0);
+        }
+        if self.rng.u8(0..4) == 0 && self.world.path().exists() {
+            // A roll had got as far as the new file.
+            fs::File::create(paths::segment_file(&self.world.path(), self.end(), paths::LOG)).expect("made");
+        }
+        let opened = self.world.reopen(false);
+        assert!(opened.cuts.is_empty(), "{:?}", opened.cuts);
+        self.forget_sequences(snapshots_stay);
+        self.check().await;
+    }
+
+    /// Some of what no flush covered is not, or not rightly, on disk.
+    async fn lose_power_and_reopen(&mut self) {
+        self.settle().await;
+        let flushed = self.world.partition.ends().flushed;
+        let end = self.damage(flushed);
+        assert!(end >= flushed.min(self.end()));
+        self.batches.retain(|batch| batch.end <= end);
+        let opened = self.world.reopen(false);
+        let ends = self.world.partition.ends();
+        let context = format!("flushed {flushed}, expected {end}, log start {}, {:?}", self.log_start, opened.cuts);
+        assert_eq!(ends.log_end, end.max(self.log_start), "{context}");
+        if end < self.log_start {
+            // The log begins anew, and so do its producers, as in Kafka.
+            self.batches.iter_mut().for_each(|batch| batch.producer = None);
+        }
+        self.forget_sequences(true);
+        self.check().await;
+    }
+
+    /// Damages the files from a place on that was not flushed; gives the end of what is whole then.
+    fn damage(&mut self, flushed: Offset) -> Offset {
+        let stored = self.world.stored();
+        let unflushed: Vec<_> = stored.iter().filter(|batch| batch.header.base_offset >= flushed).collect();
+        let segments = self.world.files(paths::LOG);
+        if unflushed.is_empty() {
+            if let Some((_, path)) = segments.last() {
+                let mut bytes = fs::read(path).expect("readable");
+                bytes.extend((0..self.rng.usize(1..200)).map(|_| self.rng.u8(..)));
+                fs::write(path, bytes).expect("garbage after the end");
+            }
+            return self.end();
+        }
+        let victim = unflushed[self.rng.usize(0..unflushed.len())];
+        let length = victim.header.total_len();
+        let path = paths::segment_file(&self.world.path(), victim.segment, paths::LOG);
+        let mut bytes = fs::read(&path).expect("readable");
+        let start = victim.position as usize;
+        let before = bytes.clone();
+        match self.rng.u8(0..4) {
+            0 => {
+                bytes.truncate(start + self.rng.usize(1..length));
+            }
+            1 => bytes[start + self.rng.usize(0..length - 1)..].fill(0),
+            2 => {
+                let at = start + self.rng.usize(16..length);
+                bytes[at] ^= 1 << self.rng.u8(0..8);
+            }
+            _ => {
+                for at in start + self.rng.usize(0..length - 1)..bytes.len() {
+                    bytes[at] = self.rng.u8(1..);
+                }
+            }
+        }
+        fs::write(&path, &bytes).expect("damaged");
+        if self.rng.bool() {
+            segments.iter().filter(|(base, _)| *base > victim.segment).for_each(|(_, later)| {
+                fs::remove_file(later).expect("the later segment's name was not durable");
+            });
+        }
+        let same = before.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
+        let hurt = stored
+            .iter()
+            .find(|batch| batch.segment == victim.segment && batch.position as usize + batch.header.total_len() > same);
+        hurt.expect("something was changed").header.base_offset
+    }
+
+    /// Files that only repeat what the log says may be missing. Returns whether all snapshots are still there.
+    fn lose_derived_files(&mut self) -> bool {
+        let mut snapshots_stay = true;
+        if self.rng.u8(0..3) == 0 {
+            for suffix in [paths::OFFSET_INDEX, paths::TIME_INDEX, paths::PRODUCER_SNAPSHOT] {
+                for (_, path) in self.world.files(suffix) {
+                    if self.rng.u8(0..3) == 0 {
+                        match self.rng.bool() {
+                            true => fs::remove_file(&path).expect("removed"),
+                            false => File::options().write(true).open(&path).expect("open").set_len(5).expect("torn"),
+                        }
+                        snapshots_stay &= suffix != paths::PRODUCER_SNAPSHOT;
+                    }
+                }
+            }
+        }
+        if self.rng.u8(0..4) == 0 {
+            let _ = fs::remove_file(self.world.path().join(paths::LEADER_EPOCH_CHECKPOINT));
+        }
+        snapshots_stay
+    }
+
+    /// After a restart only each producer's last batch is surely known; without snapshots, not even that.
+    fn forget_sequences(&mut self, snapshots_stay: bool) {
+        self.recent.clear();
+        self.snapshots_lost |= !snapshots_stay;
+        let kept = self.world.stored().first().map_or(self.end(), |batch| batch.header.base_offset);
+        for batch in &self.batches {
+            let Some((id, ..)) = batch.producer else { continue };
+            self.recent.insert(id, vec![*batch]);
+            if self.snapshots_lost && batch.base < kept {
+                self.uncertain.insert(id);
+            } else if batch.base >= kept {
+                self.uncertain.remove(&id);
+            }
+        }
+    }
+
+    async fn check(&mut self) {
+        let partition = Rc::clone(&self.world.partition);
+        let ends = partition.ends();
+        assert_eq!((ends.log_start, ends.log_end), (self.log_start, self.end()));
+        assert_eq!(ends.high_watermark, ends.log_end, "nothing waits for the disk");
+        partition.core().check_invariants();
+        let live: Vec<_> = self.batches.iter().filter(|batch| batch.end > self.log_start).copied().collect();
+        let mut from = self.log_start;
+        let mut seen = Vec::new();
+        while from < ends.high_watermark {
+            let read = self.world.read(from).await;
+            assert!(!read.is_empty(), "nothing at {from} of {}", ends.high_watermark);
+            from = read.last().expect("not empty").next_offset();
+            seen.extend(read);
+        }
+        assert_eq!(seen.len(), live.len());
+        for (header, known) in seen.iter().zip(&live) {
+            assert_eq!((header.base_offset, header.next_offset()), (known.base, known.end));
+            assert_eq!(LeaderEpoch(header.partition_leader_epoch), known.epoch);
+            assert_eq!(partition.core().epochs().epoch_at(known.base.max(self.log_start)), Some(known.epoch));
+            assert_eq!(header.max_timestamp, known.timestamp_ms);
+        }
+        self.check_one_offset(&live).await;
+        self.check_times(&live).await;
+        self.check_indexes().await;
+    }
+
+    async fn check_one_offset(&mut self, live: &[Known]) {
+        let Some(last) = live.last() else { return };
+        let offset = Offset(self.rng.i64(self.log_start.0..last.end.0));
+        let read = self.world.read(offset).await;
+        let holder = live.iter().find(|batch| batch.end > offset).expect("offsets have no gaps");
+        assert_eq!(read.first().map(|header| header.base_offset), Some(holder.base));
+    }
+
+    async fn check_times(&mut self, live: &[Known]) {
+        let partition = &self.world.partition;
+        let segments: Vec<_> = partition.core().segments().iter().cloned().collect();
+        let found = |batch: &Known| TimestampedOffset {
+            timestamp_ms: batch.timestamp_ms,
+            offset: batch.base.max(self.log_start),
+            leader_epoch: batch.epoch,
+        };
+        let target = self.clock_ms - self.rng.i64(-20..600);
+        let asked = (target, self.log_start);
+        let first = times::first_since(&segments, partition.files(), asked, 4096).await.expect("readable");
+        assert_eq!(first, live.iter().find(|batch| batch.timestamp_ms >= target).map(found), "since {target}");
+        let greatest = times::greatest(&segments, partition.files(), self.log_start, 4096).await.expect("readable");
+        let timed = live.iter().filter(|batch| batch.timestamp_ms >= 0);
+        let expected = timed.rev().max_by_key(|batch| batch.timestamp_ms).map(found);
+        assert_eq!(greatest, expected, "the greatest timestamp");
+    }
+
+    /// What Kafka's DumpLogSegments checks: index entries name a batch's last offset and its position; time index entries
+    /// a batch's last offset and its greatest timestamp.
+    async fn check_indexes(&self) {
+        let stored = self.world.stored();
+        for (base, path) in self.world.files(paths::OFFSET_INDEX) {
+            let content = fs::read(&path).expect("readable");
+            let times = fs::read(path.with_extension(paths::TIME_INDEX)).unwrap_or_default();
+            let is_active = self.world.partition.core().segments().back().is_some_and(|active| active.base == base);
+            if is_active || content.len() % 8 != 0 || times.len() % 12 != 0 {
+                continue;
+            }
+            let here: Vec<_> = stored.iter().filter(|batch| batch.segment == base).collect();
+            let field = |bytes: &[u8]| i64::from(u32::from_be_bytes(*bytes.first_chunk().expect("four bytes")));
+            for entry in content.chunks(8) {
+                let (offset, position) = (base + field(entry), field(&entry[4..]));
+                let at = here.iter().find(|batch| batch.position as i64 == position);
+                assert_eq!(at.map(|batch| batch.header.last_offset()), Some(offset), "in {}", path.display());
+            }
+            for entry in times.chunks(12) {
+                let timestamp_ms = i64::from_be_bytes(*entry.first_chunk().expect("eight bytes"));
+                let offset = base + field(&entry[8..]);
+                let at = here.iter().find(|batch| batch.header.last_offset() == offset);
+                assert_eq!(at.map(|batch| batch.header.max_timestamp), Some(timestamp_ms), "in {}", path.display());
+            }
+        }
+        // Every file can be read by its own length: no torn header was left behind.
+        for (base, path) in self.world.files(paths::LOG) {
+            let file = File::open(&path).expect("open");
+            let bytes = file.metadata().expect("known").len();
+            let ends =
+                stored.iter().filter(|batch| batch.segment == base).map(|b| b.position + b.header.total_len() as u64);
+            assert_eq!(ends.max().unwrap_or(0), bytes, "{} ends with a batch", path.display());
+            if bytes > 0 {
+                file.read_exact_at(&mut [0; HEADER_LEN], 0).expect("a header");
+            }
+        }
+    }
+}
+
+enum Expected {
+    New,
+    Refused,
+    Retry(Known),
+}

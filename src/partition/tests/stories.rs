@@ -1,0 +1,260 @@
+//! Bugs that were found, each with its story.
+
+use super::world::World;
+use crate::base::config::TopicConfig;
+use crate::base::ids::{LeaderEpoch, Offset};
+use crate::log::open::{self, OpenError, OpenParams};
+use crate::log::paths;
+use crate::log::testing::Batch;
+use crate::partition::leader::Acks;
+use crate::partition::waiters::{AppendWait, FetchWait, Lost};
+use std::fs;
+use std::rc::Rc;
+use std::time::Duration;
+
+fn small_segments() -> TopicConfig {
+    TopicConfig { segment_bytes: 1, file_delete_delay_ms: 0, ..TopicConfig::default() }
+}
+
+/// Retention removed every segment and the process died before log starts were checkpointed: nothing on disk told where
+/// the log had been, and offsets were given out a second time.
+#[test]
+fn offsets_go_on_after_everything_expired_and_a_crash() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig { retention_ms: Some(10), ..small_segments() });
+        for _ in 0..3 {
+            world.append_and_wait(Batch { timestamp_ms: 100, ..Batch::default() }, Acks::All).await;
+        }
+        world.partition.quiet().await;
+        assert_eq!(world.partition.enforce_retention(1000), 3);
+        world.partition.quiet().await;
+        assert_eq!(world.files(paths::LOG).len(), 1);
+        world.reopen(false);
+        let ends = world.partition.ends();
+        assert_eq!((ends.log_start, ends.log_end), (Offset(3), Offset(3)));
+        let appended = world.append_and_wait(Batch::default(), Acks::All).await;
+        assert_eq!(appended.base_offset, Offset(3));
+    });
+}
+
+/// A segment that retention removed while a flush was about to sync it was made again, empty, by the sync's open; found at
+/// the next start, it became the log's first segment.
+#[test]
+fn a_flush_does_not_bring_removed_segments_back() {
+    tokio_uring::start(async {
+        let world = World::new(small_segments());
+        for _ in 0..8 {
+            world.append_and_wait(Batch::default(), Acks::Leader).await;
+        }
+        let wait = AppendWait::new();
+        world.append(Batch::default(), Acks::All, &wait).expect("taken");
+        world.partition.delete_records(Offset(8));
+        assert!(wait.done().await.is_empty(), "the flush is not troubled by what is gone");
+        world.partition.quiet().await;
+        // Segment 7 was the active one when the log's start passed it: it goes with the next check.
+        assert_eq!(world.partition.enforce_retention(0), 1);
+        world.partition.quiet().await;
+        let bases: Vec<_> = world.files(paths::LOG).iter().map(|(base, _)| *base).collect();
+        assert_eq!(bases, [Offset(8)]);
+    });
+}
+
+/// After a sync that failed, the kernel calls the lost pages clean and the next sync succeeds: it must not move the flushed
+/// end, or a checkpoint would tell recovery to trust what is gone.
+#[test]
+fn nothing_is_flushed_after_a_failure() {
+    tokio_uring::start(async {
+        let world = World::new(small_segments());
+        world.append_and_wait(Batch::default(), Acks::Leader).await;
+        world.partition.quiet().await;
+        let before = world.partition.ends().flushed;
+        // The directory's place is taken by a file: the next segment cannot be made.
+        fs::rename(world.path(), world.dir.path().join("elsewhere")).expect("moved");
+        fs::write(world.path(), b"").expect("a file in its place");
+        let waits = [AppendWait::new(), AppendWait::new()];
+        world.append(Batch::default(), Acks::Leader, &waits[0]).expect("taken");
+        world.append(Batch::default(), Acks::All, &waits[1]).expect("taken");
+        for wait in &waits {
+            assert_eq!(wait.done().await.as_slice(), [(0, Lost::Failed)], "told once, and not left hanging");
+        }
+        world.partition.quiet().await;
+        world.partition.core().check_invariants();
+        assert_eq!(world.partition.ends().flushed, before);
+        assert!(world.append(Batch::default(), Acks::All, &AppendWait::new()).is_err());
+    });
+}
+
+/// Producers of a deleted topic were told of a storage error, for which clients retry, instead of what Kafka says.
+#[test]
+fn requests_for_a_deleted_topic_end_at_once() {
+    tokio_uring::start(async {
+        let world = World::new(small_segments());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        let (wait, fetch) = (AppendWait::new(), Rc::new(FetchWait::default()));
+        world.append(Batch::default(), Acks::All, &wait).expect("taken");
+        world.partition.fetches.add(&fetch);
+        tokio::time::timeout(Duration::from_secs(10), world.partition.delete()).await.expect("deletes");
+        assert_eq!(wait.done().await.as_slice(), [(0, Lost::Deleted)]);
+        fetch.woken().await;
+        assert!(!world.path().exists());
+    });
+}
+
+/// A retry of acks=all arrives after the process was killed between write and flush: the batch is in the log, but only in
+/// the page cache. Recovery syncs what it read, so that the answer is true.
+#[test]
+fn a_retry_after_a_kill_is_as_durable_as_it_is_told() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        let batch = Batch { producer: Some((7, 0, 0)), ..Batch::default() };
+        let first = world.append_and_wait(batch, Acks::Leader).await;
+        world.partition.quiet().await;
+        assert_eq!(world.partition.ends().flushed, Offset(0));
+        world.reopen(false);
+        assert_eq!(world.partition.ends().flushed, Offset(1), "recovery has synced the segment");
+        let again = world.append_and_wait(batch, Acks::All).await;
+        assert_eq!((again.base_offset, again.duplicate_timestamp_ms), (first.base_offset, Some(0)));
+    });
+}
+
+/// A log of Kafka's format v1, opened as after a crash, was cut to nothing. (A whole one-record message set, by its CRC.)
+#[test]
+fn old_formats_are_refused_and_left_alone() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut body = vec![1u8, 0];
+    body.extend_from_slice(&1234i64.to_be_bytes());
+    body.extend_from_slice(&(-1i32).to_be_bytes());
+    body.extend_from_slice(&5i32.to_be_bytes());
+    body.extend_from_slice(b"value");
+    let mut message = 0i64.to_be_bytes().to_vec();
+    message.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
+    message.extend_from_slice(&crc32fast::hash(&body).to_be_bytes());
+    message.extend_from_slice(&body);
+    let path = paths::segment_file(dir.path(), Offset(0), paths::LOG);
+    fs::write(&path, &message).expect("written");
+    for clean in [false, true] {
+        let params =
+            OpenParams { dir: Rc::from(dir.path()), clean, recovery_point: Offset(0), log_start: None, now_ms: 0 };
+        let refused = open::open(&params, &TopicConfig::default());
+        assert!(matches!(refused.map(drop), Err(OpenError::OldFormat { magic: 1, position: 0, .. })));
+        assert_eq!(fs::read(&path).expect("still there"), message);
+    }
+}
+
+/// Marked, temporary and orphaned files were left for ever by a stop before their delay was over.
+#[test]
+fn leftovers_are_removed_at_the_next_start() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.close().await;
+        let before = fs::read_dir(world.path()).expect("listed").count();
+        let names =
+            ["00000000000000000000.log.deleted", "00000000000000000007.index", "00000000000000000000.index.tmp"];
+        for name in names {
+            fs::write(world.path().join(name), b"left over").expect("written");
+        }
+        world.reopen(true);
+        assert_eq!(fs::read_dir(world.path()).expect("listed").count(), before);
+        fs::write(world.path().join("00000000000000000000.log.swap"), b"").expect("written");
+        let params = OpenParams {
+            dir: Rc::from(world.path()),
+            clean: true,
+            recovery_point: Offset(1),
+            log_start: None,
+            now_ms: 0,
+        };
+        assert!(matches!(open::open(&params, &world.config).map(drop), Err(OpenError::UnfinishedSwap { .. })));
+    });
+}
+
+/// Several batches gathered into one write went into one segment though the first of them made the next too late for it.
+#[test]
+fn batches_of_one_write_roll_by_time_and_index_as_if_written_one_by_one() {
+    tokio_uring::start(async {
+        let world = World::new(TopicConfig { segment_ms: 100, ..TopicConfig::default() });
+        let waits: Vec<_> = [1000, 1100, 1101, 1150, 1202]
+            .map(|timestamp_ms| {
+                let wait = AppendWait::new();
+                world.append(Batch { timestamp_ms, ..Batch::default() }, Acks::Leader, &wait).expect("taken");
+                wait
+            })
+            .into();
+        for wait in waits {
+            assert!(wait.done().await.is_empty());
+        }
+        world.partition.quiet().await;
+        let bases: Vec<_> = world.files(paths::LOG).iter().map(|(base, _)| base.0).collect();
+        assert_eq!(bases, [0, 2, 4], "1101 is 101 ms after 1000, and 1202 is 101 ms after 1101");
+    });
+}
+
+/// The first batch had no timestamp (-1): every later one seemed decades away from it and rolled a segment of its own.
+#[test]
+fn a_first_batch_without_timestamp_does_not_roll_the_next() {
+    tokio_uring::start(async {
+        let world = World::new(TopicConfig { segment_ms: 60_000, ..TopicConfig::default() });
+        for timestamp_ms in [-1, 1_700_000_000_000, -1, 1_700_000_000_001] {
+            world.append_and_wait(Batch { timestamp_ms, ..Batch::default() }, Acks::Leader).await;
+        }
+        world.partition.quiet().await;
+        assert_eq!(world.files(paths::LOG).len(), 1);
+    });
+}
+
+/// A log start that a crash leaves beyond the log's end empties the log; it goes on from there, whatever comes next.
+#[test]
+fn a_log_cut_below_its_start_begins_there() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        for _ in 0..4 {
+            world.append_and_wait(Batch::default(), Acks::Leader).await;
+        }
+        world.partition.delete_records(Offset(3));
+        world.save_checkpoints();
+        world.partition.quiet().await;
+        let (_, path) = world.files(paths::LOG).remove(0);
+        fs::write(&path, b"").expect("the power went before anything was on disk");
+        world.reopen(false);
+        world.saved.log_start = None;
+        world.reopen(false);
+        let ends = world.partition.ends();
+        assert_eq!((ends.log_start, ends.log_end), (Offset(3), Offset(3)), "the segment's name tells it too");
+    });
+}
+
+/// Who asks where a leader's epoch ends before it has written anything is told the log's end, as by Kafka.
+#[test]
+fn an_epoch_without_records_ends_at_the_logs_end() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.epoch = LeaderEpoch(4);
+        let config = world.config.clone();
+        world.set_config(config);
+        let core = world.partition.core();
+        let end = |epoch| {
+            core.epochs()
+                .end_of(LeaderEpoch(epoch), world.partition.epoch(), core.written_end())
+                .map(|e| (e.epoch.0, e.end.0))
+        };
+        assert_eq!((end(4), end(3), end(0)), (Some((4, 1)), Some((0, 1)), Some((0, 1))));
+    });
+}
+
+/// The log is closed again without having been written to: nothing is written, and the next start still scans nothing.
+#[test]
+fn an_untouched_log_closes_for_nothing() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        world.append_and_wait(Batch { producer: Some((7, 0, 0)), ..Batch::default() }, Acks::All).await;
+        world.close().await;
+        assert!(world.reopen(true).is_clean);
+        let index = paths::segment_file(&world.path(), Offset(0), paths::TIME_INDEX);
+        let written = fs::metadata(&index).and_then(|data| data.modified()).expect("there");
+        world.close().await;
+        assert_eq!(fs::metadata(&index).and_then(|data| data.modified()).expect("there"), written);
+        assert!(world.reopen(true).is_clean);
+        assert_eq!(world.partition.core().producers().len(), 1);
+    });
+}

@@ -1,0 +1,183 @@
+//! A partition in a temporary directory that can be closed, killed, damaged and opened again.
+
+use crate::base::config::{FlushPolicy, TopicConfig};
+use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
+use crate::log::core::Appended;
+use crate::log::open::{self, OpenParams};
+use crate::log::paths;
+use crate::log::read::{Located, locate};
+use crate::log::testing::Batch;
+use crate::partition::leader::{Acks, Partition, PartitionShared};
+use crate::partition::materialise::Home;
+use crate::partition::waiters::AppendWait;
+use crate::record::batch::BatchHeader;
+use std::fs;
+use std::path::PathBuf;
+use std::rc::Rc;
+use tempfile::TempDir;
+
+pub const TOPIC: &str = "t";
+
+/// What is known of a partition while it is not open.
+#[derive(Clone, Debug, Default)]
+pub struct Checkpointed {
+    pub recovery_point: Offset,
+    pub log_start: Option<Offset>,
+}
+
+pub struct World {
+    pub dir: TempDir,
+    pub config: TopicConfig,
+    pub epoch: LeaderEpoch,
+    pub shared: Rc<PartitionShared>,
+    pub id: TopicPartition,
+    pub partition: Rc<Partition>,
+    pub saved: Checkpointed,
+}
+
+/// A batch as it lies in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub segment: Offset,
+    pub position: u64,
+    pub header: BatchHeader,
+}
+
+impl World {
+    pub fn new(config: TopicConfig) -> World {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default()));
+        let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
+        let home = Home::new(dir.path(), TOPIC, id.partition, false);
+        let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
+        let epoch = LeaderEpoch(0);
+        let partition =
+            Partition::new(id, TOPIC.into(), epoch, Rc::new(config.clone()), (core, home), Rc::clone(&shared));
+        World { dir, config, epoch, shared, id, partition, saved: Checkpointed::default() }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join(paths::partition_dir(TOPIC, self.id.partition))
+    }
+
+    pub fn append(&self, batch: Batch, acks: Acks, wait: &Rc<AppendWait>) -> Result<Appended, String> {
+        let (header, bytes) = batch.build();
+        self.partition.append(header, bytes, acks, (wait, 0)).map_err(|e| e.to_string())
+    }
+
+    /// Appends and waits for the answer.
+    pub async fn append_and_wait(&self, batch: Batch, acks: Acks) -> Appended {
+        let wait = AppendWait::new();
+        let appended = self.append(batch, acks, &wait).expect("taken");
+        assert!(wait.done().await.is_empty(), "not lost");
+        appended
+    }
+
+    pub fn set_config(&mut self, config: TopicConfig) {
+        self.config = config.clone();
+        self.partition.update(self.epoch, Rc::new(config));
+    }
+
+    /// What the background writer of checkpoints does now and then.
+    pub fn save_checkpoints(&mut self) {
+        self.saved.recovery_point = self.partition.core().recovery_point();
+        self.saved.log_start = Some(self.partition.ends().log_start);
+    }
+
+    pub async fn close(&mut self) {
+        self.partition.close().await.expect("closed");
+        self.save_checkpoints();
+    }
+
+    /// Opens the directory again, as after a clean stop or after a crash.
+    pub fn reopen(&mut self, clean: bool) -> open::Opened {
+        let mut home = Home::new(self.dir.path(), TOPIC, self.id.partition, true);
+        if !self.path().exists() {
+            home.exists = false;
+        }
+        let params = OpenParams {
+            dir: Rc::clone(&home.dir),
+            clean,
+            recovery_point: self.saved.recovery_point,
+            log_start: self.saved.log_start,
+            now_ms: 0,
+        };
+        let mut opened = if home.exists {
+            open::open(&params, &self.config).expect("opens")
+        } else {
+            let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
+            open::Opened { core, cuts: Vec::new(), scanned_bytes: 0, is_clean: false }
+        };
+        opened.core.check_invariants();
+        home.clean_end = opened.is_clean.then(|| opened.core.written_end());
+        let empty = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
+        let core = std::mem::replace(&mut opened.core, empty);
+        let config = Rc::new(self.config.clone());
+        let shared = Rc::clone(&self.shared);
+        self.partition = Partition::new(self.id, TOPIC.into(), self.epoch, config, (core, home), shared);
+        opened
+    }
+
+    /// All batches in the `.log` files, in order.
+    pub fn stored(&self) -> Vec<Stored> {
+        let mut stored = Vec::new();
+        for (segment, path) in self.files(paths::LOG) {
+            let bytes = fs::read(path).expect("readable");
+            let mut at = 0;
+            while let Ok(header) = BatchHeader::parse(&bytes[at..]) {
+                if at + header.total_len() > bytes.len() {
+                    break;
+                }
+                stored.push(Stored { segment, position: at as u64, header });
+                at += header.total_len();
+            }
+        }
+        stored
+    }
+
+    /// Files of the partition with a suffix, by offset.
+    pub fn files(&self, suffix: &str) -> Vec<(Offset, PathBuf)> {
+        let Ok(entries) = fs::read_dir(self.path()) else { return Vec::new() };
+        let mut files: Vec<_> = entries
+            .filter_map(|entry| {
+                let entry = entry.expect("listed");
+                let name = entry.file_name();
+                let (offset, found) = paths::parse_segment_file(name.to_str()?)?;
+                (found == suffix).then(|| (offset, entry.path()))
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// What a reader at `from` gets: whole batches up to the high watermark, within one segment.
+    pub async fn read(&self, from: Offset) -> Vec<BatchHeader> {
+        let partition = &self.partition;
+        let high_watermark = partition.ends().high_watermark;
+        for _ in 0..64 {
+            let located = locate(&partition.core(), partition.files(), (from, high_watermark), 4096).expect("readable");
+            let span = match located {
+                Located::AtEnd => return Vec::new(),
+                Located::Missing(missing) => {
+                    missing.load(partition.files()).await.expect("loaded");
+                    continue;
+                }
+                Located::At(span) => span,
+            };
+            let file = partition.files().file(&span.segment).expect("open");
+            let bytes =
+                file.read_at(u64::from(span.position), (span.end - span.position) as usize).await.expect("read");
+            let mut batches = Vec::new();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let header = BatchHeader::parse(rest).expect("a batch begins here");
+                assert!(header.crc_matches(rest), "the batch at {} is whole", header.base_offset);
+                rest = &rest[header.total_len()..];
+                batches.push(header);
+            }
+            assert_eq!(batches[0].total_len(), span.first_batch_bytes as usize);
+            return batches;
+        }
+        panic!("64 look-ups did not find offset {from}");
+    }
+}
