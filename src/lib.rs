@@ -1,6 +1,6 @@
 //! Corelog: a Kafka-compatible storage node in which every core is a broker.
 //!
-//! The modules stand in rank order: a module imports only from modules above its own line.
+//! The modules stand in rank order, an empty line between two ranks: a module imports only from lower ranks, above it.
 //! `ARCHITECTURE.md` is the map of the rooms; `tests/house.rs` keeps both true.
 
 pub mod base;

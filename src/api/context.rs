@@ -145,7 +145,7 @@ impl ShardContext {
         let me = BrokerId::new(NodeId(0), ShardId(0));
         let shared = Rc::new(PartitionShared::new(64, config.flush_policy, Arc::default()));
         let partitions = PartitionTable::new(me, Vec::new(), shared);
-        let (sender, _) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, _) = tokio::sync::mpsc::channel(1);
         let checkpoints = CheckpointSender::new(0, sender, Arc::default());
         Rc::new(ShardContext::new(me, control, Arc::new(config), (partitions, checkpoints), Arc::new(image)))
     }

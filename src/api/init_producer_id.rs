@@ -15,6 +15,9 @@ use std::rc::Rc;
 
 pub const SERVED: Served = Served { key: 22, advertised_min: 0, accepted_min: 0, max: 5, handle };
 
+/// Producer id and epoch of a request that names none.
+const NONE: i64 = -1;
+
 /// Ids that were allotted to this shard and are not handed out yet.
 #[derive(Debug, Default)]
 pub struct ProducerIdBlock {
@@ -34,7 +37,9 @@ impl ProducerIdBlock {
 
 fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
     info.decoded(body, |request: InitProducerIdRequest| {
-        if request.transactional_id.is_some() {
+        // KIP-360: who names a producer names its epoch too.
+        let half_given = (request.producer_id.0 == NONE) != (i64::from(request.producer_epoch) == NONE);
+        if request.transactional_id.is_some() || half_given {
             return info.reply(&refused(ResponseError::InvalidRequest));
         }
         if let Some(id) = context.producer_ids.borrow_mut().take() {

@@ -65,11 +65,9 @@ async fn answer(context: &ShardContext, info: &RequestInfo, request: &ListOffset
             let found = if twice.contains(&(topic.name.to_string(), index)) {
                 Err(ResponseError::InvalidRequest)
             } else {
-                match leaders::by_name(context, &topic.name, index) {
+                match find(context, (&topic.name, index), asked.timestamp, info.version) {
                     Err(code) => Err(code),
-                    Ok(partition) => {
-                        look_up(&partition, info.version, (asked.timestamp, asked.current_leader_epoch)).await
-                    }
+                    Ok(partition) => look_up(&partition, (asked.timestamp, asked.current_leader_epoch)).await,
                 }
             };
             answers.push(told(index, found, info.version));
@@ -97,9 +95,28 @@ fn told(
     }
 }
 
+/// The partition, if the question is one that this version may ask: Kafka looks at that first.
+fn find(
+    context: &ShardContext,
+    (topic, index): (&str, i32),
+    timestamp: i64,
+    version: i16,
+) -> Result<Rc<Partition>, ResponseError> {
+    let asked_since = match timestamp {
+        LATEST_TIERED => 9,
+        EARLIEST_LOCAL => 8,
+        MAX_TIMESTAMP => 7,
+        EARLIEST.. => 1,
+        _ => return Err(ResponseError::UnsupportedVersion),
+    };
+    if version < asked_since {
+        return Err(ResponseError::UnsupportedVersion);
+    }
+    leaders::by_name(context, topic, index)
+}
+
 async fn look_up(
     partition: &Rc<Partition>,
-    version: i16,
     (timestamp, asked_epoch): (i64, i32),
 ) -> Result<Option<TimestampedOffset>, ResponseError> {
     leaders::check_epoch(asked_epoch, partition.epoch())?;
@@ -110,18 +127,16 @@ async fn look_up(
     let plain = |offset, leader_epoch| Ok(Some(TimestampedOffset { timestamp_ms: -1, offset, leader_epoch }));
     match timestamp {
         LATEST => plain(ends.high_watermark, partition.epoch()),
-        EARLIEST => plain(ends.log_start, epoch_at_start(partition, ends.log_start)),
-        EARLIEST_LOCAL if version >= 8 => plain(ends.log_start, epoch_at_start(partition, ends.log_start)),
-        LATEST_TIERED if version >= 9 => plain(Offset(-1), LeaderEpoch(-1)),
-        MAX_TIMESTAMP if version >= 7 => by_time(partition, MAX_TIMESTAMP, ends.high_watermark).await,
-        timestamp if timestamp >= 0 => by_time(partition, timestamp, ends.high_watermark).await,
+        EARLIEST | EARLIEST_LOCAL => plain(ends.log_start, epoch_at_start(partition, ends.log_start)),
+        LATEST_TIERED => plain(Offset(-1), LeaderEpoch(-1)),
+        MAX_TIMESTAMP | 0.. => by_time(partition, timestamp, ends.high_watermark).await,
         _ => Err(ResponseError::UnsupportedVersion),
     }
 }
 
-/// The epoch of the first record; Kafka gives -1 for a log without any.
+/// The epoch of the first record; the current one where none was written yet.
 fn epoch_at_start(partition: &Partition, log_start: Offset) -> LeaderEpoch {
-    partition.core().epochs().epoch_at(log_start).unwrap_or(LeaderEpoch(-1))
+    partition.core().epochs().epoch_at(log_start).unwrap_or(partition.epoch())
 }
 
 /// Searches the log by time. What lies at or above the high watermark is not told.

@@ -42,6 +42,6 @@ fn end_of(
     let partition = leaders::by_name(context, topic, asked.partition)?;
     leaders::check_epoch(asked.current_leader_epoch, partition.epoch())?;
     let core = partition.core();
-    let end = core.epochs().end_of(LeaderEpoch(asked.leader_epoch), core.written_end());
+    let end = core.epochs().end_of(LeaderEpoch(asked.leader_epoch), partition.epoch(), core.written_end());
     Ok(end.map(|end| (end.epoch.0, end.end.0)))
 }

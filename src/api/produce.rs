@@ -157,7 +157,7 @@ fn append(
                 ProducerError::StaleEpoch { .. } => ResponseError::InvalidProducerEpoch,
                 _ => ResponseError::OutOfOrderSequenceNumber,
             };
-            failed(index, code)
+            failed(index, code).with_log_start_offset(log_start)
         }
     }
 }

@@ -84,3 +84,6 @@ pub const CONTROL_COMMANDS_MAX: usize = 256;
 
 /// Milliseconds that an answer waits for all shards to apply an image.
 pub const SHARD_APPLY_MS_MAX: u64 = 30_000;
+
+/// Parts of checkpoints that wait for the one writer of the files; shards wait to send beyond that.
+pub const CHECKPOINTS_WAITING_MAX: usize = 16;

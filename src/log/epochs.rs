@@ -45,19 +45,25 @@ impl EpochHistory {
     }
 
     /// KIP-279: where the largest epoch not above `epoch` ends; None when it is unknown.
-    pub fn end_of(&self, epoch: LeaderEpoch, log_end: Offset) -> Option<EpochEnd> {
+    /// `current` is the leader's epoch: as long as nothing was written in it, it begins at the log's end.
+    pub fn end_of(&self, epoch: LeaderEpoch, current: LeaderEpoch, log_end: Offset) -> Option<EpochEnd> {
         if epoch.0 < 0 {
             return None;
         }
-        if self.latest() == Some(epoch) {
+        let latest = self.latest().map_or(current, |latest| latest.max(current));
+        if epoch == latest {
             return Some(EpochEnd { epoch, end: log_end });
         }
         let above = self.entries.partition_point(|(e, _)| *e <= epoch);
-        let (_, end) = self.entries.get(above)?;
+        let end = match self.entries.get(above) {
+            Some((_, start)) => *start,
+            None if epoch < latest => log_end,
+            None => return None,
+        };
         match above.checked_sub(1) {
-            Some(at) => Some(EpochEnd { epoch: self.entries[at].0, end: *end }),
+            Some(at) => Some(EpochEnd { epoch: self.entries[at].0, end }),
             // Asked for an epoch before the first one known: it ended where that one began.
-            None => Some(EpochEnd { epoch, end: *end }),
+            None => Some(EpochEnd { epoch, end }),
         }
     }
 
@@ -110,12 +116,26 @@ mod tests {
     #[test]
     fn ends_of_epochs() {
         let history = history(&[(2, 10), (5, 30), (6, 50)]);
-        assert_eq!(history.end_of(LeaderEpoch(6), Offset(80)), end(6, 80));
-        assert_eq!(history.end_of(LeaderEpoch(5), Offset(80)), end(5, 50));
-        assert_eq!(history.end_of(LeaderEpoch(4), Offset(80)), end(2, 30));
-        assert_eq!(history.end_of(LeaderEpoch(1), Offset(80)), end(1, 10));
-        assert_eq!(history.end_of(LeaderEpoch(7), Offset(80)), None);
-        assert_eq!(history.end_of(LeaderEpoch(-1), Offset(80)), None);
+        let end_of = |epoch, current| history.end_of(LeaderEpoch(epoch), LeaderEpoch(current), Offset(80));
+        assert_eq!(end_of(6, 6), end(6, 80));
+        assert_eq!(end_of(5, 6), end(5, 50));
+        assert_eq!(end_of(4, 6), end(2, 30));
+        assert_eq!(end_of(1, 6), end(1, 10));
+        assert_eq!(end_of(7, 6), None);
+        assert_eq!(end_of(-1, 6), None);
+    }
+
+    #[test]
+    fn a_current_epoch_without_records_begins_at_the_end() {
+        let written = history(&[(2, 10)]);
+        let end_of = |epoch| written.end_of(LeaderEpoch(epoch), LeaderEpoch(4), Offset(80));
+        assert_eq!(end_of(2), end(2, 80));
+        assert_eq!(end_of(3), end(2, 80));
+        assert_eq!(end_of(4), end(4, 80));
+        assert_eq!(end_of(5), None);
+        let nothing = EpochHistory::default();
+        assert_eq!(nothing.end_of(LeaderEpoch(0), LeaderEpoch(0), Offset(0)), end(0, 0));
+        assert_eq!(nothing.end_of(LeaderEpoch(1), LeaderEpoch(0), Offset(0)), None);
     }
 
     #[test]

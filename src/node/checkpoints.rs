@@ -14,7 +14,7 @@ struct Known {
 }
 
 /// Writes what the shards send until all of them have ended. Several parts that wait are written at once.
-pub async fn run(dirs: Vec<PathBuf>, mut parts: mpsc::UnboundedReceiver<SaveCheckpoints>) {
+pub async fn run(dirs: Vec<PathBuf>, mut parts: mpsc::Receiver<SaveCheckpoints>) {
     let mut known = Known { by_dir: dirs.into_iter().map(|dir| (dir, BTreeMap::new())).collect() };
     while let Some(part) = parts.recv().await {
         let mut waiting = vec![known.take(part)];
@@ -78,7 +78,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn the_parts_of_all_shards_are_in_the_file_and_the_newest_counts() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let (sender, parts) = mpsc::unbounded_channel();
+        let (sender, parts) = mpsc::channel(1);
         let (one, two) = (
             CheckpointSender::new(0, sender.clone(), Arc::default()),
             CheckpointSender::new(1, sender, Arc::default()),

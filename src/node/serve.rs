@@ -9,6 +9,7 @@ use super::{checkpoints, cores};
 use crate::base::config::file::{self, Given};
 use crate::base::config::{BrokerConfig, FlushPolicy};
 use crate::base::ids::{BrokerId, ShardId};
+use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX};
 use crate::cluster::image::{Broker, ClusterImage};
 use crate::controller::drive;
 use crate::controller::handle::ControlHandle;
@@ -29,8 +30,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-/// Commands that wait for the control plane; beyond it shards wait to send.
-const COMMANDS_MAX: usize = 1024;
 /// Images that wait for a shard: it applies one at a time, and a newer one holds all of an older.
 const UPDATES_MAX: usize = 4;
 /// Descriptors that are neither connections nor segments: rings, pipes, epoll, listeners, journal.
@@ -74,8 +73,8 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         }
     })?;
     inventory::remove_deleted(deleted);
-    let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
-    let (checkpoint_sender, checkpoint_queue) = mpsc::unbounded_channel();
+    let (commands, command_queue) = mpsc::channel(CONTROL_COMMANDS_MAX);
+    let (checkpoint_sender, checkpoint_queue) = mpsc::channel(CHECKPOINTS_WAITING_MAX);
     let (stop, stopped) = watch::channel(false);
     let budget = Budget::new(probe.open_files, opened.shards);
     let (mut updates, mut brokers, mut threads) = (Vec::new(), Vec::new(), Vec::new());
@@ -298,7 +297,7 @@ fn say_ready(brokers: &[Broker], topics: usize, after: Duration) {
     let Some((first, last)) = brokers.first().zip(brokers.last()) else { return };
     let host = first.host.as_deref().unwrap_or("localhost");
     info!(
-        "ready after {} ms: {} brokers on ports {}-{}, {topics} topics",
+        "ready after {} ms: {} brokers, for clients on ports {}-{}, {topics} topics",
         after.as_millis(),
         brokers.len(),
         first.port,

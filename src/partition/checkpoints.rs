@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 /// A shard's partitions in one log directory.
@@ -27,27 +28,27 @@ pub struct SaveCheckpoints {
 #[derive(Clone)]
 pub struct CheckpointSender {
     shard: u16,
-    sender: mpsc::UnboundedSender<SaveCheckpoints>,
+    sender: mpsc::Sender<SaveCheckpoints>,
     metrics: Arc<ShardMetrics>,
 }
 
 impl CheckpointSender {
-    pub fn new(
-        shard: u16,
-        sender: mpsc::UnboundedSender<SaveCheckpoints>,
-        metrics: Arc<ShardMetrics>,
-    ) -> CheckpointSender {
+    pub fn new(shard: u16, sender: mpsc::Sender<SaveCheckpoints>, metrics: Arc<ShardMetrics>) -> CheckpointSender {
         CheckpointSender { shard, sender, metrics }
     }
 
-    /// Sends at once; the future ends when the files are on disk.
+    /// Sends at once where there is room, otherwise when the future is polled; it ends when the files are on disk.
     pub fn save(&self, by_dir: BTreeMap<PathBuf, Checkpoints>) -> impl Future<Output = io::Result<()>> + use<> {
         let (saved, answer) = oneshot::channel();
-        let sent = self.sender.send(SaveCheckpoints { shard: self.shard, by_dir, saved });
-        let metrics = Arc::clone(&self.metrics);
+        let unsent = self.sender.try_send(SaveCheckpoints { shard: self.shard, by_dir, saved }).err();
+        let (sender, metrics) = (self.sender.clone(), Arc::clone(&self.metrics));
         async move {
             let gone = || io::Error::other("the checkpoint writer has ended");
-            sent.map_err(|_| gone())?;
+            match unsent {
+                None => {}
+                Some(TrySendError::Full(part)) => sender.send(part).await.map_err(|_| gone())?,
+                Some(TrySendError::Closed(_)) => return Err(gone()),
+            }
             let answer = answer.await.map_err(|_| gone())?;
             metrics.cross_shard_messages.add(1);
             answer

@@ -155,8 +155,8 @@ impl Network {
             acceptors: RefCell::default(),
             helpers: RefCell::default(),
         });
-        let breather = tokio_uring::spawn(Rc::clone(&network.breather).run());
-        let sweeper = tokio_uring::spawn(Rc::clone(&network).run_sweeper());
+        let breather = tokio::task::spawn_local(Rc::clone(&network.breather).run());
+        let sweeper = tokio::task::spawn_local(Rc::clone(&network).run_sweeper());
         network.helpers.borrow_mut().extend([breather, sweeper]);
         Ok(network)
     }
@@ -165,7 +165,7 @@ impl Network {
     pub fn serve(self: &Rc<Self>, listener: std::net::TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let acceptor = tokio_uring::spawn(super::listener::accept_loop(Rc::clone(self), listener));
+        let acceptor = tokio::task::spawn_local(super::listener::accept_loop(Rc::clone(self), listener));
         self.acceptors.borrow_mut().push(acceptor);
         Ok(())
     }
@@ -224,7 +224,7 @@ impl Network {
         let id = self.next_id.replace(self.next_id.get() + 1);
         let meta = ConnectionMeta { id, local_addr: canonical(local_addr), peer_addr };
         let connection = Connection::new(Rc::clone(self), self.register(ip), meta, stream);
-        tokio_uring::spawn(connection.run());
+        tokio::task::spawn_local(connection.run());
     }
 
     fn register(self: &Rc<Self>, ip: IpAddr) -> Registration {

@@ -77,7 +77,7 @@ impl ReceivePool {
         self.buffers.borrow_mut().take(bytes)
     }
 
-    /// Keeps an empty buffer of `bytes` for reuse once the frames in it are gone.
+    /// Keeps a buffer of `bytes` for reuse once the frames in it are gone.
     pub(super) fn retire(&self, buffer: BytesMut, bytes: usize) {
         if bytes > SMALL_BUFFER_BYTES {
             self.buffers.borrow_mut().put(buffer, bytes);
@@ -99,10 +99,12 @@ impl Retired {
         BytesMut::with_capacity(bytes)
     }
 
-    fn put(&mut self, buffer: BytesMut, bytes: usize) {
+    fn put(&mut self, mut buffer: BytesMut, bytes: usize) {
         if bytes == 0 || bytes > RETIRED_BYTES_MAX {
             return;
         }
+        // A buffer that was outgrown still holds what has been copied out of it.
+        buffer.clear();
         self.queue.push_back((buffer, bytes));
         self.bytes += bytes;
         while self.bytes > RETIRED_BYTES_MAX
@@ -237,6 +239,20 @@ mod tests {
         drop(frame);
         assert_eq!(pool.take(90_000).as_ptr(), address);
         assert!(pool.take(10_000).capacity() < 90_000, "not a large one for a small frame");
+    }
+
+    /// A torn frame's first half stayed in the buffer that it was moved out of, and came back in front of another
+    /// connection's bytes: that one's next length was garbage.
+    #[test]
+    fn a_retired_buffer_comes_back_empty() {
+        let pool = ReceivePool::new(usize::MAX);
+        let mut buffer = pool.take(100_000);
+        let address = buffer.as_ptr();
+        buffer.extend_from_slice(&[1; 40_000]);
+        pool.retire(buffer, 100_000);
+        let again = pool.take(100_000);
+        assert_eq!(again.as_ptr(), address);
+        assert!(again.is_empty() && again.capacity() >= 100_000);
     }
 
     #[test]

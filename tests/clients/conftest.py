@@ -109,8 +109,8 @@ def pytest_runtest_makereport(item, call):
 
 def pytest_runtest_logreport(report):
     for name, value in report.user_properties:
-        if name == "client" and (report.when == "call" or report.failed):
-            results.note(*value, report.passed)
+        if name == "client" and not report.skipped:
+            results.note(*value, report.nodeid, report.passed)
 
 
 def pytest_sessionfinish(session):

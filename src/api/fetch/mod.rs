@@ -26,7 +26,7 @@ use crate::wire::reply::Piece;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
@@ -178,6 +178,16 @@ impl Fetch {
         encode_with_slices(version, self.info.correlation_id, &response, slices)
     }
 
+    /// None to whom reads uncommitted, as Kafka; and an empty list where there is no such partition.
+    fn aborted_transactions(&self, error: Option<ResponseError>) -> Option<Vec<AbortedTransaction>> {
+        let told = match error {
+            None => self.read_committed,
+            Some(ResponseError::UnknownTopicOrPartition | ResponseError::UnknownTopicId) => true,
+            Some(_) => false,
+        };
+        told.then(Vec::new)
+    }
+
     fn partition_data(
         &self,
         context: &ShardContext,
@@ -194,7 +204,7 @@ impl Fetch {
             .with_high_watermark(answer.high_watermark.0)
             .with_last_stable_offset(answer.high_watermark.0)
             .with_log_start_offset(answer.log_start.0)
-            .with_aborted_transactions((self.read_committed && answer.error.is_none()).then(Vec::new))
+            .with_aborted_transactions(self.aborted_transactions(answer.error))
             .with_records(Some(match answer.bytes() {
                 0 => Bytes::new(),
                 length => placeholder(length),

@@ -150,7 +150,7 @@ fn answer(
     };
     if wanted.last_fetched_epoch >= 0 {
         let asked = LeaderEpoch(wanted.last_fetched_epoch);
-        match core.epochs().end_of(asked, ends.log_end) {
+        match core.epochs().end_of(asked, partition.epoch(), ends.log_end) {
             None => return Ok(failed(ResponseError::OffsetOutOfRange)),
             Some(end) if end.epoch < asked || end.end < from => {
                 answer.diverging = Some((end.epoch, end.end));
@@ -208,7 +208,8 @@ fn slice(
     let available = (span.end - span.position) as usize;
     let least = if first_batch_whole { span.first_batch_bytes as usize } else { 0 };
     let length = max_bytes.max(least).min(available);
-    if length == 0 {
+    // Nothing rather than a part of the first batch: with records but no whole batch, Kafka's consumer fails.
+    if length < span.first_batch_bytes as usize {
         return Ok(None);
     }
     let file = partition.files().file(&span.segment).map_err(|e| {

@@ -154,7 +154,7 @@ impl FetchSessions {
     fn create(&mut self, version: i16, (wanted, told): (&[Wanted], &[Told]), (now_ms, new_id): (i64, i32)) -> i32 {
         let fits = self.partitions + wanted.len() <= FETCH_SESSION_PARTITIONS_MAX;
         let has_slot = self.sessions.len() < self.slots || self.evict(wanted.len(), now_ms);
-        if !fits || !has_slot || wanted.is_empty() {
+        if !fits || !has_slot {
             return 0;
         }
         let mut id = new_id & i32::MAX;
@@ -276,7 +276,8 @@ fn wanted_of(topic: TopicKey, partition: &FetchPartition) -> Wanted {
         partition: partition.partition,
         fetch_offset: partition.fetch_offset,
         max_bytes: partition.partition_max_bytes,
-        current_leader_epoch: partition.current_leader_epoch,
+        // Any negative epoch means that the client knows none.
+        current_leader_epoch: partition.current_leader_epoch.max(-1),
         last_fetched_epoch: partition.last_fetched_epoch,
     }
 }
@@ -362,6 +363,16 @@ mod tests {
         assert!(matches!(sessions.begin(12, &request(id, -1, &[0]), 1), Ok((Kind::Sessionless, _))));
         sessions.check_invariants();
         assert!(sessions.is_empty());
+    }
+
+    #[test]
+    fn a_session_may_begin_with_nothing_and_negative_epochs_mean_none() {
+        let mut sessions = FetchSessions::new(10);
+        assert_ne!(open(&mut sessions, &[]), 0);
+        let mut asked = request(0, 0, &[0]);
+        asked.topics[0].partitions[0].current_leader_epoch = -2;
+        let (_, wanted) = sessions.begin(12, &asked, 0).expect("begins");
+        assert_eq!(wanted[0].current_leader_epoch, -1);
     }
 
     #[test]
