@@ -316,9 +316,8 @@ impl Run {
                 bytes[at] ^= 1 << self.rng.u8(0..8);
             }
             _ => {
-                for at in start + self.rng.usize(0..length - 1)..bytes.len() {
-                    bytes[at] = self.rng.u8(1..);
-                }
+                let from = start + self.rng.usize(0..length - 1);
+                bytes[from..].fill_with(|| self.rng.u8(1..));
             }
         }
         fs::write(&path, &bytes).expect("damaged");
