@@ -102,7 +102,7 @@ impl Partition {
         shared: Rc<PartitionShared>,
     ) -> Rc<Partition> {
         let saved_epoch = core.epochs().latest();
-        Rc::new(Partition {
+        let partition = Partition {
             id,
             topic,
             epoch: Cell::new(epoch),
@@ -122,7 +122,17 @@ impl Partition {
             tasks: Tasks::default(),
             shared,
             owner: Owner::here(),
-        })
+        };
+        partition.begin_epoch();
+        Rc::new(partition)
+    }
+
+    /// A leader's epoch begins where it starts to lead, records or not (Kafka's makeLeader): who asks where it ends is
+    /// told the log's end.
+    fn begin_epoch(&self) {
+        let mut core = self.core.borrow_mut();
+        let start = core.staged_end();
+        core.epochs_mut().assign(self.epoch.get(), start);
     }
 
     pub fn index(&self) -> PartitionIndex {
@@ -137,6 +147,7 @@ impl Partition {
     pub fn update(&self, epoch: LeaderEpoch, config: Rc<TopicConfig>) {
         if epoch > self.epoch.get() {
             self.epoch.set(epoch);
+            self.begin_epoch();
         }
         self.config.replace(config);
         self.leads.set(true);
@@ -557,7 +568,6 @@ mod tests {
     use super::*;
     use crate::base::config::BrokerConfig;
     use crate::base::ids::TopicId;
-    use std::path::Path;
 
     struct Moved(Rc<Partition>);
 
@@ -573,7 +583,7 @@ mod tests {
     #[test]
     fn debug_builds_refuse_to_serve_a_partition_from_another_thread() {
         let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
-        let home = Home::new(Path::new("/nowhere"), "t", PartitionIndex(0), false);
+        let home = Home::new(std::path::Path::new("/nowhere"), "t", PartitionIndex(0), false);
         let partition = Partition::new(
             TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) },
             Arc::from("t"),

@@ -110,8 +110,9 @@ fn parse(text: &str) -> Vec<Call> {
     let mut halves: BTreeMap<u32, (f64, String)> = BTreeMap::new();
     let mut calls = Vec::new();
     for line in text.lines() {
-        let mut words = line.splitn(3, ' ').filter(|word| !word.is_empty());
-        let (Some(thread), Some(at), Some(what)) = (words.next(), words.next(), words.next()) else { continue };
+        // Thread ids are padded to a column.
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let Some((at, what)) = rest.trim_start().split_once(' ') else { continue };
         let (Ok(thread), Ok(at)) = (thread.parse(), at.parse()) else { continue };
         let whole = if let Some(first) = what.strip_suffix(" <unfinished ...>") {
             halves.insert(thread, (at, first.to_owned()));
