@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{error, warn};
 
 /// The end of a log that was written a moment ago is not looked up in the page cache before it is sent.
@@ -47,12 +48,26 @@ pub struct PartitionShared {
     pub files: OpenFiles,
     pub policy: FlushPolicy,
     pub metrics: Arc<ShardMetrics>,
+    /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
+    /// records of ten thousand partitions take turns.
+    turns: Semaphore,
 }
+
+/// More at once gains nothing: the kernel's own workers are fewer.
+const TURNS_MAX: usize = 128;
+/// Descriptors that one turn holds at most: a segment, a file beside it, a directory.
+const TURN_DESCRIPTORS: usize = 3;
 
 impl PartitionShared {
     /// `open_files_max`: descriptors that the segments of this shard may use.
     pub fn new(open_files_max: usize, policy: FlushPolicy, metrics: Arc<ShardMetrics>) -> PartitionShared {
-        PartitionShared { files: OpenFiles::new(open_files_max), policy, metrics }
+        let turns = (open_files_max / 8).clamp(1, TURNS_MAX);
+        let files = OpenFiles::new(open_files_max.saturating_sub(turns * TURN_DESCRIPTORS));
+        PartitionShared { files, policy, metrics, turns: Semaphore::new(turns) }
+    }
+
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("the semaphore is never closed")
     }
 }
 
@@ -269,6 +284,7 @@ impl Partition {
     }
 
     async fn perform(&self, write: Write) -> io::Result<()> {
+        let _turn = self.shared.turn().await;
         if write.first {
             let home = self.home.borrow().clone();
             materialise::make_segment(home, (&self.topic, self.id), write.segment.base).await?;
@@ -329,6 +345,7 @@ impl Partition {
         if self.core.borrow().failure().is_some() {
             return Ok(());
         }
+        let _turn = self.shared.turn().await;
         let Some((end, segments)) = self.core.borrow().unflushed() else { return Ok(()) };
         self.unflushed_since_ms.set(None);
         for segment in segments {
@@ -404,7 +421,9 @@ impl Partition {
         let entries = self.core.borrow().epochs().entries().to_vec();
         let dir = self.home.borrow().dir.to_path_buf();
         let name = format!("{}-{}", self.topic, self.index());
+        let shared = Rc::clone(&self.shared);
         self.tasks.spawn(async move {
+            let _turn = shared.turn().await;
             let saved = tokio::task::spawn_blocking(move || materialise::write_epochs(&dir, &entries));
             if let Err(e) = saved.await.map_err(io::Error::other).and_then(|done| done) {
                 warn!("{name}: leader epoch checkpoint: {e}; it will be rebuilt from the log");
