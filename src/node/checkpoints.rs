@@ -2,7 +2,8 @@
 
 use crate::log::checkpoint::{self, PartitionOffsets, encode_partition_offsets, write_atomically};
 use crate::partition::checkpoints::{Checkpoints, SaveCheckpoints};
-use std::collections::BTreeMap;
+use crate::partition::table::FoundLogDir;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
@@ -11,11 +12,19 @@ use tokio::sync::{mpsc, oneshot};
 #[derive(Default)]
 struct Known {
     by_dir: BTreeMap<PathBuf, BTreeMap<u16, Checkpoints>>,
+    /// What the files said at start: kept until every shard has spoken, lest the first one's word erase the others'.
+    inherited: BTreeMap<PathBuf, Checkpoints>,
+    silent: BTreeSet<u16>,
 }
 
 /// Writes what the shards send until all of them have ended. Several parts that wait are written at once.
-pub async fn run(dirs: Vec<PathBuf>, mut parts: mpsc::Receiver<SaveCheckpoints>) {
-    let mut known = Known { by_dir: dirs.into_iter().map(|dir| (dir, BTreeMap::new())).collect() };
+pub async fn run(found: Vec<FoundLogDir>, shards: u16, mut parts: mpsc::Receiver<SaveCheckpoints>) {
+    let mut known = Known { silent: (0..shards).collect(), ..Known::default() };
+    for dir in found {
+        let said = Checkpoints { recovery_points: dir.recovery_points, log_starts: dir.log_starts };
+        known.by_dir.insert(dir.path.clone(), BTreeMap::new());
+        known.inherited.insert(dir.path, said);
+    }
     while let Some(part) = parts.recv().await {
         let mut waiting = vec![known.take(part)];
         while let Ok(part) = parts.try_recv() {
@@ -41,6 +50,10 @@ impl Known {
         for by_shard in self.by_dir.values_mut() {
             by_shard.remove(&part.shard);
         }
+        self.silent.remove(&part.shard);
+        if self.silent.is_empty() {
+            self.inherited.clear();
+        }
         for (dir, checkpoints) in part.by_dir {
             self.by_dir.entry(dir).or_default().insert(part.shard, checkpoints);
         }
@@ -51,7 +64,8 @@ impl Known {
         let mut files = Vec::new();
         for (dir, by_shard) in &self.by_dir {
             let joined = |part: fn(&Checkpoints) -> &PartitionOffsets| -> PartitionOffsets {
-                by_shard.values().flat_map(part).map(|(key, offset)| (key.clone(), *offset)).collect()
+                let inherited = self.inherited.get(dir).into_iter();
+                inherited.chain(by_shard.values()).flat_map(part).map(|(key, offset)| (key.clone(), *offset)).collect()
             };
             let recovery = encode_partition_offsets(&joined(|part| &part.recovery_points));
             files.push((dir.join(checkpoint::RECOVERY_POINTS), recovery));
@@ -83,8 +97,16 @@ mod tests {
             CheckpointSender::new(0, sender.clone(), Arc::default()),
             CheckpointSender::new(1, sender, Arc::default()),
         );
-        let writer = tokio::task::spawn(run(vec![dir.path().to_path_buf()], parts));
+        let written_before = PartitionOffsets::from([
+            (("a".to_string(), PartitionIndex(0)), Offset(0)),
+            (("c".to_string(), PartitionIndex(0)), Offset(9)),
+        ]);
+        let found =
+            FoundLogDir { path: dir.path().to_path_buf(), recovery_points: written_before, ..FoundLogDir::default() };
+        let writer = tokio::task::spawn(run(vec![found], 2, parts));
         one.save(part(dir.path(), "a", 1)).await.expect("saved");
+        let text = std::fs::read_to_string(dir.path().join(checkpoint::RECOVERY_POINTS)).expect("written");
+        assert_eq!(text, "0\n2\na 0 1\nc 0 9\n", "the other shard's partitions are not forgotten before it speaks");
         two.save(part(dir.path(), "b", 2)).await.expect("saved");
         one.save(part(dir.path(), "a", 3)).await.expect("saved");
         let text = std::fs::read_to_string(dir.path().join(checkpoint::RECOVERY_POINTS)).expect("written");

@@ -103,10 +103,9 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     drop((commands, checkpoint_sender, stopped));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    let dirs = opened.dirs.iter().map(|dir| dir.path.clone()).collect();
     let clean = local.block_on(&runtime, async {
         tokio::task::spawn_local(counters.clone().tell_on_signal()?);
-        let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(dirs, checkpoint_queue));
+        let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(found, opened.shards, checkpoint_queue));
         let control = |ready, shutdown| -> anyhow::Result<_> {
             let file = opened.dirs[0].path.join(FILE_NAME);
             let store = EmbeddedStore::open(&file).context("opening the embedded store")?;

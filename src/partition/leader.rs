@@ -117,7 +117,7 @@ impl Partition {
         shared: Rc<PartitionShared>,
     ) -> Rc<Partition> {
         let saved_epoch = core.epochs().latest();
-        let partition = Partition {
+        Rc::new(Partition {
             id,
             topic,
             epoch: Cell::new(epoch),
@@ -137,17 +137,7 @@ impl Partition {
             tasks: Tasks::default(),
             shared,
             owner: Owner::here(),
-        };
-        partition.begin_epoch();
-        Rc::new(partition)
-    }
-
-    /// A leader's epoch begins where it starts to lead, records or not (Kafka's makeLeader): who asks where it ends is
-    /// told the log's end.
-    fn begin_epoch(&self) {
-        let mut core = self.core.borrow_mut();
-        let start = core.staged_end();
-        core.epochs_mut().assign(self.epoch.get(), start);
+        })
     }
 
     pub fn index(&self) -> PartitionIndex {
@@ -162,7 +152,6 @@ impl Partition {
     pub fn update(&self, epoch: LeaderEpoch, config: Rc<TopicConfig>) {
         if epoch > self.epoch.get() {
             self.epoch.set(epoch);
-            self.begin_epoch();
         }
         self.config.replace(config);
         self.leads.set(true);
@@ -587,6 +576,7 @@ mod tests {
     use super::*;
     use crate::base::config::BrokerConfig;
     use crate::base::ids::TopicId;
+    use std::path::Path;
 
     struct Moved(Rc<Partition>);
 
