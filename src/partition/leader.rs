@@ -592,7 +592,7 @@ mod tests {
     #[test]
     fn debug_builds_refuse_to_serve_a_partition_from_another_thread() {
         let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
-        let home = Home::new(std::path::Path::new("/nowhere"), "t", PartitionIndex(0), false);
+        let home = Home::new(Path::new("/nowhere"), "t", PartitionIndex(0), false);
         let partition = Partition::new(
             TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) },
             Arc::from("t"),
