@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{error, warn};
 
 /// The end of a log that was written a moment ago is not looked up in the page cache before it is sent.
@@ -47,12 +48,26 @@ pub struct PartitionShared {
     pub files: OpenFiles,
     pub policy: FlushPolicy,
     pub metrics: Arc<ShardMetrics>,
+    /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
+    /// records of ten thousand partitions take turns.
+    turns: Semaphore,
 }
+
+/// More at once gains nothing: the kernel's own workers are fewer.
+const TURNS_MAX: usize = 128;
+/// Descriptors that one turn holds at most: a segment, a file beside it, a directory.
+const TURN_DESCRIPTORS: usize = 3;
 
 impl PartitionShared {
     /// `open_files_max`: descriptors that the segments of this shard may use.
     pub fn new(open_files_max: usize, policy: FlushPolicy, metrics: Arc<ShardMetrics>) -> PartitionShared {
-        PartitionShared { files: OpenFiles::new(open_files_max), policy, metrics }
+        let turns = (open_files_max / 8).clamp(1, TURNS_MAX);
+        let files = OpenFiles::new(open_files_max.saturating_sub(turns * TURN_DESCRIPTORS));
+        PartitionShared { files, policy, metrics, turns: Semaphore::new(turns) }
+    }
+
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("the semaphore is never closed")
     }
 }
 
@@ -102,7 +117,7 @@ impl Partition {
         shared: Rc<PartitionShared>,
     ) -> Rc<Partition> {
         let saved_epoch = core.epochs().latest();
-        let partition = Partition {
+        Rc::new(Partition {
             id,
             topic,
             epoch: Cell::new(epoch),
@@ -122,17 +137,7 @@ impl Partition {
             tasks: Tasks::default(),
             shared,
             owner: Owner::here(),
-        };
-        partition.begin_epoch();
-        Rc::new(partition)
-    }
-
-    /// A leader's epoch begins where it starts to lead, records or not (Kafka's makeLeader): who asks where it ends is
-    /// told the log's end.
-    fn begin_epoch(&self) {
-        let mut core = self.core.borrow_mut();
-        let start = core.staged_end();
-        core.epochs_mut().assign(self.epoch.get(), start);
+        })
     }
 
     pub fn index(&self) -> PartitionIndex {
@@ -147,7 +152,6 @@ impl Partition {
     pub fn update(&self, epoch: LeaderEpoch, config: Rc<TopicConfig>) {
         if epoch > self.epoch.get() {
             self.epoch.set(epoch);
-            self.begin_epoch();
         }
         self.config.replace(config);
         self.leads.set(true);
@@ -269,6 +273,7 @@ impl Partition {
     }
 
     async fn perform(&self, write: Write) -> io::Result<()> {
+        let _turn = self.shared.turn().await;
         if write.first {
             let home = self.home.borrow().clone();
             materialise::make_segment(home, (&self.topic, self.id), write.segment.base).await?;
@@ -329,6 +334,7 @@ impl Partition {
         if self.core.borrow().failure().is_some() {
             return Ok(());
         }
+        let _turn = self.shared.turn().await;
         let Some((end, segments)) = self.core.borrow().unflushed() else { return Ok(()) };
         self.unflushed_since_ms.set(None);
         for segment in segments {
@@ -404,7 +410,9 @@ impl Partition {
         let entries = self.core.borrow().epochs().entries().to_vec();
         let dir = self.home.borrow().dir.to_path_buf();
         let name = format!("{}-{}", self.topic, self.index());
+        let shared = Rc::clone(&self.shared);
         self.tasks.spawn(async move {
+            let _turn = shared.turn().await;
             let saved = tokio::task::spawn_blocking(move || materialise::write_epochs(&dir, &entries));
             if let Err(e) = saved.await.map_err(io::Error::other).and_then(|done| done) {
                 warn!("{name}: leader epoch checkpoint: {e}; it will be rebuilt from the log");
@@ -568,6 +576,7 @@ mod tests {
     use super::*;
     use crate::base::config::BrokerConfig;
     use crate::base::ids::TopicId;
+    use std::path::Path;
 
     struct Moved(Rc<Partition>);
 
@@ -583,7 +592,7 @@ mod tests {
     #[test]
     fn debug_builds_refuse_to_serve_a_partition_from_another_thread() {
         let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
-        let home = Home::new(std::path::Path::new("/nowhere"), "t", PartitionIndex(0), false);
+        let home = Home::new(Path::new("/nowhere"), "t", PartitionIndex(0), false);
         let partition = Partition::new(
             TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) },
             Arc::from("t"),

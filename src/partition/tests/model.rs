@@ -317,7 +317,7 @@ impl Run {
             }
             _ => {
                 let from = start + self.rng.usize(0..length - 1);
-                bytes[from..].fill_with(|| self.rng.u8(1..));
+                bytes[from..].iter_mut().for_each(|byte| *byte = self.rng.u8(1..));
             }
         }
         fs::write(&path, &bytes).expect("damaged");

@@ -2,7 +2,7 @@
 
 use super::world::World;
 use crate::base::config::TopicConfig;
-use crate::base::ids::{LeaderEpoch, Offset};
+use crate::base::ids::Offset;
 use crate::log::open::{self, OpenError, OpenParams};
 use crate::log::paths;
 use crate::log::testing::Batch;
@@ -220,25 +220,6 @@ fn a_log_cut_below_its_start_begins_there() {
         world.reopen(false);
         let ends = world.partition.ends();
         assert_eq!((ends.log_start, ends.log_end), (Offset(3), Offset(3)), "the segment's name tells it too");
-    });
-}
-
-/// Who asks where a leader's epoch ends before it has written anything is told the log's end, as by Kafka.
-#[test]
-fn an_epoch_without_records_ends_at_the_logs_end() {
-    tokio_uring::start(async {
-        let mut world = World::new(TopicConfig::default());
-        world.append_and_wait(Batch::default(), Acks::All).await;
-        world.epoch = LeaderEpoch(4);
-        let config = world.config.clone();
-        world.set_config(config);
-        let core = world.partition.core();
-        let end = |epoch| {
-            core.epochs()
-                .end_of(LeaderEpoch(epoch), world.partition.epoch(), core.written_end())
-                .map(|e| (e.epoch.0, e.end.0))
-        };
-        assert_eq!((end(4), end(3), end(0)), (Some((4, 1)), Some((0, 1)), Some((0, 1))));
     });
 }
 
