@@ -139,7 +139,12 @@ impl Housekeeper {
         if now >= self.retention_due {
             self.retention_due = now + Duration::from_millis(config.log_retention_check_interval_ms);
             for partition in &partitions {
+                let log_start = partition.ends().log_start;
                 let gone = partition.enforce_retention(now_ms);
+                if partition.ends().log_start > log_start {
+                    // So that a crash does not bring expired records back.
+                    self.checkpoint_due = now;
+                }
                 if gone > 0 {
                     info!("{}-{}: {gone} segments removed by retention", partition.topic, partition.index());
                 }

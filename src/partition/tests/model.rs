@@ -236,6 +236,8 @@ impl Run {
         }
         assert!(log_start >= self.log_start);
         self.log_start = log_start;
+        // As the housekeeper does: retention may raise the start within a segment that stays.
+        self.world.save_checkpoints();
         self.world.set_config(config);
     }
 
