@@ -144,7 +144,7 @@ impl ShardContext {
         control: ControlHandle,
         config: BrokerConfig,
     ) -> std::rc::Rc<Self> {
-        use crate::partition::leader::PartitionShared;
+        use crate::partition::shared::PartitionShared;
         use std::rc::Rc;
         let me = BrokerId::new(NodeId(0), ShardId(0));
         let shared = Rc::new(PartitionShared::new(64, config.flush_policy, Arc::default()));

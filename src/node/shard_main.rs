@@ -10,7 +10,7 @@ use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
 use crate::controller::publish::ShardUpdate;
 use crate::partition::checkpoints::CheckpointSender;
-use crate::partition::leader::PartitionShared;
+use crate::partition::shared::PartitionShared;
 use crate::partition::table::{FoundLogDir, PartitionTable};
 use crate::shard::{ConnectionMeta, NetSettings, Network, Service};
 use bytes::Bytes;

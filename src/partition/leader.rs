@@ -4,13 +4,13 @@
 //! that drive them exist only while there is something to do.
 
 use super::materialise::{self, CleanState, Home};
+use super::shared::PartitionShared;
 use super::tasks::Tasks;
 use super::waiters::{AppendWait, AppendWaiters, FetchWaiters, Lost};
 use super::watermark::Watermark;
 use crate::base::clock::now_ms;
 use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
-use crate::base::metrics::ShardMetrics;
 use crate::base::owner::Owner;
 use crate::log::core::{AppendError, Appended, LogCore, ReadSpan, Write};
 use crate::log::open_files::OpenFiles;
@@ -25,7 +25,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{error, warn};
 
 /// The end of a log that was written a moment ago is not looked up in the page cache before it is sent.
@@ -41,34 +40,6 @@ pub enum Acks {
     None,
     Leader,
     All,
-}
-
-/// What all partitions of a shard share.
-pub struct PartitionShared {
-    pub files: OpenFiles,
-    pub policy: FlushPolicy,
-    pub metrics: Arc<ShardMetrics>,
-    /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
-    /// records of ten thousand partitions take turns.
-    turns: Semaphore,
-}
-
-/// More at once gains nothing: the kernel's own workers are fewer.
-const TURNS_MAX: usize = 128;
-/// Descriptors that one turn holds at most: a segment, a file beside it, a directory.
-const TURN_DESCRIPTORS: usize = 3;
-
-impl PartitionShared {
-    /// `open_files_max`: descriptors that the segments of this shard may use.
-    pub fn new(open_files_max: usize, policy: FlushPolicy, metrics: Arc<ShardMetrics>) -> PartitionShared {
-        let turns = (open_files_max / 8).clamp(1, TURNS_MAX);
-        let files = OpenFiles::new(open_files_max.saturating_sub(turns * TURN_DESCRIPTORS));
-        PartitionShared { files, policy, metrics, turns: Semaphore::new(turns) }
-    }
-
-    async fn turn(&self) -> SemaphorePermit<'_> {
-        self.turns.acquire().await.expect("the semaphore is never closed")
-    }
 }
 
 /// A partition led by this shard.

@@ -3,6 +3,7 @@
 pub mod checkpoints;
 pub mod leader;
 pub mod materialise;
+pub mod shared;
 pub mod table;
 mod tasks;
 #[cfg(test)]

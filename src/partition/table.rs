@@ -1,8 +1,9 @@
 //! The partitions that a shard leads, found by topic name or id, and kept in step with the cluster image.
 
 use super::checkpoints::Checkpoints;
-use super::leader::{Partition, PartitionShared};
+use super::leader::Partition;
 use super::materialise::Home;
+use super::shared::PartitionShared;
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, TopicConfig};
 use crate::base::ids::Offset;
