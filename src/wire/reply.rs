@@ -49,6 +49,15 @@ impl ReplyFrame {
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
+
+    /// Bytes of memory that it holds until it is sent; slices of files hold none.
+    pub fn memory(&self) -> usize {
+        let bytes = |piece: &Piece| match piece {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::File(_) => 0,
+        };
+        self.pieces.iter().map(bytes).sum()
+    }
 }
 
 impl From<Bytes> for ReplyFrame {
