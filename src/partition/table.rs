@@ -117,9 +117,14 @@ impl PartitionTable {
             partition.delete().await;
             outdated.insert((partition.topic.to_string(), partition.index()));
         }
-        for topic in image.topics.values().filter(|topic| self.topic_by_id(topic.id).is_none()) {
+        for topic in image.topics.values() {
+            let known = self.topic_by_id(topic.id);
             for (i, _) in topic.partitions.iter().enumerate().filter(|(_, state)| state.leader == Some(self.me)) {
-                let key = (topic.name.to_string(), partition_index(i));
+                let index = partition_index(i);
+                if known.as_ref().is_some_and(|local| local.held(index).is_some()) {
+                    continue;
+                }
+                let key = (topic.name.to_string(), index);
                 if self.is_spoken_of_in_vain(topic.id, &key) {
                     outdated.insert(key);
                 }
