@@ -107,14 +107,17 @@ impl ShardContext {
     }
 
     /// Takes over a new image: partitions that this shard leads now are open when it returns, those that are gone are
-    /// closed. Requests see the image before the partitions go, so that none reaches a closed one.
+    /// closed. Requests see the image before the partitions go, so that none reaches a closed one. Checkpoints that speak of
+    /// an earlier life of a topic are corrected before its new one can take records.
     pub async fn apply(&self, image: Arc<ClusterImage>) {
         let settings_changed = self.set_image(Arc::clone(&image));
-        if self.partitions.apply(&image, &self.config(), settings_changed).await
-            && let Err(e) = self.checkpoints.save(self.partitions.checkpoints()).await
+        let outdated = self.partitions.close_deleted(&image).await;
+        if !outdated.is_empty()
+            && let Err(e) = self.checkpoints.save_without(self.partitions.checkpoints(), outdated).await
         {
             tracing::error!("checkpoints still speak of deleted partitions: {e}");
         }
+        self.partitions.open_led(&image, &self.config(), settings_changed);
     }
 
     /// Who leads a partition that this shard does not lead, for a client that asked here.
@@ -158,6 +161,12 @@ impl ShardContext {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::testing::{add_topic, image};
+    use crate::base::config::FlushPolicy;
+    use crate::base::ids::Offset;
+    use crate::partition::shared::PartitionShared;
+    use crate::partition::table::FoundLogDir;
+    use std::rc::Rc;
     use tokio::sync::mpsc;
 
     fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -183,5 +192,36 @@ mod tests {
 
         context.set_image(Arc::new(ClusterImage::default()));
         assert_eq!(max_connections(), i32::MAX as u32);
+    }
+
+    /// A topic was deleted and created again within one image, or across a crash: its new life took records while the
+    /// checkpoint files still told the old one's log start. A crash then made recovery empty the new log.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_new_life_takes_no_records_before_the_checkpoints_forget_the_old_one() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let key = ("t".to_string(), PartitionIndex(0));
+        let found = FoundLogDir {
+            path: dir.path().to_path_buf(),
+            log_starts: [(key.clone(), Offset(1000))].into(),
+            ..FoundLogDir::default()
+        };
+        let shared = Rc::new(PartitionShared::new(8, FlushPolicy::Disk, Arc::default()));
+        let table = PartitionTable::new(BrokerId(0), vec![found], shared);
+        let (sender, mut parts) = mpsc::channel(1);
+        let checkpoints = CheckpointSender::new(0, sender, Arc::default());
+        let control = ControlHandle::new(mpsc::channel(1).0, Arc::default());
+        let config = Arc::new(BrokerConfig::from_texts(Default::default()).expect("defaults are valid"));
+        let none = Arc::new(ClusterImage::default());
+        let context = ShardContext::new(BrokerId(0), control, config, (table, checkpoints), none);
+        let mut image = image(1);
+        add_topic(&mut image, "t", &[0]);
+        let save = async {
+            let part = parts.recv().await.expect("sent");
+            assert!(part.outdated.contains(&key));
+            assert!(context.partitions.topic("t").is_none(), "not before the files are written");
+            part.saved.send(Ok(())).expect("awaited");
+        };
+        tokio::join!(context.apply(Arc::new(image)), save);
+        assert!(context.partitions.topic("t").is_some());
     }
 }

@@ -42,6 +42,61 @@ fn end_of(
     let partition = leaders::by_name(context, topic, asked.partition)?;
     leaders::check_epoch(asked.current_leader_epoch, partition.epoch())?;
     let core = partition.core();
+    // An offline log has no end that a client could compare its own with: it would take all it read for truncated.
+    if core.failure().is_some() {
+        return Err(ResponseError::KafkaStorageError);
+    }
     let end = core.epochs().end_of(LeaderEpoch(asked.leader_epoch), partition.epoch(), core.written_end());
     Ok(end.map(|end| (end.epoch.0, end.end.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::context::ShardContext;
+    use crate::api::testing::{Broker, add_topic, image};
+    use crate::base::config::{BrokerConfig, FlushPolicy};
+    use crate::base::ids::{BrokerId, PartitionIndex};
+    use crate::log::paths;
+    use crate::partition::checkpoints::CheckpointSender;
+    use crate::partition::shared::PartitionShared;
+    use crate::partition::table::{FoundLogDir, PartitionTable};
+    use kafka_protocol::messages::TopicName;
+    use kafka_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderTopic;
+    use kafka_protocol::protocol::StrBytes;
+    use std::sync::Arc;
+
+    /// A log that could not be opened answered that its epoch ends at offset 0: consumers went back to the beginning.
+    #[test]
+    fn an_offline_log_does_not_say_where_it_ends() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let home = dir.path().join(paths::partition_dir("t", PartitionIndex(0)));
+        std::fs::create_dir(&home).expect("made");
+        std::fs::write(home.join("00000000000000000000.log.swap"), b"").expect("cannot be opened then");
+        let mut image = image(1);
+        let id = add_topic(&mut image, "t", &[0]);
+        let mut broker = Broker::with(image.clone());
+        let key = ("t".to_string(), PartitionIndex(0));
+        let found = FoundLogDir {
+            path: dir.path().to_path_buf(),
+            partitions: [(key, Some(id))].into(),
+            ..FoundLogDir::default()
+        };
+        let shared = Rc::new(PartitionShared::new(8, FlushPolicy::Disk, Arc::default()));
+        let table = PartitionTable::new(BrokerId(0), vec![found], shared);
+        let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
+        table.open_led(&image, &config, false);
+        let checkpoints = CheckpointSender::new(0, tokio::sync::mpsc::channel(1).0, Arc::default());
+        let control = broker.context.control.clone();
+        let context = ShardContext::new(BrokerId(0), control, Arc::new(config), (table, checkpoints), Arc::new(image));
+        broker.context = Rc::new(context);
+
+        let asked = OffsetForLeaderPartition::default().with_current_leader_epoch(3).with_leader_epoch(3);
+        let topic = TopicName(StrBytes::from_static_str("t"));
+        let topic = OffsetForLeaderTopic::default().with_topic(topic).with_partitions(vec![asked]);
+        let request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
+        let answer = broker.ask(4, &request).topics[0].partitions[0].clone();
+        let expected = (ResponseError::KafkaStorageError.code(), -1, -1);
+        assert_eq!((answer.error_code, answer.leader_epoch, answer.end_offset), expected);
+    }
 }

@@ -29,6 +29,7 @@ use kafka_protocol::messages::produce_response::{
 };
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -246,9 +247,10 @@ fn mark_failed(metrics: &ShardMetrics, response: &mut ProduceResponse, lost: &[(
     if lost.is_empty() {
         return;
     }
+    let lost: HashMap<u32, Lost> = lost.iter().copied().collect();
     let answers = response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
-    for (place, answer) in answers.enumerate() {
-        if let Some((_, lost)) = lost.iter().find(|(at, _)| *at == place as u32) {
+    for (place, answer) in (0..).zip(answers) {
+        if let Some(lost) = lost.get(&place) {
             let code = match lost {
                 Lost::Failed => ResponseError::KafkaStorageError,
                 Lost::Deleted => ResponseError::UnknownTopicOrPartition,

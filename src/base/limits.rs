@@ -42,7 +42,7 @@ const _: () = assert!(APPEND_IOVECS_MAX <= 1024);
 /// Bytes of the indexes of sealed segments that a shard keeps in memory; one segment's may exceed it alone.
 pub const SEALED_INDEX_BYTES_MAX: usize = 64 << 20;
 
-/// Idempotent producers remembered by one partition; beyond it the one that was silent longest is forgotten.
+/// Idempotent producers remembered by one partition; beyond it those that were silent longest are forgotten.
 pub const PRODUCERS_PER_PARTITION_MAX: usize = 100_000;
 
 /// Batches at the end of a log whose positions are kept in memory, so that tail readers need no look-up on disk.

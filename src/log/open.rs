@@ -10,15 +10,19 @@
 //!   a good CRC.
 //! - *Half-done roll*: the new segment's file may be empty or missing; indexes of the old one may be missing. An empty
 //!   last segment is taken as it is. The recovery point never passes a segment whose indexes are not on disk
-//!   (`LogCore::recovery_point`), so they are rebuilt from the segment, and written again.
-//! - *Segments after a cut* are removed. A *gap between segments* is kept, as Kafka keeps it: compaction makes such gaps.
+//!   (`LogCore::recovery_point`), so they are rebuilt from the segment, and written again. A recovery point that is a
+//!   segment's very end may be older than the roll: that segment is read too, since its index files may be those of an
+//!   earlier clean stop.
+//! - *Segments after a cut* are removed, the last one first and all of them before the cut itself: a recovery that is cut
+//!   short finds the same damage again. A *gap between segments* is kept, as Kafka keeps it: compaction makes such gaps.
 //! - *Killed, but the machine lived on*: batches may be whole in the page cache and not on disk. What was scanned is synced
 //!   before the log is served, so that a retry of such a batch is not called durable before it is.
 //! - *Half-done removal*: files that were marked `.deleted`, temporary files, and indexes without their segment are removed.
 //!   `.swap` files hold records that a compaction of Kafka had not put in place: the directory is refused.
 //! - *No segment at all*, or the log was cut below its start: an empty segment is made at the end, so that the offsets
 //!   that were given out stay given out whatever becomes of the checkpoint of log starts.
-//! - *Missing checkpoints and snapshots* are rebuilt from the log: they never say more than it does.
+//! - *Missing checkpoints and snapshots* are rebuilt from the log: they never say more than it does. A leader epoch that only
+//!   the log knew goes to its checkpoint at once: the next recovery may not read the records that bear it.
 //! - *Formats v0 and v1* are refused, not cut.
 
 use super::checkpoint::{self, sync_dir};
@@ -68,7 +72,7 @@ pub struct Cut {
     pub position: u32,
     pub bytes: u64,
     pub next_offset: Offset,
-    /// None: the file follows one that was cut.
+    /// None: the whole file went, since it follows one that was cut or lies below the log's start.
     pub problem: Option<Problem>,
 }
 
@@ -95,6 +99,7 @@ pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenErr
         params,
         config,
         epochs_known: stored_epochs.is_some(),
+        stored_epoch: stored_epochs.as_ref().and_then(EpochHistory::latest),
         epochs: stored_epochs.unwrap_or_default(),
         producers: None,
         snapshots: listing.snapshots,
@@ -103,21 +108,19 @@ pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenErr
         segments: VecDeque::new(),
     };
     let mut end = params.log_start.unwrap_or(Offset(0));
-    for (i, file) in listing.segments.iter().enumerate() {
+    let mut files = &listing.segments[..];
+    while let [file, later @ ..] = files {
         let segment = Rc::new(Segment::existing(Rc::clone(&params.dir), file.base, file.bytes, file.modified_ms));
-        if !opening.cuts.is_empty() {
-            opening.remove(&segment)?;
-            continue;
-        }
-        end = match listing.segments.get(i + 1) {
-            Some(next) if params.clean || next.base <= params.recovery_point => {
+        end = match later.first() {
+            Some(next) if params.clean || next.base < params.recovery_point => {
                 opening.trust(&segment)?;
                 next.base
             }
             None if params.clean && opening.epochs_known => opening.open_active(&segment)?,
-            _ => opening.recover(&segment)?,
+            _ => opening.recover(&segment, later)?,
         };
         opening.segments.push_back(segment);
+        files = if opening.cuts.is_empty() { later } else { &[] };
     }
     opening.finish(end)
 }
@@ -127,6 +130,8 @@ struct Opening<'a> {
     config: &'a TopicConfig,
     epochs: EpochHistory,
     epochs_known: bool,
+    /// The newest epoch in the checkpoint file.
+    stored_epoch: Option<LeaderEpoch>,
     /// What the log says below the segment that is scanned next; None: not read yet.
     producers: Option<ProducerStates>,
     snapshots: Vec<Offset>,
@@ -167,6 +172,7 @@ impl Opening<'_> {
         };
         self.remove_snapshots(end);
         self.write_sealed_indexes()?;
+        self.write_epochs()?;
         if !self.params.clean || !self.cuts.is_empty() {
             let dir = &self.params.dir;
             let synced = sync_dir(dir).and_then(|()| dir.parent().map_or(Ok(()), sync_dir));
@@ -191,8 +197,8 @@ impl Opening<'_> {
     }
 
     /// Reads a segment that may not be whole, rebuilds its indexes, notes its epochs and producers, cuts it where it is not
-    /// whole, and makes durable what is left.
-    fn recover(&mut self, segment: &Rc<Segment>) -> Result<Offset, OpenError> {
+    /// whole (with the `later` segments), and makes durable what is left.
+    fn recover(&mut self, segment: &Rc<Segment>, later: &[Found]) -> Result<Offset, OpenError> {
         if self.producers.is_none() {
             self.producers = Some(self.producers_below(segment.base)?);
         }
@@ -203,6 +209,7 @@ impl Opening<'_> {
         let path = segment.path(paths::LOG);
         if let Some(problem) = end.problem {
             refuse_old_format(&path, end.valid_bytes, size)?;
+            self.remove_later(later)?;
             cut_file(&path, end.valid_bytes)?;
             self.cuts.push(Cut {
                 file: path,
@@ -221,7 +228,7 @@ impl Opening<'_> {
     /// Opens the last segment after a clean stop: reads on from its last index entry.
     fn open_active(&mut self, segment: &Rc<Segment>) -> Result<Offset, OpenError> {
         let size = segment.size();
-        let Ok(indexes) = segment.detached().read_indexes() else { return self.recover(segment) };
+        let Ok(indexes) = segment.detached().read_indexes() else { return self.recover(segment, &[]) };
         let (last_offset, from) = match indexes.offsets.last() {
             Some((relative, position)) => (Some(segment.base + i64::from(relative)), position),
             None => (None, 0),
@@ -229,16 +236,16 @@ impl Opening<'_> {
         let max_timestamp = indexes.times.last().map(|e| (e.timestamp_ms, segment.base + i64::from(e.relative_offset)));
         let file = open_file(&segment.path(paths::LOG))?;
         let Ok((first, at)) = (|| io::Result::Ok((read_header(&file, 0)?, read_header(&file, from)?)))() else {
-            return self.recover(segment);
+            return self.recover(segment, &[]);
         };
         if at.base_offset < segment.base || last_offset.is_some_and(|last| last != at.last_offset()) {
-            return self.recover(segment);
+            return self.recover(segment, &[]);
         }
         segment.resume(indexes, from, (Some(first.max_timestamp), max_timestamp));
         let end = self.scan_rest(segment, (from, size), at.base_offset, Depth::Headers)?;
         if end.problem.is_some() {
             segment.resume(Indexes::default(), size, (None, None));
-            return self.recover(segment);
+            return self.recover(segment, &[]);
         }
         Ok(end.next_offset)
     }
@@ -265,7 +272,20 @@ impl Opening<'_> {
         end.map_err(|source| OpenError::Io { path, source })
     }
 
-    /// Removes a segment that follows a cut, with everything that belongs to it.
+    /// Removes the segments that follow a cut, from the last one on, durably: what damage stands before them is what tells a
+    /// recovery after this one to go on with it.
+    fn remove_later(&mut self, later: &[Found]) -> Result<(), OpenError> {
+        let dir = &self.params.dir;
+        for file in later.iter().rev() {
+            self.remove(&Segment::existing(Rc::clone(dir), file.base, file.bytes, file.modified_ms))?;
+        }
+        if later.is_empty() {
+            return Ok(());
+        }
+        sync_dir(dir).map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })
+    }
+
+    /// Removes a segment of which nothing may stay, with everything that belongs to it.
     fn remove(&mut self, segment: &Segment) -> Result<(), OpenError> {
         self.remove_files(segment)?;
         self.cuts.push(Cut {
@@ -339,6 +359,16 @@ impl Opening<'_> {
                 let _ = fs::remove_file(paths::segment_file(&self.params.dir, *offset, paths::PRODUCER_SNAPSHOT));
             }
         }
+    }
+
+    /// An epoch that only the log told of goes to the checkpoint file.
+    fn write_epochs(&self) -> Result<(), OpenError> {
+        if self.epochs.latest() <= self.stored_epoch {
+            return Ok(());
+        }
+        let path = self.params.dir.join(paths::LEADER_EPOCH_CHECKPOINT);
+        let text = checkpoint::encode_epochs(self.epochs.entries());
+        checkpoint::write_atomically(&path, text.as_bytes()).map_err(|source| OpenError::Io { path, source })
     }
 
     /// The indexes of sealed segments that were rebuilt go to disk, so that they are not rebuilt again.

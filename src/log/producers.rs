@@ -22,6 +22,8 @@ const SNAPSHOT_HEADER_BYTES: usize = 10;
 const SNAPSHOT_ENTRY_BYTES: usize = 46;
 /// Batches that are remembered of each producer: what clients keep in flight at most.
 const BATCHES_KEPT: usize = 5;
+/// When there are too many producers, one of so many goes.
+const FORGOTTEN_SHARE: usize = 100;
 
 /// All idempotent producers that wrote to a partition lately.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,7 +130,7 @@ impl ProducerStates {
     pub fn note(&mut self, batch: &BatchHeader) {
         let Some(id) = producer_of(batch) else { return };
         if !self.producers.contains_key(&id) && self.producers.len() >= PRODUCERS_PER_PARTITION_MAX {
-            self.forget_oldest();
+            self.forget_oldest(PRODUCERS_PER_PARTITION_MAX / FORGOTTEN_SHARE);
         }
         let entry = self.producers.entry(id).or_insert_with(ProducerEntry::new);
         if batch.producer_epoch != entry.epoch {
@@ -213,10 +215,13 @@ impl ProducerStates {
         Ok(ProducerStates { producers })
     }
 
-    fn forget_oldest(&mut self) {
-        let oldest = self.producers.iter().min_by_key(|(_, entry)| entry.last_timestamp_ms).map(|(id, _)| *id);
-        if let Some(id) = oldest {
-            self.producers.remove(&id);
+    /// Forgets those that were silent longest, many at once: looking for them goes through all of them.
+    fn forget_oldest(&mut self, count: usize) {
+        let mut by_age: Vec<_> = self.producers.iter().map(|(id, entry)| (entry.last_timestamp_ms, *id)).collect();
+        let count = count.clamp(1, by_age.len());
+        by_age.select_nth_unstable(count - 1);
+        for (_, id) in &by_age[..count] {
+            self.producers.remove(id);
         }
     }
 }
@@ -357,6 +362,24 @@ mod tests {
         states.note(&batch(3, 10, 10, 110));
         assert_eq!(states.encode(Offset(110)), below);
         assert!(ProducerStates::decode(&states.encode(Offset(100))).expect("valid").is_empty());
+    }
+
+    /// Each new producer beyond the bound had all others looked through: a client with many ids stopped the shard.
+    #[test]
+    fn the_producers_silent_longest_are_forgotten_together() {
+        let mut states = ProducerStates::default();
+        let note = |states: &mut ProducerStates, id: i64| {
+            states.note(&BatchHeader { producer_id: id, max_timestamp: id, ..batch(0, 0, 1, id) });
+        };
+        let most = PRODUCERS_PER_PARTITION_MAX as i64;
+        (0..most).for_each(|id| note(&mut states, id));
+        assert_eq!(states.len(), PRODUCERS_PER_PARTITION_MAX);
+        note(&mut states, most);
+        let forgotten = most / FORGOTTEN_SHARE as i64;
+        assert_eq!(states.len() as i64, most - forgotten + 1);
+        let next = |id| BatchHeader { producer_id: id, ..batch(0, 7, 1, 0) };
+        assert_eq!(states.check(&next(forgotten - 1)), Ok(Verdict::Append), "forgotten: it may go on anywhere");
+        assert!(states.check(&next(forgotten)).is_err(), "still known");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Retention: which segments have served their time. Pure, as Kafka decides: oldest first, by time, then by size.
+//! Retention: which segments have served their time. Pure, as Kafka decides: oldest first, by size or by time.
 
 use super::core::LogCore;
 use crate::base::config::topic::TopicConfig;

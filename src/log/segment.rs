@@ -247,8 +247,9 @@ impl Segment {
         i64::from(crc32fast::hash(&name)) % most
     }
 
-    /// Notes a batch whose bytes are written at the segment's end.
+    /// Notes a batch whose bytes are written at the segment's end. Index files of an earlier stop do not know of it.
     pub fn note_batch(&self, batch: &BatchHeader, index_interval_bytes: u32) {
+        self.indexed_on_disk.set(false);
         let mut tail = self.tail.get();
         let position = tail.size;
         let indexed = tail.note(batch, index_interval_bytes);

@@ -15,6 +15,8 @@ struct Known {
     /// What the files said at start: kept until every shard has spoken, lest the first one's word erase the others'.
     inherited: BTreeMap<PathBuf, Checkpoints>,
     silent: BTreeSet<u16>,
+    /// The number of each shard's newest part.
+    newest: BTreeMap<u16, u64>,
 }
 
 /// Writes what the shards send until all of them have ended. Several parts that wait are written at once.
@@ -46,11 +48,24 @@ pub async fn run(found: Vec<FoundLogDir>, shards: u16, mut parts: mpsc::Receiver
 }
 
 impl Known {
+    /// A part that a newer one of its shard has overtaken changes nothing: the newer one says all that it would.
     fn take(&mut self, part: SaveCheckpoints) -> oneshot::Sender<io::Result<()>> {
+        for inherited in self.inherited.values_mut() {
+            inherited.recovery_points.retain(|key, _| !part.outdated.contains(key));
+            inherited.log_starts.retain(|key, _| !part.outdated.contains(key));
+        }
+        let newest = self.newest.entry(part.shard).or_default();
+        if part.number < *newest {
+            return part.saved;
+        }
+        *newest = part.number;
         for by_shard in self.by_dir.values_mut() {
             by_shard.remove(&part.shard);
         }
-        self.silent.remove(&part.shard);
+        // Before the first image is applied a shard has nothing open, and does not speak for what it will open.
+        if !part.by_dir.is_empty() {
+            self.silent.remove(&part.shard);
+        }
         if self.silent.is_empty() {
             self.inherited.clear();
         }
@@ -113,5 +128,53 @@ mod tests {
         assert_eq!(text, "0\n2\na 0 3\nb 0 2\n");
         drop((one, two));
         writer.await.expect("ends when the shards have ended");
+    }
+
+    /// A part that found no room was sent when its request's turn came, after a newer part, and took the place of it: records
+    /// whose deletion had been answered came back with the next crash.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_part_that_waited_does_not_take_the_place_of_a_newer_one() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (sender, parts) = mpsc::channel(1);
+        let shard = CheckpointSender::new(0, sender, Arc::default());
+        let first = shard.save(part(dir.path(), "a", 1));
+        let waits = shard.save(part(dir.path(), "a", 2));
+        let found = FoundLogDir { path: dir.path().to_path_buf(), ..FoundLogDir::default() };
+        let writer = tokio::task::spawn(run(vec![found], 1, parts));
+        first.await.expect("saved");
+        shard.save(part(dir.path(), "a", 3)).await.expect("saved");
+        waits.await.expect("saved, by the newer one");
+        let text = std::fs::read_to_string(dir.path().join(checkpoint::RECOVERY_POINTS)).expect("written");
+        assert_eq!(text, "0\n1\na 0 3\n");
+        drop(shard);
+        writer.await.expect("ends");
+    }
+
+    /// A topic was deleted while another shard had not spoken yet: what the file had said of it at start was written again,
+    /// and was taken for the log start of the topic's next life after a crash, which emptied it. What is said of others stays,
+    /// even if their own shard has not opened them yet.
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_a_deleted_topic_left_in_the_files_is_forgotten() {
+        for shards in [1, 2] {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let (sender, parts) = mpsc::channel(1);
+            let shard = CheckpointSender::new(0, sender, Arc::default());
+            let said = |topic: &str| ((topic.to_string(), PartitionIndex(0)), Offset(1000));
+            let found = FoundLogDir {
+                path: dir.path().to_path_buf(),
+                recovery_points: [said("gone"), said("other")].into(),
+                log_starts: [said("gone"), said("other")].into(),
+                ..FoundLogDir::default()
+            };
+            let writer = tokio::task::spawn(run(vec![found], shards, parts));
+            let outdated = [("gone".to_string(), PartitionIndex(0))].into();
+            shard.save_without(BTreeMap::new(), outdated).await.expect("saved");
+            for name in [checkpoint::RECOVERY_POINTS, checkpoint::LOG_START_OFFSETS] {
+                let text = std::fs::read_to_string(dir.path().join(name)).expect("written");
+                assert_eq!(text, "0\n1\nother 0 1000\n");
+            }
+            drop(shard);
+            writer.await.expect("ends");
+        }
     }
 }

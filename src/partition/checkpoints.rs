@@ -1,9 +1,11 @@
 //! What the checkpoint files get to know. One file of a log directory covers all shards, so the shards send their part to
 //! the one writer that the node has; only in the background and for rare requests, never for a record.
 
+use crate::base::ids::PartitionIndex;
 use crate::base::metrics::ShardMetrics;
 use crate::log::checkpoint::PartitionOffsets;
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,30 +19,48 @@ pub struct Checkpoints {
     pub log_starts: PartitionOffsets,
 }
 
+/// Partitions by name, of which the files may still tell what was true of an earlier life.
+pub type Outdated = BTreeSet<(String, PartitionIndex)>;
+
 /// All partitions of a shard, by log directory, and where to say that they are on disk.
 pub struct SaveCheckpoints {
     pub shard: u16,
+    /// Rises with each part of a shard: one that had to wait may arrive after a newer one, and says nothing then.
+    pub number: u64,
     pub by_dir: BTreeMap<PathBuf, Checkpoints>,
+    /// What was found of these at start is not to be written again.
+    pub outdated: Outdated,
     pub saved: oneshot::Sender<io::Result<()>>,
 }
 
 /// A shard's way to the writer.
-#[derive(Clone)]
 pub struct CheckpointSender {
     shard: u16,
+    next_number: Cell<u64>,
     sender: mpsc::Sender<SaveCheckpoints>,
     metrics: Arc<ShardMetrics>,
 }
 
 impl CheckpointSender {
     pub fn new(shard: u16, sender: mpsc::Sender<SaveCheckpoints>, metrics: Arc<ShardMetrics>) -> CheckpointSender {
-        CheckpointSender { shard, sender, metrics }
+        CheckpointSender { shard, next_number: Cell::new(1), sender, metrics }
     }
 
     /// Sends at once where there is room, otherwise when the future is polled; it ends when the files are on disk.
     pub fn save(&self, by_dir: BTreeMap<PathBuf, Checkpoints>) -> impl Future<Output = io::Result<()>> + use<> {
+        self.save_without(by_dir, Outdated::new())
+    }
+
+    /// As `save`; what the files said of the `outdated` partitions before this process is forgotten.
+    pub fn save_without(
+        &self,
+        by_dir: BTreeMap<PathBuf, Checkpoints>,
+        outdated: Outdated,
+    ) -> impl Future<Output = io::Result<()>> + use<> {
         let (saved, answer) = oneshot::channel();
-        let unsent = self.sender.try_send(SaveCheckpoints { shard: self.shard, by_dir, saved }).err();
+        let number = self.next_number.replace(self.next_number.get() + 1);
+        let part = SaveCheckpoints { shard: self.shard, number, by_dir, outdated, saved };
+        let unsent = self.sender.try_send(part).err();
         let (sender, metrics) = (self.sender.clone(), Arc::clone(&self.metrics));
         async move {
             let gone = || io::Error::other("the checkpoint writer has ended");

@@ -58,6 +58,7 @@ pub struct Partition {
     flushing: Cell<bool>,
     /// The newest leader epoch that is in the checkpoint file.
     saved_epoch: Cell<Option<LeaderEpoch>>,
+    saving_epochs: Cell<bool>,
     unflushed_since_ms: Cell<Option<i64>>,
     last_write: Cell<Option<Instant>>,
     /// Leads, as far as the image tells: requests may reach it.
@@ -95,6 +96,7 @@ impl Partition {
             config: RefCell::new(config),
             watermark: RefCell::new(Watermark::new(core.written_end())),
             saved_epoch: Cell::new(saved_epoch),
+            saving_epochs: Cell::new(false),
             core: RefCell::new(core),
             written: AppendWaiters::default(),
             durable: AppendWaiters::default(),
@@ -373,22 +375,35 @@ impl Partition {
 
     /// Brings the leader-epoch checkpoint up to date in the background when a new epoch has records.
     fn save_epochs_if_new(self: &Rc<Self>) {
-        let latest = self.core.borrow().epochs().latest();
-        if latest == self.saved_epoch.get() {
+        if self.core.borrow().epochs().latest() == self.saved_epoch.get() || self.saving_epochs.replace(true) {
             return;
         }
-        self.saved_epoch.set(latest);
-        let entries = self.core.borrow().epochs().entries().to_vec();
-        let dir = self.home.borrow().dir.to_path_buf();
-        let name = format!("{}-{}", self.topic, self.index());
-        let shared = Rc::clone(&self.shared);
+        let this = Rc::clone(self);
         self.tasks.spawn(async move {
-            let _turn = shared.turn().await;
-            let saved = tokio::task::spawn_blocking(move || materialise::write_epochs(&dir, &entries));
-            if let Err(e) = saved.await.map_err(io::Error::other).and_then(|done| done) {
-                warn!("{name}: leader epoch checkpoint: {e}; it will be rebuilt from the log");
+            if let Err(e) = this.save_epochs().await {
+                let (topic, index) = (&this.topic, this.index());
+                warn!("{topic}-{index}: leader epoch checkpoint: {e}; the next write tries again");
             }
+            this.saving_epochs.set(false);
         });
+    }
+
+    /// One at a time, lest an older history take the place of a newer one.
+    async fn save_epochs(&self) -> io::Result<()> {
+        loop {
+            let (latest, entries) = {
+                let core = self.core.borrow();
+                (core.epochs().latest(), core.epochs().entries().to_vec())
+            };
+            if latest == self.saved_epoch.get() {
+                return Ok(());
+            }
+            let dir = self.home.borrow().dir.to_path_buf();
+            let _turn = self.shared.turn().await;
+            let saved = tokio::task::spawn_blocking(move || materialise::write_epochs(&dir, &entries));
+            saved.await.map_err(io::Error::other).and_then(|done| done)?;
+            self.saved_epoch.set(latest);
+        }
     }
 
     /// The log's files can no longer be trusted to take what they are given: the partition answers errors until restart.

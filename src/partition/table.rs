@@ -1,6 +1,6 @@
 //! The partitions that a shard leads, found by topic name or id, and kept in step with the cluster image.
 
-use super::checkpoints::Checkpoints;
+use super::checkpoints::{Checkpoints, Outdated};
 use super::leader::Partition;
 use super::materialise::Home;
 use super::shared::PartitionShared;
@@ -114,30 +114,55 @@ impl PartitionTable {
         self.log_dirs.borrow().iter().map(|dir| dir.found.path.clone()).collect()
     }
 
-    /// Takes over a new image: opens what this shard leads now, closes what is gone. When it returns, the names of
-    /// deleted partitions are free on disk. Returns whether the checkpoint files say something of a partition that is gone:
-    /// they must be written before a new life of the topic takes records, since they know topics by name only.
+    /// The first half of taking over a new image: closes what is gone; when it returns, the names of deleted partitions are
+    /// free on disk. Gives the partitions, gone or about to be opened, of which the checkpoint files may tell what was true of
+    /// an earlier life: they know topics by name only, so they must be written before a new life takes records.
     #[must_use]
-    pub async fn apply(&self, image: &ClusterImage, config: &BrokerConfig, settings_changed: bool) -> bool {
-        let gone = self.remove_deleted(image);
-        let mut outdated = !gone.is_empty();
-        for partition in gone {
+    pub async fn close_deleted(&self, image: &ClusterImage) -> Outdated {
+        let mut outdated = Outdated::new();
+        for partition in self.remove_deleted(image) {
             self.forget_home(&partition);
             partition.delete().await;
+            outdated.insert((partition.topic.to_string(), partition.index()));
         }
+        for topic in image.topics.values() {
+            let known = self.topic_by_id(topic.id);
+            for (i, _) in topic.partitions.iter().enumerate().filter(|(_, state)| state.leader == Some(self.me)) {
+                let index = partition_index(i);
+                if known.as_ref().is_some_and(|local| local.held(index).is_some()) {
+                    continue;
+                }
+                let key = (topic.name.to_string(), index);
+                if self.is_spoken_of_in_vain(topic.id, &key) {
+                    outdated.insert(key);
+                }
+            }
+        }
+        outdated
+    }
+
+    /// Whether a checkpoint file speaks of a partition of that name that is not this one.
+    fn is_spoken_of_in_vain(&self, id: TopicId, key: &(String, PartitionIndex)) -> bool {
+        self.log_dirs.borrow().iter().any(|LogDirState { found, .. }| {
+            let holds = found.partitions.get(key).is_some_and(|holder| *holder == Some(id));
+            !holds && (found.recovery_points.contains_key(key) || found.log_starts.contains_key(key))
+        })
+    }
+
+    /// The second half: opens what this shard leads by the image.
+    pub fn open_led(&self, image: &ClusterImage, config: &BrokerConfig, settings_changed: bool) {
         for topic in image.topics.values() {
             let known = self.topic_by_id(topic.id);
             let unchanged = known.as_ref().is_some_and(|local| Arc::ptr_eq(&local.topic, topic));
             let mine = topic.partitions.iter().any(|partition| partition.leader == Some(self.me));
             if (mine || known.is_some()) && (settings_changed || !unchanged) {
-                outdated |= self.update_topic(topic, known.as_deref(), config);
+                self.update_topic(topic, known.as_deref(), config);
             }
         }
         let (logs, bytes) = self.recovered.take();
         if logs > 0 {
             info!("broker {}: {logs} logs recovered, {bytes} bytes read", self.me);
         }
-        outdated
     }
 
     fn remove_deleted(&self, image: &ClusterImage) -> Vec<Rc<Partition>> {
@@ -155,23 +180,18 @@ impl PartitionTable {
         gone
     }
 
-    fn update_topic(&self, topic: &Arc<Topic>, before: Option<&LocalTopic>, config: &BrokerConfig) -> bool {
+    fn update_topic(&self, topic: &Arc<Topic>, before: Option<&LocalTopic>, config: &BrokerConfig) {
         let resolved = TopicConfig::resolve(config, &topic.settings).unwrap_or_else(|e| {
             error!("settings of topic {}: {e}; it runs with the broker's defaults", topic.name);
             config.topic_defaults.clone()
         });
         let resolved = Rc::new(resolved);
-        let mut outdated = false;
         let partitions = topic.partitions.iter().enumerate().map(|(i, state)| {
-            let index = PartitionIndex(i32::try_from(i).expect("partition counts fit i32"));
+            let index = partition_index(i);
             match (before.and_then(|local| local.held(index)), state.leader == Some(self.me)) {
                 (Some(known), true) => known.update(state.leader_epoch, Rc::clone(&resolved)),
                 (Some(known), false) => known.resign(),
-                (None, true) => {
-                    let (opened, said) = self.open(topic, (index, state), &resolved);
-                    outdated |= said;
-                    return Some(opened);
-                }
+                (None, true) => return Some(self.open(topic, (index, state), &resolved)),
                 (None, false) => return None,
             }
             before.and_then(|local| local.held(index)).cloned()
@@ -180,18 +200,16 @@ impl PartitionTable {
         let mut topics = self.topics.borrow_mut();
         topics.by_name.insert(Arc::clone(&topic.name), Rc::clone(&local));
         topics.by_id.insert(topic.id, local);
-        outdated
     }
 
-    /// Opens a partition; also tells whether a checkpoint file speaks of an earlier life of it.
     fn open(
         &self,
         topic: &Arc<Topic>,
         (index, state): (PartitionIndex, &image::Partition),
         config: &Rc<TopicConfig>,
-    ) -> (Rc<Partition>, bool) {
+    ) -> Rc<Partition> {
         let id = TopicPartition { topic: topic.id, partition: index };
-        let (mut home, params, outdated) = self.find_home(topic, index);
+        let (mut home, params) = self.find_home(topic, index);
         let core = match self.open_log(&mut home, &params, config) {
             Ok(core) => core,
             Err(e) => {
@@ -204,7 +222,7 @@ impl PartitionTable {
         };
         let epoch = LeaderEpoch(state.leader_epoch.0);
         let (config, shared) = (Rc::clone(config), Rc::clone(&self.shared));
-        (Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared), outdated)
+        Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared)
     }
 
     fn open_log(&self, home: &mut Home, params: &OpenParams, config: &TopicConfig) -> Result<LogCore, open::OpenError> {
@@ -233,8 +251,7 @@ impl PartitionTable {
     }
 
     /// The directory that holds the partition, or the log directory with the fewest partitions for a new one.
-    /// Also tells whether a checkpoint file speaks of a partition of that name that is not this one.
-    fn find_home(&self, topic: &Topic, index: PartitionIndex) -> (Home, OpenParams, bool) {
+    fn find_home(&self, topic: &Topic, index: PartitionIndex) -> (Home, OpenParams) {
         let mut dirs = self.log_dirs.borrow_mut();
         let key = (topic.name.to_string(), index);
         let holds = |dir: &LogDirState| dir.found.partitions.get(&key).is_some_and(|id| *id == Some(topic.id));
@@ -243,9 +260,6 @@ impl PartitionTable {
             let fewest = dirs.iter().enumerate().min_by_key(|(_, dir)| dir.count).map(|(i, _)| i);
             fewest.expect("a broker has at least one log directory")
         });
-        let said =
-            |dir: &LogDirState| dir.found.recovery_points.contains_key(&key) || dir.found.log_starts.contains_key(&key);
-        let outdated = dirs.iter().enumerate().any(|(i, dir)| Some(i) != holder && said(dir));
         let dir = &mut dirs[at];
         dir.count += 1;
         let home = Home::new(&dir.found.path, &topic.name, index, holder.is_some());
@@ -256,7 +270,7 @@ impl PartitionTable {
             log_start: holder.and_then(|_| dir.found.log_starts.get(&key).copied()),
             now_ms: now_ms(),
         };
-        (home, params, outdated)
+        (home, params)
     }
 
     fn forget_home(&self, partition: &Partition) {
@@ -313,4 +327,8 @@ impl PartitionTable {
     pub fn topics(&self) -> Ref<'_, HashMap<TopicId, Rc<LocalTopic>, foldhash::fast::RandomState>> {
         Ref::map(self.topics.borrow(), |topics| &topics.by_id)
     }
+}
+
+fn partition_index(position: usize) -> PartitionIndex {
+    PartitionIndex(i32::try_from(position).expect("partition counts fit i32"))
 }

@@ -2,10 +2,11 @@
 
 use super::world::World;
 use crate::base::config::TopicConfig;
-use crate::base::ids::Offset;
+use crate::base::ids::{LeaderEpoch, Offset};
 use crate::log::open::{self, OpenError, OpenParams};
 use crate::log::paths;
 use crate::log::testing::Batch;
+use crate::log::times;
 use crate::partition::leader::Acks;
 use crate::partition::waiters::{AppendWait, FetchWait, Lost};
 use std::fs;
@@ -237,5 +238,123 @@ fn an_untouched_log_closes_for_nothing() {
         assert_eq!(fs::metadata(&index).and_then(|data| data.modified()).expect("there"), written);
         assert!(world.reopen(true).is_clean);
         assert_eq!(world.partition.core().producers().len(), 1);
+    });
+}
+
+/// The active segment's index files, written by an earlier clean stop, know nothing of what came later. The recovery point
+/// was the segment's end when it rolled, and the process died before the new index files were written: recovery trusted the
+/// old ones, so that retention saw a segment much older than it was, and a search by time passed it over.
+#[test]
+fn index_files_of_an_earlier_stop_are_not_trusted_after_a_roll_cut_short() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        world.append_and_wait(Batch { timestamp_ms: 100, ..Batch::default() }, Acks::All).await;
+        world.close().await;
+        world.reopen(true);
+        world.append_and_wait(Batch { timestamp_ms: 5000, ..Batch::default() }, Acks::All).await;
+        world.partition.quiet().await;
+        world.save_checkpoints();
+        assert_eq!(world.saved.recovery_point, Offset(2));
+        fs::write(paths::segment_file(&world.path(), Offset(2), paths::LOG), b"").expect("a roll began");
+        world.reopen(false);
+        let segments: Vec<_> = world.partition.core().segments().iter().cloned().collect();
+        let found = times::first_since(&segments, world.partition.files(), (3000, Offset(0)), 4096).await;
+        assert_eq!(found.expect("readable").map(|found| found.offset), Some(Offset(1)));
+        let retention = TopicConfig { retention_ms: Some(1000), ..TopicConfig::default() };
+        world.set_config(retention);
+        assert_eq!(world.partition.enforce_retention(5500), 0, "nothing has expired");
+    });
+}
+
+/// A segment that a clean stop had left with its indexes went on counting as indexed when it was written to again: the
+/// recovery point passed it though its new indexes could not be written.
+#[test]
+fn the_recovery_point_waits_for_the_indexes_of_a_segment_that_was_reopened() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.close().await;
+        world.reopen(true);
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        fs::create_dir(world.path().join("00000000000000000000.timeindex.tmp")).expect("in the way of the index");
+        world.set_config(small_segments());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.partition.quiet().await;
+        assert_eq!(world.partition.ends().flushed, Offset(3));
+        assert_eq!(world.partition.core().recovery_point(), Offset(0));
+    });
+}
+
+/// Recovery cut a segment and died while it removed those that followed: the next start found a whole segment before a gap,
+/// and served records from behind it.
+#[test]
+fn a_recovery_cut_short_leaves_nothing_behind_the_cut() {
+    tokio_uring::start(async {
+        let mut world = World::new(small_segments());
+        for _ in 0..3 {
+            world.append_and_wait(Batch::default(), Acks::Leader).await;
+        }
+        world.partition.quiet().await;
+        let files = world.files(paths::LOG);
+        fs::File::options().write(true).open(&files[0].1).and_then(|file| file.set_len(70)).expect("torn");
+        let in_the_way = world.path().join("00000000000000000001.txnindex");
+        fs::create_dir(&in_the_way).expect("stops the recovery");
+        let params = OpenParams {
+            dir: Rc::from(world.path()),
+            clean: false,
+            recovery_point: Offset(0),
+            log_start: None,
+            now_ms: 0,
+        };
+        assert!(open::open(&params, &world.config).is_err());
+        fs::remove_dir(&in_the_way).expect("removed");
+        world.reopen(false);
+        assert_eq!(world.partition.ends().log_end, Offset(0));
+    });
+}
+
+/// The process died before a new epoch was in its checkpoint file. Recovery learnt it from the log, but the file went on
+/// without it: the next recovery, which trusted the segments in question, did not know the epoch any more.
+#[test]
+fn an_epoch_that_recovery_learns_is_in_the_checkpoint() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.partition.quiet().await;
+        let path = world.path().join(paths::LEADER_EPOCH_CHECKPOINT);
+        let old = fs::read(&path).expect("written with the first batch");
+        world.epoch = LeaderEpoch(1);
+        world.set_config(TopicConfig::default());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.partition.quiet().await;
+        fs::write(&path, old).expect("as if the new one had not got there");
+        world.reopen(false);
+        world.set_config(small_segments());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.partition.quiet().await;
+        world.save_checkpoints();
+        world.reopen(false);
+        let core = world.partition.core();
+        assert_eq!(core.epochs().entries(), [(LeaderEpoch(0), Offset(0)), (LeaderEpoch(1), Offset(1))]);
+    });
+}
+
+/// The checkpoint of epochs could not be written once, and nobody tried again.
+#[test]
+fn an_epoch_checkpoint_that_failed_is_tried_again() {
+    tokio_uring::start(async {
+        let world = World::new(TopicConfig::default());
+        fs::create_dir_all(world.path()).expect("made");
+        fs::write(world.path().join(paths::PARTITION_METADATA), format!("version: 0\ntopic_id: {}", world.id.topic))
+            .expect("written");
+        let in_the_way = world.path().join(format!("{}.tmp", paths::LEADER_EPOCH_CHECKPOINT));
+        fs::create_dir(&in_the_way).expect("in the way");
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.partition.quiet().await;
+        fs::remove_dir(&in_the_way).expect("removed");
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.partition.quiet().await;
+        let text = fs::read_to_string(world.path().join(paths::LEADER_EPOCH_CHECKPOINT)).expect("written");
+        assert_eq!(text, "0\n1\n0 0\n");
     });
 }
