@@ -38,14 +38,14 @@ pub enum Fault {
     Null,
     #[error("has a negative length")]
     NegativeLength,
-    #[error("is longer than {STRING_BYTES_MAX} bytes")]
-    TooLong,
     #[error("announces more elements than the request has bytes for")]
     MoreElementsThanBytes,
     #[error("takes the request over {REQUEST_ELEMENTS_MAX} array elements")]
     TooManyElements,
     #[error("is tagged with a size that is not its own")]
     TagSize,
+    #[error("is longer than {STRING_BYTES_MAX} bytes")]
+    TooLong,
 }
 
 /// All that the guard knows, in no particular order.
