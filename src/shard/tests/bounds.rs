@@ -105,7 +105,7 @@ fn receive_memory_is_bounded_over_all_connections_and_nobody_deadlocks() {
 
 #[test]
 fn a_length_alone_reserves_nothing() {
-    on_shard(async {
+    alone("bounds::a_length_alone_reserves_nothing", async {
         let fixture = Fixture::start(NetSettings::default());
         let before = resident_bytes();
         let mut streams = Vec::new();
@@ -223,7 +223,7 @@ fn an_address_has_no_more_connections_than_allowed() {
 #[test]
 fn idle_connections_cost_little() {
     const CONNECTIONS: usize = 5000;
-    on_shard(async {
+    alone("bounds::idle_connections_cost_little", async {
         let sockets = listener::SocketSettings { backlog: 4096, ..Default::default() };
         let fixture = Fixture::start_with(NetSettings::default(), sockets);
         let mut warm = Vec::new();
