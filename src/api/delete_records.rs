@@ -51,10 +51,11 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
             if let Err(e) = saved.await {
                 error!("log start offsets cannot be saved: {e}");
                 let answers = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-                for answer in answers.filter(|answer| answer.error_code == 0) {
-                    answer.error_code = ResponseError::KafkaStorageError.code();
+                let moved = answers.filter(|answer| answer.error_code == 0);
+                moved.for_each(|answer| {
                     answer.low_watermark = -1;
-                }
+                    answer.error_code = ResponseError::KafkaStorageError.code();
+                });
             }
             info.answer(&response)
         }))

@@ -54,6 +54,15 @@ pub const FETCH_SESSION_PARTITIONS_MAX: usize = 1_000_000;
 /// Cold data that one fetch takes through user space: more waits for the next fetch, except for a larger first batch.
 pub const COLD_READ_BYTES_MAX: usize = 1 << 20;
 
+/// Segment files that one fetch answer keeps open until it is sent; slices of others are copied if they are small.
+pub const FETCH_FILES_MAX: usize = 64;
+
+/// The largest slice that is copied instead of keeping a file open for it.
+pub const FETCH_COPIED_SLICE_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes that one fetch answer copies from the page cache: more waits for the next fetch.
+pub const FETCH_COPY_BYTES_MAX: usize = 1 << 20;
+
 /// Bytes of requests that a shard holds in all its connections: received and not answered, or still arriving.
 /// One connection at a time may exceed it to complete its frame.
 pub const SHARD_RECEIVE_BYTES_MAX: usize = 256 << 20;

@@ -1,12 +1,25 @@
 //! The broker's own log: to stderr, and never more of one kind than a reader can take in.
+//!
+//! A disk that fails under ten thousand partitions, or a peer that sends nonsense all day, must not fill the journal of
+//! the machine: each call site may write `BURST` lines, then `LINES_PER_SECOND`, and what was left out is counted.
 
-use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+use tracing::callsite::Identifier;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Full, Writer};
+use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::fmt::{FmtContext, format};
+use tracing_subscriber::registry::LookupSpan;
 
-/// How often one call site may write where [`limited!`] is used.
-pub const LIMIT_INTERVAL: Duration = Duration::from_secs(10);
+/// Lines that one call site may write at once.
+const BURST: u32 = 100;
+/// Lines that one call site may write in the long run.
+const LINES_PER_SECOND: u32 = 5;
 
 /// A level or filter that cannot be understood.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +39,7 @@ pub fn init(level: Option<&str>) -> Result<(), FilterError> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
+        .event_format(RateLimited::new(format().with_target(false)))
         .finish();
     // Only a second call fails, and then the first one's log is in place.
     let _ = tracing::subscriber::set_global_default(subscriber);
@@ -46,75 +59,115 @@ fn filter(level: Option<&str>, environment: Option<&str>) -> Result<EnvFilter, F
     })
 }
 
-/// Lets one event through per interval and counts the others. Of one thread; a call site keeps it in a thread local.
-#[derive(Debug)]
-pub struct RateLimit {
-    interval: Duration,
-    last: Cell<Option<Instant>>,
-    suppressed: Cell<u64>,
+/// Writes events as `inner` does, as long as their call site does not write too many.
+struct RateLimited {
+    inner: Format<Full, SystemTime>,
+    sites: Mutex<HashMap<Identifier, Allowance>>,
 }
 
-impl RateLimit {
-    pub const fn new(interval: Duration) -> Self {
-        RateLimit { interval, last: Cell::new(None), suppressed: Cell::new(0) }
+impl RateLimited {
+    fn new(inner: Format<Full, SystemTime>) -> Self {
+        RateLimited { inner, sites: Mutex::default() }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for RateLimited
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let now = Instant::now();
+        let site = event.metadata().callsite();
+        let admitted = {
+            let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+            sites.entry(site).or_insert_with(|| Allowance::new(now)).admit(now)
+        };
+        match admitted {
+            None => return Ok(()),
+            Some(0) => {}
+            Some(left_out) => writeln!(writer, "({left_out} lines like the next one were left out)")?,
+        }
+        self.inner.format_event(context, writer, event)
+    }
+}
+
+/// What one call site may still write: lines, refilled with time up to `BURST`.
+#[derive(Debug)]
+struct Allowance {
+    lines: f64,
+    refilled: Instant,
+    left_out: u64,
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Allowance {
+        Allowance { lines: f64::from(BURST), refilled: now, left_out: 0 }
     }
 
-    /// Whether an event at `now` may be told; if so, how many before it were not.
-    pub fn admit(&self, now: Instant) -> Option<u64> {
-        if self.last.get().is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
-            self.suppressed.set(self.suppressed.get().saturating_add(1));
+    /// Whether a line may be written at `now`; if so, how many before it were left out.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        let passed = now.saturating_duration_since(self.refilled);
+        self.refilled = now;
+        self.lines = (self.lines + passed.as_secs_f64() * f64::from(LINES_PER_SECOND)).min(f64::from(BURST));
+        if self.lines < 1.0 {
+            self.left_out += 1;
             return None;
         }
-        self.last.set(Some(now));
-        Some(self.suppressed.replace(0))
+        self.lines -= 1.0;
+        Some(std::mem::take(&mut self.left_out))
     }
 }
-
-/// Logs at a level (`error`, `warn`, `info`, `debug`) with `format!`'s arguments, once per [`LIMIT_INTERVAL`] for
-/// each call site and thread; the next line that is written says how many were not.
-#[macro_export]
-macro_rules! limited {
-    ($level:ident, $($argument:tt)+) => {{
-        thread_local! {
-            static LIMIT: $crate::base::logging::RateLimit =
-                const { $crate::base::logging::RateLimit::new($crate::base::logging::LIMIT_INTERVAL) };
-        }
-        match LIMIT.with(|limit| limit.admit(std::time::Instant::now())) {
-            Some(0) => tracing::$level!("{}", format_args!($($argument)+)),
-            Some(more) => tracing::$level!("{} (and {more} more suppressed)", format_args!($($argument)+)),
-            None => {}
-        }
-    }};
-}
-pub use limited;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
-    fn one_event_an_interval_is_told_and_the_others_are_counted() {
-        let limit = RateLimit::new(Duration::from_secs(10));
+    fn a_flood_is_cut_and_counted() {
         let start = Instant::now();
-        assert_eq!(limit.admit(start), Some(0));
-        assert_eq!(limit.admit(start + Duration::from_secs(1)), None);
-        assert_eq!(limit.admit(start + Duration::from_secs(9)), None);
-        assert_eq!(limit.admit(start + Duration::from_secs(10)), Some(2));
-        assert_eq!(limit.admit(start + Duration::from_secs(30)), Some(0));
+        let mut site = Allowance::new(start);
+        assert!((0..BURST).all(|_| site.admit(start) == Some(0)));
+        assert!((0..700).all(|_| site.admit(start).is_none()));
+        let second = start + Duration::from_secs(1);
+        assert_eq!(site.admit(second), Some(700));
+        assert_eq!((1..LINES_PER_SECOND).filter_map(|_| site.admit(second)).sum::<u64>(), 0);
+        assert_eq!(site.admit(second), None);
+        assert!((0..BURST).all(|_| site.admit(start + Duration::from_secs(3600)).is_some()), "quiet sites recover");
     }
 
+    /// Each site has an allowance of its own, and what is left out is told before the next line.
     #[test]
-    fn each_call_site_has_a_limit_of_its_own() {
-        let told = |site: u8| {
-            for _ in 0..3 {
-                match site {
-                    0 => limited!(debug, "site {site}"),
-                    _ => limited!(debug, "another site {}", site),
-                }
+    fn lines_that_were_left_out_are_told() {
+        #[derive(Clone, Default)]
+        struct Lines(std::sync::Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().expect("one writer").extend_from_slice(bytes);
+                Ok(bytes.len())
             }
-        };
-        told(0);
-        told(1);
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let written = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || written.clone())
+            .with_ansi(false)
+            .event_format(RateLimited::new(format().with_target(false)))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for number in 0..10 * BURST {
+                tracing::warn!("flood {number}");
+            }
+            tracing::warn!("another site");
+        });
+        let text = String::from_utf8(lines.0.lock().expect("one writer").clone()).expect("text");
+        let floods = text.matches("flood").count();
+        assert!((BURST as usize..2 * BURST as usize).contains(&floods), "{floods}");
+        assert!(text.trim_end().ends_with("another site"), "{text}");
     }
 
     #[test]

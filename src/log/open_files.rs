@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::{Rc, Weak};
 
+/// Files that are looked at to close one: where thousands are in use, the core is not kept for long.
+const LOOKED_AT_MAX: usize = 1024;
+
 /// Open segment files of one shard, oldest first; a second chance is given to those used since they were last looked at.
 pub struct OpenFiles {
     budget: usize,
@@ -32,6 +35,14 @@ impl OpenFiles {
         let file = segment.file()?;
         self.open.borrow_mut().push_back(Rc::downgrade(segment));
         Ok(file)
+    }
+
+    /// Whether the segment's file is open or can be opened within the budget.
+    pub fn has_room_for(&self, segment: &Segment) -> bool {
+        if !segment.is_open() {
+            self.make_room();
+        }
+        segment.is_open() || self.open.borrow().len() < self.budget
     }
 
     /// A sealed segment's indexes were read into memory: those of others go until all of them fit the bound.
@@ -62,7 +73,7 @@ impl OpenFiles {
         let mut open = self.open.borrow_mut();
         for keep_dirty in [true, false] {
             let mut looked_at = 0;
-            let most = 2 * open.len();
+            let most = LOOKED_AT_MAX.min(2 * open.len());
             while open.len() >= self.budget && looked_at < most {
                 looked_at += 1;
                 let Some(oldest) = open.pop_front() else { return };

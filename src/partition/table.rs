@@ -12,7 +12,7 @@ use crate::cluster::image::{self, ClusterImage, Topic};
 use crate::log::checkpoint::PartitionOffsets;
 use crate::log::core::LogCore;
 use crate::log::open::{self, OpenParams};
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -40,6 +40,8 @@ pub struct PartitionTable {
     shared: Rc<PartitionShared>,
     topics: RefCell<Topics>,
     log_dirs: RefCell<Vec<LogDirState>>,
+    /// Logs that an unclean stop left to be checked, and the bytes read for it, since that was last told.
+    recovered: Cell<(usize, u64)>,
 }
 
 #[derive(Default)]
@@ -80,7 +82,13 @@ impl LocalTopic {
 impl PartitionTable {
     pub fn new(me: BrokerId, log_dirs: Vec<FoundLogDir>, shared: Rc<PartitionShared>) -> PartitionTable {
         let log_dirs = log_dirs.into_iter().map(|found| LogDirState { found, count: 0 }).collect();
-        PartitionTable { me, shared, topics: RefCell::default(), log_dirs: RefCell::new(log_dirs) }
+        PartitionTable {
+            me,
+            shared,
+            topics: RefCell::default(),
+            log_dirs: RefCell::new(log_dirs),
+            recovered: Cell::default(),
+        }
     }
 
     pub fn shared(&self) -> &Rc<PartitionShared> {
@@ -124,6 +132,10 @@ impl PartitionTable {
             if (mine || known.is_some()) && (settings_changed || !unchanged) {
                 outdated |= self.update_topic(topic, known.as_deref(), config);
             }
+        }
+        let (logs, bytes) = self.recovered.take();
+        if logs > 0 {
+            info!("broker {}: {logs} logs recovered, {bytes} bytes read", self.me);
         }
         outdated
     }
@@ -180,7 +192,7 @@ impl PartitionTable {
     ) -> (Rc<Partition>, bool) {
         let id = TopicPartition { topic: topic.id, partition: index };
         let (mut home, params, outdated) = self.find_home(topic, index);
-        let core = match open_log(&mut home, &params, config) {
+        let core = match self.open_log(&mut home, &params, config) {
             Ok(core) => core,
             Err(e) => {
                 error!("{}-{index} is offline: {e}", topic.name);
@@ -193,6 +205,31 @@ impl PartitionTable {
         let epoch = LeaderEpoch(state.leader_epoch.0);
         let (config, shared) = (Rc::clone(config), Rc::clone(&self.shared));
         (Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared), outdated)
+    }
+
+    fn open_log(&self, home: &mut Home, params: &OpenParams, config: &TopicConfig) -> Result<LogCore, open::OpenError> {
+        if !home.exists {
+            return Ok(LogCore::empty(Rc::clone(&home.dir), Offset(0)));
+        }
+        let opened = open::open(params, config)?;
+        for cut in &opened.cuts {
+            match &cut.problem {
+                Some(problem) => warn!(
+                    "{}: cut at byte {} ({} bytes, from offset {} on): {problem}",
+                    cut.file.display(),
+                    cut.position,
+                    cut.bytes,
+                    cut.next_offset
+                ),
+                None => warn!("{}: removed, {} bytes after a cut", cut.file.display(), cut.bytes),
+            }
+        }
+        home.clean_end = opened.is_clean.then(|| opened.core.written_end());
+        if !params.clean {
+            let (logs, bytes) = self.recovered.get();
+            self.recovered.set((logs + 1, bytes + opened.scanned_bytes));
+        }
+        Ok(opened.core)
     }
 
     /// The directory that holds the partition, or the log directory with the fewest partitions for a new one.
@@ -276,28 +313,4 @@ impl PartitionTable {
     pub fn topics(&self) -> Ref<'_, HashMap<TopicId, Rc<LocalTopic>, foldhash::fast::RandomState>> {
         Ref::map(self.topics.borrow(), |topics| &topics.by_id)
     }
-}
-
-fn open_log(home: &mut Home, params: &OpenParams, config: &TopicConfig) -> Result<LogCore, open::OpenError> {
-    if !home.exists {
-        return Ok(LogCore::empty(Rc::clone(&home.dir), Offset(0)));
-    }
-    let opened = open::open(params, config)?;
-    for cut in &opened.cuts {
-        match &cut.problem {
-            Some(problem) => warn!(
-                "{}: cut at byte {} ({} bytes, from offset {} on): {problem}",
-                cut.file.display(),
-                cut.position,
-                cut.bytes,
-                cut.next_offset
-            ),
-            None => warn!("{}: removed, {} bytes after a cut", cut.file.display(), cut.bytes),
-        }
-    }
-    home.clean_end = opened.is_clean.then(|| opened.core.written_end());
-    if !params.clean {
-        info!("{}: recovered, {} bytes read", home.dir.display(), opened.scanned_bytes);
-    }
-    Ok(opened.core)
 }

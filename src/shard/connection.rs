@@ -76,10 +76,15 @@ pub(super) enum End {
     Drained,
 }
 
-/// A request whose answer has not been handed to the sender.
-enum Slot {
+/// A request whose answer has not been handed to the sender, and the bytes that it or its answer holds.
+struct Slot {
+    state: SlotState,
+    held: usize,
+}
+
+enum SlotState {
     Ready(ReplyFrame),
-    Wait { reply: Pin<Box<dyn Future<Output = Answer>>>, held: usize },
+    Wait(Pin<Box<dyn Future<Output = Answer>>>),
 }
 
 pub(super) struct Connection {
@@ -99,7 +104,7 @@ pub(super) struct Connection {
     /// What the next frame is expected to need, its length included; 0 where frames are small.
     bulk_bytes: usize,
     slots: VecDeque<Slot>,
-    /// Bytes of requests that are in `slots`.
+    /// Bytes that `slots` hold.
     held_bytes: usize,
     sender: Sender,
     /// How much of what the sender could not send at once the shard's budget counts.
@@ -294,15 +299,20 @@ impl Connection {
         let frame = if copy { Bytes::copy_from_slice(&frame) } else { frame };
         match self.network.service.dispatch(&self.meta, frame) {
             Outcome::Reply(reply) if self.slots.is_empty() => self.sender.push(reply),
-            Outcome::Reply(reply) => self.slots.push_back(Slot::Ready(reply)),
-            Outcome::Wait(reply) => {
-                self.held_bytes += held;
-                self.network.receive.budget.hold(held);
-                self.slots.push_back(Slot::Wait { reply, held });
+            Outcome::Reply(reply) => {
+                let held = reply.memory();
+                self.enqueue(Slot { state: SlotState::Ready(reply), held });
             }
+            Outcome::Wait(reply) => self.enqueue(Slot { state: SlotState::Wait(reply), held }),
             Outcome::Nothing => {}
             Outcome::Close(reason) => self.refuse(End::Refused(reason)),
         }
+    }
+
+    fn enqueue(&mut self, slot: Slot) {
+        self.held_bytes += slot.held;
+        self.network.receive.budget.hold(slot.held);
+        self.slots.push_back(slot);
     }
 
     fn refuse(&mut self, end: End) {
@@ -313,26 +323,25 @@ impl Connection {
     /// Hands the sender every answer whose turn has come. Whether there was one; `head_waits` if the next is not ready.
     fn collect_ready(&mut self, cx: &mut Context<'_>, head_waits: &mut bool) -> bool {
         let mut collected = false;
-        while let Some(slot) = self.slots.front_mut() {
-            if let Slot::Wait { reply, .. } = slot {
-                let Poll::Ready(reply) = reply.as_mut().poll(cx) else {
-                    *head_waits = true;
-                    return collected;
-                };
-                let Some(Slot::Wait { held, .. }) = self.slots.pop_front() else { unreachable!("the head was polled") };
-                self.held_bytes -= held;
-                self.network.receive.budget.release(held);
-                match reply {
-                    Ok(reply) => self.sender.push(reply),
-                    Err(error) => {
+        while let Some(head) = self.slots.front_mut() {
+            if let SlotState::Wait(reply) = &mut head.state {
+                match reply.as_mut().poll(cx) {
+                    Poll::Ready(Ok(reply)) => head.state = SlotState::Ready(reply),
+                    Poll::Ready(Err(error)) => {
                         self.slots.clear();
                         self.ending = Some(End::Refused(error.to_string()));
                         return collected;
                     }
+                    Poll::Pending => {
+                        *head_waits = true;
+                        return collected;
+                    }
                 }
-            } else if let Some(Slot::Ready(reply)) = self.slots.pop_front() {
-                self.sender.push(reply);
             }
+            let Some(Slot { state: SlotState::Ready(reply), held }) = self.slots.pop_front() else { break };
+            self.held_bytes -= held;
+            self.network.receive.budget.release(held);
+            self.sender.push(reply);
             collected = true;
         }
         collected

@@ -74,7 +74,7 @@ impl Sender {
         if frame.is_empty() {
             return;
         }
-        self.memory += memory_of(&frame);
+        self.memory += frame.memory();
         self.queue.push_back(frame);
     }
 
@@ -164,7 +164,7 @@ impl Sender {
                 }
                 None => {
                     let frame = self.queue.pop_front().expect("front was seen");
-                    self.memory -= memory_of(&frame);
+                    self.memory -= frame.memory();
                     self.piece = 0;
                     self.sent = 0;
                 }
@@ -312,17 +312,6 @@ impl Sender {
 /// Whether anything follows piece `piece` of the front frame.
 fn after(queue: &VecDeque<ReplyFrame>, piece: usize) -> bool {
     queue.len() > 1 || queue.front().is_some_and(|frame| frame.pieces.len() > piece + 1)
-}
-
-/// Bytes that a frame holds: its content, and its list of pieces where that is not within the frame itself. A fetch of
-/// very many partitions has a piece for each.
-fn memory_of(frame: &ReplyFrame) -> usize {
-    let bytes = |piece: &Piece| match piece {
-        Piece::Bytes(bytes) => bytes.len(),
-        Piece::File(_) => 0,
-    };
-    let list = if frame.pieces.spilled() { frame.pieces.capacity() * size_of::<Piece>() } else { 0 };
-    frame.pieces.iter().map(bytes).sum::<usize>() + list
 }
 
 fn short_file(slice: &FileSlice, sent: usize) -> io::Error {

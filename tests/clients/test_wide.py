@@ -38,12 +38,15 @@ def test_ten_thousand_partitions(own_broker, connect):
 
     produce_to_each(broker)
     assert len(os.listdir(f"/proc/{broker.pid}/fd")) <= NOFILE[1]
-    assert consume_from_each(broker) == {partition: b"value %d" % partition for partition in range(PARTITIONS)}
+    everything = {partition: b"value %d" % partition for partition in range(PARTITIONS)}
+    assert consume_from_each(broker) == everything
 
-    broker.kill()
-    broker.start()
-    wait_for_leader(broker, "wide", PARTITIONS, SECONDS)
-    assert raw.batches(broker.port, "wide", PARTITIONS - 1)[0].count == 1, "kill -9 lost an acknowledged record"
+    # What is read after a start was never in this process's memory: indexes and files are opened for each partition.
+    for end in broker.kill, broker.terminate:
+        end()
+        broker.start()
+        wait_for_leader(broker, "wide", PARTITIONS, SECONDS)
+        assert consume_from_each(broker) == everything
 
     admin.delete_topic("wide", SECONDS)
     wait_until(lambda: not raw.exists(broker.port, "wide"), "the topic is still listed", SECONDS)

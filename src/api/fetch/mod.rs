@@ -11,8 +11,9 @@
 
 mod read;
 pub mod session;
+mod slice;
 
-use self::read::{Collected, Limits, Obstacle, PartitionAnswer, collect, find};
+use self::read::{Brought, Collected, Obstacle, PartitionAnswer, collect, find};
 use self::session::{Kind, TopicKey, Wanted};
 use super::context::ShardContext;
 use super::registry::Served;
@@ -24,6 +25,7 @@ use crate::partition::waiters::FetchWait;
 use crate::wire::encode::{Pieces, encode_with_slices, placeholder};
 use crate::wire::reply::Piece;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
@@ -38,15 +40,15 @@ pub const SERVED: Served = Served { key: 1, advertised_min: 4, accepted_min: 4, 
 
 const LEADER_HINTS_SINCE: i16 = 16;
 const READ_COMMITTED: i8 = 1;
-/// Obstacles that one round of reading removes before it answers with what it has.
-const OBSTACLES_MAX: usize = 64;
+/// Rounds of reading from disk before a fetch is answered with what it has.
+const ROUNDS_MAX: usize = 64;
 
 /// A fetch that was taken: what it wants, and how it is answered.
 struct Fetch {
     info: RequestInfo,
     kind: Kind,
     wanted: Vec<Wanted>,
-    limits: Limits,
+    max_bytes: usize,
     min_bytes: usize,
     read_committed: bool,
     deadline: Instant,
@@ -68,22 +70,20 @@ fn serve(context: &Rc<ShardContext>, info: &RequestInfo, request: &FetchRequest)
         info: info.clone(),
         kind,
         wanted,
-        limits: Limits { max_bytes, first_batch_whole: true },
+        max_bytes,
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
         read_committed: request.isolation_level == READ_COMMITTED,
         deadline: Instant::now() + max_wait,
     };
-    match collect(context, &fetch.wanted, fetch.limits, &[]) {
-        Ok(collected) if max_wait.is_zero() || fetch.is_satisfied(&collected) => match fetch.answer(context, collected)
-        {
+    let collected = collect(context, &fetch.wanted, fetch.max_bytes, &Brought::default());
+    if collected.obstacles.is_empty() && (max_wait.is_zero() || fetch.is_satisfied(&collected)) {
+        return match fetch.answer(context, collected) {
             Ok(frame) => Outcome::Reply(frame),
             Err(e) => Outcome::Close(e.to_string()),
-        },
-        _ => {
-            let context = Rc::clone(context);
-            Outcome::Wait(Box::pin(async move { fetch.wait(&context).await }))
-        }
+        };
     }
+    let context = Rc::clone(context);
+    Outcome::Wait(Box::pin(async move { fetch.wait(&context).await }))
 }
 
 impl Fetch {
@@ -107,40 +107,24 @@ impl Fetch {
 
     /// Collects the answers, reading what is cold from disk first.
     async fn collect_cold(&self, context: &ShardContext) -> Collected {
-        let mut cold: Vec<(usize, Piece)> = Vec::new();
-        let mut limits = self.limits;
-        for _ in 0..OBSTACLES_MAX {
-            match collect(context, &self.wanted, limits, &cold) {
-                Ok(collected) => return collected,
-                Err(Obstacle::Lookup(partition, missing)) => {
-                    if let Err(e) = missing.load(partition.files()).await {
-                        tracing::error!("{}-{}: {e}", partition.topic, partition.index());
-                        break;
-                    }
-                }
-                Err(Obstacle::Records { place, file, position, length }) => {
-                    match file.read_at(position, length).await {
-                        Ok(bytes) => {
-                            context.metrics.cold_reads.add(1);
-                            context.metrics.cold_read_bytes.add(bytes.len() as u64);
-                            cold.push((place, Piece::Bytes(bytes)));
-                        }
-                        Err(e) => {
-                            tracing::error!("reading a segment at {position}: {e}");
-                            break;
-                        }
-                    }
-                    // One cold partition a fetch: the others get their turn with the next one.
-                    limits.max_bytes = 0;
+        let mut brought = Brought::default();
+        for _ in 0..ROUNDS_MAX {
+            let mut collected = collect(context, &self.wanted, self.max_bytes, &brought);
+            if collected.obstacles.is_empty() {
+                return collected;
+            }
+            for read in join_all(collected.obstacles.drain(..).map(|obstacle| remove(context, obstacle))).await {
+                match read {
+                    Read::LookedUp => {}
+                    Read::Records(place, partition, piece) => brought.cold = Some((place, partition, piece)),
+                    Read::Failed(place) => brought.failed.push(place),
                 }
             }
         }
-        self.storage_error()
-    }
-
-    fn storage_error(&self) -> Collected {
-        let answers = self.wanted.iter().map(|_| PartitionAnswer::failed(ResponseError::KafkaStorageError));
-        Collected { answers: answers.collect(), bytes: 0, urgent: true }
+        // What was looked up stays in memory: the next fetch goes on from there.
+        let mut collected = collect(context, &self.wanted, self.max_bytes, &brought);
+        collected.urgent = true;
+        collected
     }
 
     fn answer(&self, context: &ShardContext, collected: Collected) -> Answer {
@@ -228,6 +212,34 @@ impl Fetch {
             }
         }
         data
+    }
+}
+
+/// What came of reading for an obstacle.
+enum Read {
+    LookedUp,
+    Records(usize, Rc<Partition>, Piece),
+    Failed(usize),
+}
+
+async fn remove(context: &ShardContext, obstacle: Obstacle) -> Read {
+    let failed = |partition: &Partition, place, reason: &dyn std::fmt::Display| {
+        tracing::error!("{}-{}: {reason}", partition.topic, partition.index());
+        Read::Failed(place)
+    };
+    match obstacle {
+        Obstacle::Lookup { place, partition, missing } => match missing.load(partition.files()).await {
+            Ok(()) => Read::LookedUp,
+            Err(e) => failed(&partition, place, &e),
+        },
+        Obstacle::Records { place, partition, file, position, length } => match file.read_at(position, length).await {
+            Ok(bytes) => {
+                context.metrics.cold_reads.add(1);
+                context.metrics.cold_read_bytes.add(bytes.len() as u64);
+                Read::Records(place, partition, Piece::Bytes(bytes))
+            }
+            Err(e) => failed(&partition, place, &format_args!("reading a segment at {position}: {e}")),
+        },
     }
 }
 

@@ -1,20 +1,22 @@
-//! Reading for one fetch: what each partition answers now, as slices of files.
+//! Collecting the answers of one fetch: what each partition says now, with its records as slices of files.
 
 use super::session::{Told, TopicKey, Wanted};
+use super::slice::{Next, Room, Used, next_records};
 use crate::api::context::ShardContext;
 use crate::api::leaders;
 use crate::base::ids::{LeaderEpoch, Offset};
-use crate::base::limits::COLD_READ_BYTES_MAX;
-use crate::log::core::ReadSpan;
 use crate::log::file::SegmentFile;
 use crate::log::read::{Located, Missing, locate};
 use crate::partition::leader::Partition;
 use crate::wire::encode::Pieces;
-use crate::wire::reply::{FileSlice, Piece};
+use crate::wire::reply::Piece;
 use kafka_protocol::ResponseError;
 use std::rc::Rc;
 use std::sync::Arc;
 use tracing::error;
+
+/// Obstacles that are removed together, side by side.
+const OBSTACLES_MAX: usize = 64;
 
 /// What one partition answers.
 pub struct PartitionAnswer {
@@ -29,40 +31,36 @@ pub struct PartitionAnswer {
 }
 
 /// The answers of all partitions.
+#[derive(Default)]
 pub struct Collected {
     pub answers: Vec<PartitionAnswer>,
     pub bytes: usize,
-    /// Something must be told without waiting for more bytes.
+    /// Something must be told without waiting for more bytes: an error, or records that a bound of ours cut short, so
+    /// that no append would bring more of them.
     pub urgent: bool,
+    /// What must come from disk before some partitions can answer more than nothing.
+    pub obstacles: Vec<Obstacle>,
+    used: Used,
 }
 
-/// What must be read from disk before the answers can be collected.
+/// What must be read from disk before a partition can answer; `place` is its place in the request.
 pub enum Obstacle {
-    Lookup(Rc<Partition>, Missing),
-    /// Cold records: the place in the request, and what to read.
-    Records {
-        place: usize,
-        file: Rc<SegmentFile>,
-        position: u64,
-        length: usize,
-    },
+    Lookup { place: usize, partition: Rc<Partition>, missing: Missing },
+    Records { place: usize, partition: Rc<Partition>, file: Rc<SegmentFile>, position: u64, length: usize },
 }
 
-/// Limits of one fetch.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub max_bytes: usize,
-    /// The first batch is sent even if it is larger than the limits (Fetch 3 and later).
-    pub first_batch_whole: bool,
+/// What earlier rounds of the same fetch brought from the disk.
+#[derive(Default)]
+pub struct Brought {
+    /// Cold records: for which place and partition. One a fetch: the others get their turn with the next one.
+    pub cold: Option<(usize, Rc<Partition>, Piece)>,
+    /// Places whose files could not be read.
+    pub failed: Vec<usize>,
 }
 
 const UNKNOWN: Offset = Offset(-1);
 
 impl PartitionAnswer {
-    pub fn failed(code: ResponseError) -> PartitionAnswer {
-        PartitionAnswer::error(code, None)
-    }
-
     fn error(code: ResponseError, topic: Option<Arc<str>>) -> PartitionAnswer {
         PartitionAnswer {
             error: Some(code),
@@ -89,29 +87,21 @@ impl PartitionAnswer {
     }
 }
 
-/// Answers for all partitions, or the first obstacle. `cold` holds what was read from disk for earlier obstacles.
-pub fn collect(
-    context: &ShardContext,
-    wanted: &[Wanted],
-    limits: Limits,
-    cold: &[(usize, Piece)],
-) -> Result<Collected, Obstacle> {
-    let mut collected = Collected { answers: Vec::with_capacity(wanted.len()), bytes: 0, urgent: false };
+/// Answers for all partitions, as far as they can be given without waiting for a disk.
+pub fn collect(context: &ShardContext, wanted: &[Wanted], max_bytes: usize, brought: &Brought) -> Collected {
+    let mut collected = Collected { answers: Vec::with_capacity(wanted.len()), ..Collected::default() };
+    collected.urgent = brought.cold.is_some();
     for (place, one) in wanted.iter().enumerate() {
-        let room = Limits {
-            max_bytes: limits.max_bytes.saturating_sub(collected.bytes),
-            first_batch_whole: limits.first_batch_whole && collected.bytes == 0,
-        };
-        let read = cold.iter().find(|(at, _)| *at == place).map(|(_, piece)| piece.clone());
         let answer = match find(context, one) {
             Err((code, topic)) => PartitionAnswer::error(code, topic),
-            Ok(partition) => answer(&partition, one, room, (place, read))?,
+            Ok(partition) => collected.answer_of(&partition, one, max_bytes, (place, brought)),
         };
+        collected.used.note(&answer.records);
         collected.bytes += answer.bytes();
         collected.urgent |= answer.error.is_some() || answer.diverging.is_some();
         collected.answers.push(answer);
     }
-    Ok(collected)
+    collected
 }
 
 /// The partition that is asked for, if this shard leads it.
@@ -124,102 +114,112 @@ pub fn find(context: &ShardContext, wanted: &Wanted) -> Result<Rc<Partition>, (R
     }
 }
 
-fn answer(
-    partition: &Rc<Partition>,
-    wanted: &Wanted,
-    room: Limits,
-    (place, cold): (usize, Option<Piece>),
-) -> Result<PartitionAnswer, Obstacle> {
-    let failed = |code| PartitionAnswer::error(code, Some(Arc::clone(&partition.topic)));
-    if let Err(code) = leaders::check_epoch(wanted.current_leader_epoch, partition.epoch()) {
-        return Ok(failed(code));
+impl Collected {
+    fn answer_of(
+        &mut self,
+        partition: &Rc<Partition>,
+        wanted: &Wanted,
+        max_bytes: usize,
+        (place, brought): (usize, &Brought),
+    ) -> PartitionAnswer {
+        let failed = |code| PartitionAnswer::error(code, Some(Arc::clone(&partition.topic)));
+        let mut answer = match state_of(partition, wanted) {
+            Ok(answer) if answer.diverging.is_some() => return answer,
+            Ok(answer) => answer,
+            Err(code) => return failed(code),
+        };
+        if brought.failed.contains(&place) {
+            return failed(ResponseError::KafkaStorageError);
+        }
+        if let Some((at, whose, piece)) = &brought.cold
+            && *at == place
+            && Rc::ptr_eq(whose, partition)
+        {
+            answer.records.push(piece.clone());
+            return answer;
+        }
+        let room = Room {
+            max_bytes: max_bytes.saturating_sub(self.bytes).min(usize::try_from(wanted.max_bytes).unwrap_or(0)),
+            is_first: self.bytes == 0,
+            used: self.used,
+        };
+        match next(partition, Offset(wanted.fetch_offset), answer.high_watermark, room) {
+            Ok(Next::Nothing) => {}
+            Ok(Next::Records { piece, is_cut }) => {
+                answer.records.push(piece);
+                self.urgent |= is_cut;
+            }
+            Ok(Next::OtherFetch) => self.urgent = true,
+            Ok(Next::Cold { file, position, length }) => {
+                let partition = Rc::clone(partition);
+                self.meet(Obstacle::Records { place, partition, file, position, length }, brought);
+            }
+            Ok(Next::Missing(missing)) => {
+                self.meet(Obstacle::Lookup { place, partition: Rc::clone(partition), missing }, brought);
+            }
+            Err(reason) => {
+                error!(
+                    "{}-{}: reading at offset {}: {reason}",
+                    partition.topic,
+                    partition.index(),
+                    wanted.fetch_offset
+                );
+                return failed(ResponseError::KafkaStorageError);
+            }
+        }
+        answer
     }
+
+    fn meet(&mut self, obstacle: Obstacle, brought: &Brought) {
+        let is_records = |obstacle: &Obstacle| matches!(obstacle, Obstacle::Records { .. });
+        let others_turn = is_records(&obstacle) && (brought.cold.is_some() || self.obstacles.iter().any(is_records));
+        if !others_turn && self.obstacles.len() < OBSTACLES_MAX {
+            self.obstacles.push(obstacle);
+        }
+    }
+}
+
+/// What the partition says besides records, or why it has nothing to say.
+fn state_of(partition: &Partition, wanted: &Wanted) -> Result<PartitionAnswer, ResponseError> {
+    leaders::check_epoch(wanted.current_leader_epoch, partition.epoch())?;
     let ends = partition.ends();
     let core = partition.core();
     if core.failure().is_some() {
-        return Ok(failed(ResponseError::KafkaStorageError));
+        return Err(ResponseError::KafkaStorageError);
     }
     let from = Offset(wanted.fetch_offset);
-    let mut answer = PartitionAnswer {
+    let mut diverging = None;
+    if wanted.last_fetched_epoch >= 0 {
+        let asked = LeaderEpoch(wanted.last_fetched_epoch);
+        let end = core.epochs().end_of(asked, partition.epoch(), ends.log_end);
+        let end = end.ok_or(ResponseError::OffsetOutOfRange)?;
+        if end.epoch < asked || end.end < from {
+            diverging = Some((end.epoch, end.end));
+        }
+    }
+    if diverging.is_none() && core.check_range(from, ends.log_end).is_err() {
+        return Err(ResponseError::OffsetOutOfRange);
+    }
+    Ok(PartitionAnswer {
         error: None,
         topic: None,
         high_watermark: ends.high_watermark,
         log_start: ends.log_start,
-        diverging: None,
+        diverging,
         records: Pieces::new(),
-    };
-    if wanted.last_fetched_epoch >= 0 {
-        let asked = LeaderEpoch(wanted.last_fetched_epoch);
-        match core.epochs().end_of(asked, partition.epoch(), ends.log_end) {
-            None => return Ok(failed(ResponseError::OffsetOutOfRange)),
-            Some(end) if end.epoch < asked || end.end < from => {
-                answer.diverging = Some((end.epoch, end.end));
-                return Ok(answer);
-            }
-            Some(_) => {}
-        }
-    }
-    if core.check_range(from, ends.log_end).is_err() {
-        return Ok(failed(ResponseError::OffsetOutOfRange));
-    }
-    if let Some(piece) = cold {
-        answer.records.push(piece);
-        return Ok(answer);
-    }
-    let max_bytes = room.max_bytes.min(usize::try_from(wanted.max_bytes).unwrap_or(0));
-    if max_bytes == 0 && !room.first_batch_whole {
-        return Ok(answer);
+    })
+}
+
+/// The records that come next, or what stands in their way.
+fn next(partition: &Partition, from: Offset, limit: Offset, room: Room) -> Result<Next, String> {
+    if room.max_bytes == 0 && !room.is_first {
+        return Ok(Next::Nothing);
     }
     let interval = partition.config().index_interval_bytes;
-    match locate(&core, partition.files(), (from, ends.high_watermark), interval) {
-        Ok(Located::AtEnd) => {}
-        Ok(Located::Missing(missing)) => {
-            drop(core);
-            return Err(Obstacle::Lookup(Rc::clone(partition), missing));
-        }
-        Ok(Located::At(span)) => {
-            drop(core);
-            match slice(partition, &span, max_bytes, room.first_batch_whole, place) {
-                Ok(piece) => answer.records.extend(piece),
-                Err(SliceError::Cold(obstacle)) => return Err(obstacle),
-                Err(SliceError::Failed) => return Ok(failed(ResponseError::KafkaStorageError)),
-            }
-        }
-        Err(e) => {
-            error!("{}-{}: reading at offset {from}: {e}", partition.topic, partition.index());
-            return Ok(failed(ResponseError::KafkaStorageError));
-        }
+    let located = locate(&partition.core(), partition.files(), (from, limit), interval);
+    match located.map_err(|e| e.to_string())? {
+        Located::AtEnd => Ok(Next::Nothing),
+        Located::Missing(missing) => Ok(Next::Missing(missing)),
+        Located::At(span) => next_records(partition, &span, room).map_err(|e| e.to_string()),
     }
-    Ok(answer)
-}
-
-enum SliceError {
-    Cold(Obstacle),
-    Failed,
-}
-
-fn slice(
-    partition: &Partition,
-    span: &ReadSpan,
-    max_bytes: usize,
-    first_batch_whole: bool,
-    place: usize,
-) -> Result<Option<Piece>, SliceError> {
-    let available = (span.end - span.position) as usize;
-    let least = if first_batch_whole { span.first_batch_bytes as usize } else { 0 };
-    let length = max_bytes.max(least).min(available);
-    // Nothing rather than a part of the first batch: with records but no whole batch, Kafka's consumer fails.
-    if length < span.first_batch_bytes as usize {
-        return Ok(None);
-    }
-    let file = partition.files().file(&span.segment).map_err(|e| {
-        error!("{}-{}: opening a segment: {e}", partition.topic, partition.index());
-        SliceError::Failed
-    })?;
-    let position = u64::from(span.position);
-    if !partition.is_hot(span) && !file.is_cached(position, length) {
-        let length = length.min(COLD_READ_BYTES_MAX.max(span.first_batch_bytes as usize));
-        return Err(SliceError::Cold(Obstacle::Records { place, file, position, length }));
-    }
-    Ok(Some(Piece::File(FileSlice { file, position, length })))
 }

@@ -65,6 +65,27 @@ fn waiting_requests_of_one_connection_are_bounded_in_number_and_bytes() {
     });
 }
 
+/// Small requests behind one that waits: their large answers stayed in memory without being counted.
+#[test]
+fn answers_that_wait_for_their_turn_count_as_held() {
+    on_shard(async {
+        let fixture = Fixture::start(NetSettings::default());
+        let mut stream = fixture.connect().await;
+        send(&mut stream, &request(GATE, 0, b"")).await;
+        for _ in 0..40 {
+            send(&mut stream, &request(BYTES, 1 << 20, b"")).await;
+        }
+        fixture.until("a pause", |fixture| fixture.network.metrics().reading_paused.get() > 0).await;
+        assert_eq!(fixture.service.requests.get(), 1 + 32, "32 MiB of answers, no more");
+        fixture.service.open_gate();
+        read_reply(&mut stream).await.expect("the gate's");
+        for _ in 0..40 {
+            assert_eq!(read_reply(&mut stream).await.expect("reply").len(), 1 << 20);
+        }
+        fixture.until("all is given back", |fixture| fixture.network.receive_bytes() == 0).await;
+    });
+}
+
 #[test]
 fn receive_memory_is_bounded_over_all_connections_and_nobody_deadlocks() {
     const BUDGET: usize = 4 << 20;
