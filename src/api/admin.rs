@@ -1,6 +1,7 @@
 //! What the APIs have in common that change the cluster: the command is sent in stage one, its answer is awaited in
 //! stage two, and a client that asked for less patience than the work needs is told so while the work goes on.
 
+use super::now_or_never;
 use crate::base::limits::CONTROL_ANSWER_MS_MAX;
 use crate::controller::handle::{AdminError, AdminResult};
 use kafka_protocol::ResponseError;
@@ -48,28 +49,43 @@ pub struct Pending<T> {
 impl<T: 'static> Pending<T> {
     /// Sends a command about `count` things now, to be awaited later.
     ///
-    /// A task of its own drives it, since a connection polls an answer only when its turn has come. Tasks begin in the
-    /// order in which they are spawned and the queue to the control plane is fair, so the order of requests is kept.
+    /// It is in the queue to the control plane when this returns, or has its place in line for a full one: the queue is
+    /// fair, so the order of requests is kept. A task of its own drives it from there on, since a connection polls an
+    /// answer only when its turn has come.
     pub fn send(
         patience: Patience,
         count: usize,
         command: impl Future<Output = AdminResult<Vec<AdminResult<T>>>> + 'static,
     ) -> Self {
+        let mut command = Box::pin(tokio::time::timeout(patience.limit, command));
+        let begun = now_or_never(command.as_mut());
         let work = tokio::task::spawn_local(async move {
-            tokio::time::timeout(patience.limit, command).await.unwrap_or_else(|_| Err(timed_out()))
+            let done = match begun {
+                Some(done) => done,
+                None => command.await,
+            };
+            done.unwrap_or_else(|_| Err(timed_out()))
         });
         Pending { work, count }
     }
 
     /// One result for each thing, in the order asked.
-    pub async fn results(self) -> Vec<AdminResult<T>> {
+    pub async fn results(mut self) -> Vec<AdminResult<T>> {
         let lost = || AdminError { code: ResponseError::UnknownServerError, message: None };
-        let error = match self.work.await {
+        let error = match (&mut self.work).await {
             Ok(Ok(results)) if results.len() == self.count => return results,
             Ok(Err(error)) => error,
             Ok(Ok(_)) | Err(_) => lost(),
         };
         (0..self.count).map(|_| Err(error.clone())).collect()
+    }
+}
+
+/// Who asked is gone: what the control plane has is done all the same, as in Kafka, but what still waits in line goes.
+/// Otherwise clients that ask and leave could have the broker hold any number of requests.
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        self.work.abort();
     }
 }
 
@@ -90,4 +106,47 @@ pub fn refusal(code: ResponseError, message: impl Into<String>) -> AdminError {
 
 fn timed_out() -> AdminError {
     AdminError { code: ResponseError::RequestTimedOut, message: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::handle::{Command, ControlHandle, TopicRef};
+    use tokio::sync::mpsc;
+
+    fn deleting(control: &ControlHandle, topic: &str) -> Pending<(String, crate::base::ids::TopicId)> {
+        let (control, topics) = (control.clone(), vec![TopicRef::Name(topic.to_string())]);
+        Pending::send(Patience::DEFAULT, 1, async move { control.delete_topics(topics).await })
+    }
+
+    fn queued(commands: &mut mpsc::Receiver<Command>) -> Vec<String> {
+        let mut names = Vec::new();
+        while let Ok(command) = commands.try_recv() {
+            let Command::DeleteTopics { topics, .. } = command else { panic!("another command") };
+            let [TopicRef::Name(name)] = &topics[..] else { panic!("one topic by name") };
+            names.push(name.clone());
+        }
+        names
+    }
+
+    /// Clients that asked and left had their requests held, without bound, for as long as the control plane was busy.
+    #[test]
+    fn who_leaves_has_done_what_was_queued_and_nothing_else_held() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (sender, mut commands) = mpsc::channel(1);
+            let control = ControlHandle::new(sender, Default::default());
+            // Even if its connection ends at once.
+            drop(deleting(&control, "queued"));
+            for _ in 0..100 {
+                drop(deleting(&control, "in line"));
+            }
+            let stays = deleting(&control, "stays");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(queued(&mut commands), ["queued"]);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(queued(&mut commands), ["stays"]);
+            drop(stays);
+        });
+    }
 }

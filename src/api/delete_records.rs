@@ -1,13 +1,15 @@
 //! DeleteRecords (key 21).
 //!
 //! Versions: 0-2 (KIP-107). Moves the log start offset up; whole segments below it are removed. The answer comes when the
-//! new start is in the checkpoint file, so that a crash does not bring the records back.
+//! new start is in the checkpoint file, so that a crash does not bring the records back. Records of internal topics
+//! are their coordinators' own: INVALID_TOPIC_EXCEPTION.
 
 use super::context::ShardContext;
 use super::leaders;
 use super::registry::Served;
 use super::{Outcome, RequestInfo};
 use crate::base::ids::Offset;
+use crate::cluster::topic_name;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
@@ -61,7 +63,12 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
 }
 
 fn raise(context: &ShardContext, (topic, index): (&str, i32), offset: i64) -> Result<Offset, ResponseError> {
-    let partition = leaders::by_name(context, topic, index)?;
+    let found = leaders::by_name(context, topic, index);
+    // Kafka's order: what does not exist is unknown whatever its name, and then the name counts before the leader.
+    if topic_name::is_internal(topic) && !matches!(found, Err(ResponseError::UnknownTopicOrPartition)) {
+        return Err(ResponseError::InvalidTopicException);
+    }
+    let partition = found?;
     if !partition.config().cleanup_policy.delete {
         return Err(ResponseError::PolicyViolation);
     }
@@ -75,4 +82,40 @@ fn raise(context: &ShardContext, (topic, index): (&str, i32), offset: i64) -> Re
     }
     partition.delete_records(to);
     Ok(partition.ends().log_start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::testing::{self, Broker, add_topic};
+    use kafka_protocol::messages::TopicName;
+    use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+    use kafka_protocol::protocol::StrBytes;
+
+    #[test]
+    fn refusals_come_in_kafkas_order() {
+        let mut image = testing::image(2);
+        add_topic(&mut image, "elsewhere", &[1]);
+        add_topic(&mut image, "__consumer_offsets", &[1]);
+        let broker = Broker::with(image);
+        let cases = [
+            ("elsewhere", 0, ResponseError::NotLeaderOrFollower),
+            ("elsewhere", 1, ResponseError::UnknownTopicOrPartition),
+            ("__consumer_offsets", 0, ResponseError::InvalidTopicException),
+            ("__consumer_offsets", 1, ResponseError::UnknownTopicOrPartition),
+            ("__transaction_state", 0, ResponseError::UnknownTopicOrPartition),
+        ];
+        let topics = cases.map(|(name, index, _)| {
+            DeleteRecordsTopic::default()
+                .with_name(TopicName(StrBytes::from_static_str(name)))
+                .with_partitions(vec![DeleteRecordsPartition::default().with_partition_index(index)])
+        });
+        for version in 0..=SERVED.max {
+            let response = broker.ask(version, &DeleteRecordsRequest::default().with_topics(topics.to_vec()));
+            for ((name, _, code), told) in cases.iter().zip(&response.topics) {
+                let told = &told.partitions[0];
+                assert_eq!((told.error_code, told.low_watermark), (code.code(), -1), "{name}");
+            }
+        }
+    }
 }

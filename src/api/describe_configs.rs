@@ -5,6 +5,8 @@
 //!   dynamic settings of all nodes.
 //! - Synonyms, and from version 3 on types and documentation, as far as they are asked for (KIP-226, KIP-569).
 //! - A kind of resource that does not exist refuses the whole request with INVALID_REQUEST.
+//! - A resource that is named again is described again, but only `CONFIGS_DESCRIBED_AGAIN_MAX` times in a request:
+//!   five bytes of it could ask for a hundred thousand each. Further ones are refused with INVALID_REQUEST.
 //!
 //! Omitted: version 0 (removed by KIP-896). Loggers of a broker (KIP-412): there is no registry of loggers to list, so
 //! they are refused with INVALID_REQUEST and the reason. Client metrics are refused as in a Kafka of ZooKeeper mode.
@@ -15,6 +17,7 @@ use super::context::ShardContext;
 use super::registry::Served;
 use super::{Outcome, RequestInfo};
 use crate::base::config::describe::{ConfigEntry, describe_broker, describe_broker_defaults, describe_topic};
+use crate::base::limits::CONFIGS_DESCRIBED_AGAIN_MAX;
 use crate::cluster::topic_name;
 use crate::controller::handle::{AdminError, AdminResult};
 use crate::wire::errors::message_of;
@@ -24,6 +27,8 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::DescribeConfigsResult;
 use kafka_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 pub const SERVED: Served =
@@ -40,10 +45,39 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
         let (context, info) = (Rc::clone(context), info.clone());
         // Told as of the answer's turn: a client that pipelines its requests sees what it altered just before.
         Outcome::Wait(Box::pin(async move {
-            let results = request.resources.iter().map(|resource| describe(&context, &request, resource));
+            let mut repeats = Repeats::default();
+            let results = request.resources.iter().map(|resource| match repeats.admit(resource) {
+                Ok(()) => describe(&context, &request, resource),
+                Err(error) => result(resource).with_error(&error),
+            });
             info.answer(&DescribeConfigsResponse::default().with_results(results.collect()))
         }))
     })
+}
+
+/// What a request has named so far.
+#[derive(Default)]
+struct Repeats<'a> {
+    seen: HashSet<(i8, Cow<'a, str>)>,
+    described_again: usize,
+}
+
+impl<'a> Repeats<'a> {
+    fn admit(&mut self, resource: &'a DescribeConfigsResource) -> AdminResult<()> {
+        let name = resource.resource_name.as_str();
+        // A broker's id has as many spellings as one likes.
+        let name = match name.parse::<i32>() {
+            Ok(id) if ResourceType::of(resource.resource_type) == Some(ResourceType::Broker) => id.to_string().into(),
+            _ => Cow::Borrowed(name),
+        };
+        if !self.seen.insert((resource.resource_type, name)) {
+            self.described_again += 1;
+        }
+        match self.described_again {
+            ..=CONFIGS_DESCRIBED_AGAIN_MAX => Ok(()),
+            _ => Err(invalid("The request names the same resources too often.")),
+        }
+    }
 }
 
 fn describe(
@@ -55,8 +89,8 @@ fn describe(
         Ok(entries) => entries,
         Err(error) => return result(resource).with_error(&error),
     };
-    let wanted = resource.configuration_keys.as_deref().unwrap_or_default();
-    let is_wanted = |entry: &ConfigEntry| wanted.is_empty() || wanted.iter().any(|name| **name == *entry.name);
+    let wanted: HashSet<&str> = resource.configuration_keys.iter().flatten().map(|name| name.as_str()).collect();
+    let is_wanted = |entry: &ConfigEntry| wanted.is_empty() || wanted.contains(entry.name.as_str());
     let told = |entry| described(entry, request.include_synonyms, request.include_documentation);
     result(resource).with_configs(entries.into_iter().filter(is_wanted).map(told).collect())
 }
@@ -242,6 +276,16 @@ mod tests {
         for ((kind, name, code, message), result) in cases.iter().zip(&response.results) {
             assert_eq!(error(result), (*code, *message), "type {kind} {name:?}");
         }
+    }
+
+    #[test]
+    fn resources_named_again_and_again_are_described_so_many_times() {
+        let named = |n: usize| resource(4, ["0", "00", "+0"][n % 3], &["broker.id"]);
+        let response = broker().ask(4, &request((0..CONFIGS_DESCRIBED_AGAIN_MAX + 3).map(named).collect()));
+        let (told, refused) = response.results.split_at(CONFIGS_DESCRIBED_AGAIN_MAX + 1);
+        assert!(told.iter().all(|result| result.configs.len() == 1));
+        let message = Some("The request names the same resources too often.");
+        assert!(refused.len() == 2 && refused.iter().all(|result| error(result) == (42, message)));
     }
 
     #[test]

@@ -8,11 +8,13 @@ use super::registry::Served;
 use super::{Outcome, RequestInfo};
 use crate::partition::table::LocalTopic;
 use bytes::Bytes;
+use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -22,18 +24,34 @@ const UNKNOWN_VOLUME_BYTES: i64 = -1;
 
 fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
     info.decoded(body, |request: DescribeLogDirsRequest| {
-        let results = context.partitions.log_dirs().iter().map(|dir| describe(context, dir, &request)).collect();
+        let asked = request.topics.as_deref().map(Asked::of);
+        let dirs = context.partitions.log_dirs();
+        let results = dirs.iter().map(|dir| describe(context, dir, asked.as_ref())).collect();
         info.reply(&DescribeLogDirsResponse::default().with_results(results))
     })
 }
 
-fn describe(context: &ShardContext, dir: &Path, request: &DescribeLogDirsRequest) -> DescribeLogDirsResult {
+/// The partitions that a request names; of a topic that is named twice, all of both.
+struct Asked<'a>(HashMap<&'a str, HashSet<i32>>);
+
+impl<'a> Asked<'a> {
+    fn of(topics: &'a [DescribableLogDirTopic]) -> Self {
+        let mut by_name: HashMap<&str, HashSet<i32>> = HashMap::new();
+        for topic in topics {
+            by_name.entry(topic.topic.as_str()).or_default().extend(&topic.partitions);
+        }
+        Asked(by_name)
+    }
+}
+
+/// `asked`: None for all partitions.
+fn describe(context: &ShardContext, dir: &Path, asked: Option<&Asked>) -> DescribeLogDirsResult {
     let mut topics = Vec::new();
     for local in context.partitions.topics().values() {
-        let asked = match &request.topics {
+        let asked = match asked {
             None => None,
-            Some(topics) => match topics.iter().find(|topic| **topic.topic == *local.topic.name) {
-                Some(topic) => Some(topic.partitions.as_slice()),
+            Some(Asked(topics)) => match topics.get(&*local.topic.name) {
+                Some(partitions) => Some(partitions),
                 None => continue,
             },
         };
@@ -52,7 +70,7 @@ fn describe(context: &ShardContext, dir: &Path, request: &DescribeLogDirsRequest
         .with_usable_bytes(usable)
 }
 
-fn partitions_in(local: &LocalTopic, dir: &Path, asked: Option<&[i32]>) -> Vec<DescribeLogDirsPartition> {
+fn partitions_in(local: &LocalTopic, dir: &Path, asked: Option<&HashSet<i32>>) -> Vec<DescribeLogDirsPartition> {
     let wanted = |index: i32| asked.is_none_or(|asked| asked.contains(&index));
     let here = local.partitions().filter(|partition| wanted(partition.index().0) && partition.home().log_dir == dir);
     here.map(|partition| {

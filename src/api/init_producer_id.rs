@@ -12,6 +12,7 @@ use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 use std::rc::Rc;
+use tokio::sync::Semaphore;
 
 pub const SERVED: Served = Served { key: 22, advertised_min: 0, accepted_min: 0, max: 5, handle };
 
@@ -19,10 +20,18 @@ pub const SERVED: Served = Served { key: 22, advertised_min: 0, accepted_min: 0,
 const NONE: i64 = -1;
 
 /// Ids that were allotted to this shard and are not handed out yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ProducerIdBlock {
     next: i64,
     end: i64,
+    /// Who holds it fetches the next block; the others wait for what it brings.
+    fetching: Rc<Semaphore>,
+}
+
+impl Default for ProducerIdBlock {
+    fn default() -> Self {
+        ProducerIdBlock { next: 0, end: 0, fetching: Rc::new(Semaphore::new(1)) }
+    }
 }
 
 impl ProducerIdBlock {
@@ -57,19 +66,16 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
 }
 
 async fn take_from_new_block(context: &ShardContext) -> Result<i64, ResponseError> {
+    let fetching = Rc::clone(&context.producer_ids.borrow().fetching);
+    let _turn = fetching.acquire().await.expect("it is never closed");
     // Another request may have fetched a block meanwhile.
     if let Some(id) = context.producer_ids.borrow_mut().take() {
         return Ok(id);
     }
     let (first, count) = context.control.allocate_producer_ids().await.map_err(|e| e.code)?;
-    let mut block = ProducerIdBlock { next: first, end: first + i64::from(count) };
-    let id = block.take().ok_or(ResponseError::CoordinatorLoadInProgress)?;
-    let mut current = context.producer_ids.borrow_mut();
-    // Of two blocks the fuller one is kept; the rest of the other is never used, as after a restart.
-    if block.end - block.next > current.end - current.next {
-        *current = block;
-    }
-    Ok(id)
+    let mut block = context.producer_ids.borrow_mut();
+    (block.next, block.end) = (first, first + i64::from(count));
+    block.take().ok_or(ResponseError::CoordinatorLoadInProgress)
 }
 
 fn granted(id: i64) -> InitProducerIdResponse {
@@ -81,4 +87,43 @@ fn refused(code: ResponseError) -> InitProducerIdResponse {
         .with_error_code(code.code())
         .with_producer_id(ProducerId(-1))
         .with_producer_epoch(-1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::testing::{self, Broker};
+    use crate::controller::handle::Command;
+    use std::task::{Context, Waker};
+
+    /// A thousand producers that started at once took a thousand blocks, each a write to the coordination store.
+    #[test]
+    fn who_comes_while_a_block_is_fetched_waits_for_it() {
+        let broker = Broker::with(testing::image(1));
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1);
+        let [first, second, gone] = [(); 3].map(|()| broker.dispatch(testing::frame(4, &request)));
+        let (Outcome::Wait(mut second), Outcome::Wait(mut gone)) = (second, gone) else {
+            panic!("nobody has an id yet");
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let mut fetched = 0;
+        let first = broker.settle(first, |command| {
+            let Command::AllocateProducerIds { reply } = command else { panic!("another command") };
+            fetched += 1;
+            assert!(gone.as_mut().poll(&mut context).is_pending());
+            assert!(second.as_mut().poll(&mut context).is_pending());
+            assert!(reply.send(Ok((5000, 2))).is_ok());
+        });
+        // A connection that ends must not take the turn along.
+        drop(gone);
+        let second = broker.settle(Outcome::Wait(second), |_| panic!("there is an id left"));
+        let ids = [first, second].map(|told| {
+            let told: InitProducerIdResponse = broker.decode_reply(4, told);
+            (told.error_code, told.producer_id.0, told.producer_epoch)
+        });
+        assert_eq!((ids, fetched), ([(0, 5000, 0), (0, 5001, 0)], 1));
+    }
 }

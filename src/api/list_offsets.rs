@@ -51,8 +51,8 @@ async fn answer(context: &ShardContext, info: &RequestInfo, request: &ListOffset
     let mut twice = HashSet::new();
     for topic in &request.topics {
         for partition in &topic.partitions {
-            let key = (topic.name.to_string(), partition.partition_index);
-            if !seen.insert(key.clone()) {
+            let key = (topic.name.as_str(), partition.partition_index);
+            if !seen.insert(key) {
                 twice.insert(key);
             }
         }
@@ -62,7 +62,7 @@ async fn answer(context: &ShardContext, info: &RequestInfo, request: &ListOffset
         let mut answers = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let index = asked.partition_index;
-            let found = if twice.contains(&(topic.name.to_string(), index)) {
+            let found = if twice.contains(&(topic.name.as_str(), index)) {
                 Err(ResponseError::InvalidRequest)
             } else {
                 match find(context, (&topic.name, index), asked.timestamp, info.version) {

@@ -88,6 +88,9 @@ pub const STORE_WATCH_EVENTS_MAX: usize = 4096;
 /// Partitions that one administrative request may create: its assignment must fit one node of the store.
 pub const CREATE_PARTITIONS_MAX: usize = 20_000;
 
+/// Times that one DescribeConfigs describes resources again that it has named before.
+pub const CONFIGS_DESCRIBED_AGAIN_MAX: usize = 100;
+
 /// Partitions of a cluster: what the embedded store holds of them is within its bound.
 pub const CLUSTER_PARTITIONS_MAX: usize = 150_000;
 

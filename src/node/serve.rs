@@ -18,9 +18,8 @@ use crate::coordination::embedded::{EmbeddedStore, FILE_NAME};
 use crate::partition::checkpoints::CheckpointSender;
 use crate::shard::listener::{SocketSettings, bind};
 use crate::shard::runtime::{self, ShardThread, cpu_of};
-use crate::shard::{FileSender, NetSettings};
+use crate::shard::{ConnectionLimits, FileSender, NetSettings};
 use anyhow::{Context, bail};
-use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
@@ -220,19 +219,16 @@ impl Budget {
 }
 
 fn net_settings(config: &BrokerConfig, connections: usize) -> NetSettings {
-    let overrides = config.max_connections_per_ip_overrides.iter().filter_map(|(host, count)| {
-        let ip: Option<IpAddr> = host.parse().ok();
-        if ip.is_none() {
+    for (host, _) in &config.max_connections_per_ip_overrides {
+        if host.parse::<IpAddr>().is_err() {
             warn!("max.connections.per.ip.overrides: {host} is not an IP address and has no effect");
         }
-        Some((ip?, *count as usize))
-    });
+    }
     NetSettings {
         request_bytes_max: config.socket_request_max_bytes as usize,
         idle_max: config.connections_max_idle_ms.map(Duration::from_millis),
-        connections_max: (config.max_connections as usize).min(connections),
-        connections_per_ip_max: config.max_connections_per_ip as usize,
-        connections_per_ip_overrides: overrides.collect::<HashMap<_, _>>(),
+        limits: ConnectionLimits::of(config),
+        connections_possible: connections,
         file_sender: FileSender::Auto,
         ..NetSettings::default()
     }

@@ -12,7 +12,7 @@ use crate::controller::publish::ShardUpdate;
 use crate::partition::checkpoints::CheckpointSender;
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::{FoundLogDir, PartitionTable};
-use crate::shard::{ConnectionMeta, NetSettings, Network, Service};
+use crate::shard::{ConnectionLimits, ConnectionMeta, NetSettings, Network, Service};
 use bytes::Bytes;
 use std::io;
 use std::net::TcpListener;
@@ -79,6 +79,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
                 let Some(ShardUpdate { image, applied }) = update else { break };
                 context.metrics.cross_shard_messages.add(1);
                 context.apply(image).await;
+                network.set_limits(ConnectionLimits::of(&context.config()));
                 if !serving {
                     // Not before the first image: a client must not be told that there are no topics.
                     params.listeners.drain(..).try_for_each(|listener| network.serve(listener))?;

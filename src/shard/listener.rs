@@ -69,7 +69,7 @@ pub(super) async fn accept_loop(network: Rc<Network>, listener: tokio::net::TcpL
     let mut reserve = Reserve::new();
     let mut turned_away = 0;
     loop {
-        while network.connections() >= network.settings.connections_max {
+        while network.is_full() {
             network.changed.notified().await;
         }
         match listener.accept().await {

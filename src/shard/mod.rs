@@ -20,7 +20,7 @@ pub mod runtime;
 mod sender;
 
 pub use connection::{ConnectionMeta, Service};
-pub use network::{Drained, NetSettings, Network};
+pub use network::{ConnectionLimits, Drained, NetSettings, Network};
 pub use sender::FileSender;
 
 #[cfg(test)]

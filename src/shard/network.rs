@@ -8,6 +8,7 @@ use super::connection::{Connection, ConnectionMeta, Service};
 use super::pipes::PipePool;
 use super::receive::ReceivePool;
 use super::sender::FileSender;
+use crate::base::config::BrokerConfig;
 use crate::base::metrics::ShardMetrics;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -30,12 +31,10 @@ pub struct NetSettings {
     pub request_bytes_max: usize,
     /// `connections.max.idle.ms`; None: never (Kafka: a negative value).
     pub idle_max: Option<Duration>,
-    /// `max.connections`: beyond it, new connections wait in the listen backlog, as in Kafka.
-    pub connections_max: usize,
-    /// `max.connections.per.ip`: beyond it, a new connection is closed at once, as in Kafka.
-    pub connections_per_ip_max: usize,
-    /// `max.connections.per.ip.overrides`, resolved.
-    pub connections_per_ip_overrides: HashMap<IpAddr, usize>,
+    /// What holds until `Network::set_limits`.
+    pub limits: ConnectionLimits,
+    /// What the shard has descriptors for, whatever the limits allow.
+    pub connections_possible: usize,
     /// Bytes of requests that the shard holds in all.
     pub receive_bytes_max: usize,
     /// Pipes for splice, 1 MiB each.
@@ -49,12 +48,40 @@ impl Default for NetSettings {
         NetSettings {
             request_bytes_max: 104_857_600,
             idle_max: Some(Duration::from_secs(600)),
-            connections_max: i32::MAX as usize,
-            connections_per_ip_max: i32::MAX as usize,
-            connections_per_ip_overrides: HashMap::new(),
+            limits: ConnectionLimits::default(),
+            connections_possible: usize::MAX,
             receive_bytes_max: crate::base::limits::SHARD_RECEIVE_BYTES_MAX,
             pipes_max: crate::base::limits::SHARD_PIPES_MAX,
             file_sender: FileSender::Auto,
+        }
+    }
+}
+
+/// How many connections a shard takes. These settings can be altered while it runs.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    /// `max.connections`: beyond it, new connections wait in the listen backlog, as in Kafka.
+    pub total: usize,
+    /// `max.connections.per.ip`: beyond it, a new connection is closed at once, as in Kafka.
+    pub per_ip: usize,
+    /// `max.connections.per.ip.overrides`; those that are not an IP address are left out.
+    pub per_ip_overrides: HashMap<IpAddr, usize>,
+}
+
+impl Default for ConnectionLimits {
+    /// Kafka's defaults.
+    fn default() -> Self {
+        ConnectionLimits { total: i32::MAX as usize, per_ip: i32::MAX as usize, per_ip_overrides: HashMap::new() }
+    }
+}
+
+impl ConnectionLimits {
+    pub fn of(config: &BrokerConfig) -> Self {
+        let overrides = config.max_connections_per_ip_overrides.iter();
+        ConnectionLimits {
+            total: config.max_connections as usize,
+            per_ip: config.max_connections_per_ip as usize,
+            per_ip_overrides: overrides.filter_map(|(host, max)| Some((host.parse().ok()?, *max as usize))).collect(),
         }
     }
 }
@@ -100,6 +127,7 @@ const FOREVER: Duration = Duration::from_secs(86_400 * 365);
 /// A shard's sockets. Lives on the shard's thread.
 pub struct Network {
     pub(super) settings: NetSettings,
+    limits: RefCell<ConnectionLimits>,
     pub(super) service: Rc<dyn Service>,
     pub(super) metrics: Arc<ShardMetrics>,
     pub(super) receive: ReceivePool,
@@ -109,7 +137,7 @@ pub struct Network {
     per_ip: RefCell<HashMap<IpAddr, usize, foldhash::fast::RandomState>>,
     next_id: Cell<u64>,
     draining: Cell<bool>,
-    /// A connection has come or gone.
+    /// A connection has gone, or the limits are others.
     pub(super) changed: Notify,
     /// There is something to sweep.
     sweep: Notify,
@@ -142,6 +170,7 @@ impl Network {
         let network = Rc::new(Network {
             receive: ReceivePool::new(settings.receive_bytes_max),
             pipes: PipePool::new(settings.pipes_max),
+            limits: RefCell::new(settings.limits.clone()),
             settings,
             service,
             metrics,
@@ -168,6 +197,13 @@ impl Network {
         let acceptor = tokio::task::spawn_local(super::listener::accept_loop(Rc::clone(self), listener));
         self.acceptors.borrow_mut().push(acceptor);
         Ok(())
+    }
+
+    /// Connections beyond new limits stay; no further ones are taken.
+    pub fn set_limits(&self, limits: ConnectionLimits) {
+        self.limits.replace(limits);
+        // Who waits to accept looks again.
+        self.changed.notify_waiters();
     }
 
     pub fn metrics(&self) -> &ShardMetrics {
@@ -207,12 +243,19 @@ impl Network {
         Drained { completed: begun.saturating_sub(cut), cut }
     }
 
+    /// Whether another connection would be one too many.
+    pub(super) fn is_full(&self) -> bool {
+        self.connections() >= self.limits.borrow().total.min(self.settings.connections_possible)
+    }
+
     /// Takes over an accepted socket, if its address may have another connection.
     pub(super) fn adopt(self: &Rc<Self>, stream: TcpStream, peer_addr: SocketAddr) {
         let peer_addr = canonical(peer_addr);
         let ip = peer_addr.ip();
-        let max = self.settings.connections_per_ip_overrides.get(&ip).copied();
-        let max = max.unwrap_or(self.settings.connections_per_ip_max);
+        let max = {
+            let limits = self.limits.borrow();
+            limits.per_ip_overrides.get(&ip).copied().unwrap_or(limits.per_ip)
+        };
         let count = self.per_ip.borrow().get(&ip).copied().unwrap_or(0);
         if count >= max {
             self.metrics.connections_refused.add(1);

@@ -50,13 +50,15 @@ impl ReplyFrame {
         self.pieces.is_empty()
     }
 
-    /// Bytes of memory that it holds until it is sent; slices of files hold none.
+    /// Bytes of memory that it holds until it is sent: its bytes, and its list of pieces where that is not within the
+    /// frame itself. A fetch of very many partitions has a piece for each.
     pub fn memory(&self) -> usize {
         let bytes = |piece: &Piece| match piece {
             Piece::Bytes(bytes) => bytes.len(),
             Piece::File(_) => 0,
         };
-        self.pieces.iter().map(bytes).sum()
+        let list = if self.pieces.spilled() { self.pieces.capacity() * size_of::<Piece>() } else { 0 };
+        self.pieces.iter().map(bytes).sum::<usize>() + list
     }
 }
 

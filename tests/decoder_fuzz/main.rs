@@ -128,6 +128,19 @@ fn the_elements_of_all_arrays_together_are_bounded() {
     assert!(matches!(refused, Err(GuardError::Malformed { fault: Fault::TooManyElements, .. })), "{refused:?}");
 }
 
+/// Kafka refuses them, compact or not: names come back in answers and messages, where their length would count often.
+#[test]
+fn strings_are_no_longer_than_the_older_encoding_can_say() {
+    // Metadata v9: one topic with a long name.
+    let body = |length: usize| {
+        [vec![2], generate::uvarint(length as u32 + 1), vec![b'x'; length], vec![0, 0, 0, 0, 0]].concat()
+    };
+    let longest = Bytes::from(body(32_767));
+    assert_eq!(guard::walk(3, 9, &longest), Ok(longest.len()));
+    let refused = guard::check(3, 9, &body(32_768));
+    assert!(matches!(refused, Err(GuardError::Malformed { fault: Fault::TooLong, .. })), "{refused:?}");
+}
+
 #[test]
 fn the_dearest_requests_that_pass_the_guard_stay_within_the_memory_bound() {
     let elements = REQUEST_ELEMENTS_MAX as u32;

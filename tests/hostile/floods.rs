@@ -2,7 +2,9 @@
 
 use crate::Besieged;
 use crate::wire::Client;
-use kafka_protocol::messages::ApiVersionsRequest;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::{ApiVersionsRequest, IncrementalAlterConfigsRequest};
+use kafka_protocol::protocol::StrBytes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -121,6 +123,31 @@ fn one_address_has_no_more_than_its_share() {
     besieged.assert_memory(MAX, false);
     served.clear();
     besieged.broker.until("there is room again", |shards| shards[0]["connections"].as_u64() == Some(WITNESS as u64));
+    assert!(asks_versions(&mut Client::connect(port)));
+    besieged.end();
+}
+
+/// The setting was accepted and told, and did nothing until the next start.
+#[test]
+fn a_limit_that_is_altered_is_in_force_when_the_answer_comes() {
+    const MAX: usize = 10;
+    let besieged = Besieged::start();
+    let port = besieged.broker.port;
+    let alter = |client: &mut Client, limit: usize| {
+        let change = AlterableConfig::default()
+            .with_name(StrBytes::from_static_str("max.connections.per.ip"))
+            .with_value(Some(StrBytes::from_string(limit.to_string())));
+        let everywhere = AlterConfigsResource::default().with_resource_type(4).with_configs(vec![change]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![everywhere]);
+        let answer = client.call(1, &request).expect("an answer");
+        assert_eq!(answer.responses[0].error_code, 0, "{:?}", answer.responses[0].error_message);
+    };
+    let mut served: Vec<Client> = (0..MAX - WITNESS).map(|_| Client::connect(port)).collect();
+    assert!(served.iter_mut().all(asks_versions));
+    alter(&mut served[0], MAX);
+    assert!(Client::connect(port).is_closed_by_peer());
+    assert!(served.iter_mut().all(asks_versions), "who is in stays");
+    alter(&mut served[0], MAX + 1);
     assert!(asks_versions(&mut Client::connect(port)));
     besieged.end();
 }

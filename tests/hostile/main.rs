@@ -18,6 +18,7 @@ mod load;
 #[path = "../shape/wire.rs"]
 mod wire;
 
+mod amplified;
 mod batches;
 mod floods;
 mod frames;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::limits::{CONNECTION_HELD_BYTES_MAX, CONNECTION_IN_FLIGHT_MAX};
+use crate::shard::ConnectionLimits;
 
 #[test]
 fn a_peer_that_never_reads_is_no_longer_read() {
@@ -125,7 +126,7 @@ fn receive_memory_is_bounded_over_all_connections_and_nobody_deadlocks() {
 
 #[test]
 fn a_length_alone_reserves_nothing() {
-    on_shard(async {
+    alone("bounds::a_length_alone_reserves_nothing", async {
         let fixture = Fixture::start(NetSettings::default());
         let before = resident_bytes();
         let mut streams = Vec::new();
@@ -159,10 +160,34 @@ fn a_length_beyond_the_limit_or_below_zero_closes_the_connection() {
     });
 }
 
+fn limited(limits: ConnectionLimits) -> NetSettings {
+    NetSettings { limits, ..NetSettings::default() }
+}
+
+#[test]
+fn limits_may_change_while_others_wait() {
+    on_shard(async {
+        let most = |total| ConnectionLimits { total, ..ConnectionLimits::default() };
+        let settings = NetSettings { connections_possible: 2, ..limited(most(1)) };
+        let fixture = Fixture::start(settings);
+        let mut streams = Vec::new();
+        for index in 0..3 {
+            let mut stream = fixture.connect().await;
+            send(&mut stream, &request(ECHO, index, b"")).await;
+            streams.push(stream);
+        }
+        read_reply(&mut streams[0]).await.expect("reply");
+        fixture.network.set_limits(most(3));
+        read_reply(&mut streams[1]).await.expect("there is room for it now");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(fixture.network.connections(), 2, "for more there are no descriptors");
+    });
+}
+
 #[test]
 fn connections_beyond_the_maximum_wait_for_their_turn() {
     on_shard(async {
-        let fixture = Fixture::start(NetSettings { connections_max: 10, ..NetSettings::default() });
+        let fixture = Fixture::start(limited(ConnectionLimits { total: 10, ..ConnectionLimits::default() }));
         let mut served = Vec::new();
         for _ in 0..10 {
             let mut stream = fixture.connect().await;
@@ -192,12 +217,8 @@ fn connections_beyond_the_maximum_wait_for_their_turn() {
 fn an_address_has_no_more_connections_than_allowed() {
     on_shard(async {
         let overrides = [("127.0.0.9".parse().expect("address"), 2)].into_iter().collect();
-        let settings = NetSettings {
-            connections_per_ip_max: 3,
-            connections_per_ip_overrides: overrides,
-            ..NetSettings::default()
-        };
-        let fixture = Fixture::start(settings);
+        let limits = ConnectionLimits { per_ip: 3, per_ip_overrides: overrides, ..ConnectionLimits::default() };
+        let fixture = Fixture::start(limited(limits));
         for (source, max) in [("127.0.0.1", 3), ("127.0.0.9", 2)] {
             let mut streams = Vec::new();
             let mut closed = 0;
@@ -223,7 +244,7 @@ fn an_address_has_no_more_connections_than_allowed() {
 #[test]
 fn idle_connections_cost_little() {
     const CONNECTIONS: usize = 5000;
-    on_shard(async {
+    alone("bounds::idle_connections_cost_little", async {
         let sockets = listener::SocketSettings { backlog: 4096, ..Default::default() };
         let fixture = Fixture::start_with(NetSettings::default(), sockets);
         let mut warm = Vec::new();

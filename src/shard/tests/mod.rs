@@ -207,6 +207,20 @@ fn on_shard<F: Future<Output = ()>>(test: F) {
     });
 }
 
+/// As `on_shard`, in a process of its own: for tests that measure the memory of the process, which other tests share.
+fn alone<F: Future<Output = ()>>(name: &str, test: F) {
+    const CHILD: &str = "CORELOG_TEST_ALONE";
+    let name = format!("shard::tests::{name}");
+    if std::env::var_os(CHILD).is_some_and(|child| *child == *name) {
+        return on_shard(test);
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().expect("own path"));
+    let output = command.args(["--exact", &name, "--nocapture"]).env(CHILD, &name).output().expect("child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}");
+    assert!(output.status.success() && text.contains("1 passed"), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Bytes that differ everywhere, so that a misplaced slice shows.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length as u64).map(|at| (at ^ (at >> 8).wrapping_mul(31) ^ (at >> 16).wrapping_mul(17)) as u8).collect()

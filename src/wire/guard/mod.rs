@@ -44,6 +44,8 @@ pub enum Fault {
     TooManyElements,
     #[error("is tagged with a size that is not its own")]
     TagSize,
+    #[error("is longer than {STRING_BYTES_MAX} bytes")]
+    TooLong,
 }
 
 /// All that the guard knows, in no particular order.
@@ -202,7 +204,10 @@ impl<const FLEXIBLE: bool> Walk<'_, FLEXIBLE> {
     #[inline]
     fn string_length(&mut self, name: &'static str) -> Result<Option<usize>, Stop> {
         if FLEXIBLE {
-            return self.compact_length(name);
+            return match self.compact_length(name)? {
+                Some(STRING_TOO_LONG..) => self.stop(name, Fault::TooLong),
+                length => Ok(length),
+            };
         }
         match self.cursor.i16() {
             Some(-1) => Ok(None),
@@ -319,6 +324,10 @@ impl<const FLEXIBLE: bool> Walk<'_, FLEXIBLE> {
         Err(Stop)
     }
 }
+
+/// The longest string: compact lengths could say more, but Kafka takes no more than the older encoding can hold.
+const STRING_BYTES_MAX: usize = i16::MAX as usize;
+const STRING_TOO_LONG: usize = STRING_BYTES_MAX + 1;
 
 /// A tag and a size, of a byte each.
 const TAGGED_FIELD_BYTES_MIN: usize = 2;
