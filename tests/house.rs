@@ -174,6 +174,12 @@ fn few_files_know_the_ring() {
     assert_absent(&["tokio_uring::"], |path| !RING_FILES.iter().any(|known| path == Path::new(known)));
 }
 
+/// They panic where nobody reads (`corelog topic list | head -1`): `cli::output` has what takes their place.
+#[test]
+fn nothing_is_printed_that_minds_a_reader_who_has_gone() {
+    assert_absent(&[concat!("print", "ln!("), concat!("print", "!(")], |_| true);
+}
+
 #[test]
 fn nothing_is_left_unfinished() {
     // Spelled apart, so that this file does not find itself.

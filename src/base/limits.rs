@@ -13,6 +13,9 @@ pub const CONNECTION_HELD_BYTES_MAX: usize = 32 << 20;
 /// Above what real clients send by orders of magnitude; below what would hurt (about 100 bytes each in memory).
 pub const REQUEST_ELEMENTS_MAX: usize = 400_000;
 
+/// Array elements that one answer may declare to our own client: what 150,000 partitions with three replicas need.
+pub const RESPONSE_ELEMENTS_MAX: usize = 2_000_000;
+
 /// Buffers of one write to a segment (IOV_MAX of Linux is 1,024).
 pub const APPEND_IOVECS_MAX: usize = 1000;
 

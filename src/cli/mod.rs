@@ -77,9 +77,9 @@ pub fn main() -> ExitCode {
 
 /// Prints an error to stderr with what to do about it.
 fn report(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    output::tell(format_args!("error: {error:#}"));
     if let Some(hint) = error.chain().find_map(|e| e.downcast_ref::<ClientError>()).and_then(ClientError::hint) {
-        eprintln!("  what to do: {hint}");
+        output::tell(format_args!("  what to do: {hint}"));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What commands print: tables for people, JSON for scripts.
 
 use crate::client::error::ClientError;
+use std::fmt::Display;
 use std::io::{self, Write};
 
 /// Whether the error only says that whoever read our output stopped (`| head`): no failure of ours.
@@ -12,6 +13,16 @@ pub fn reader_has_gone(error: &anyhow::Error) -> bool {
         None => error.downcast_ref::<io::Error>().map(io::Error::kind),
     };
     output == Some(io::ErrorKind::BrokenPipe)
+}
+
+/// Prints one line to standard output. Not `println!`, which panics when the reader has gone.
+pub fn line(text: impl Display) -> io::Result<()> {
+    writeln!(io::stdout(), "{text}")
+}
+
+/// Prints one line to standard error. That nobody reads it is no reason to stop, as it is to `eprintln!`.
+pub fn tell(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Prints one JSON document.

@@ -15,7 +15,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<KeyValue>,
     /// Brokers that this node consists of, fixed when the data directory is formatted [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub shards: Option<u16>,
     /// Cores to run on: a number, or a list such as 0-3,8
     #[arg(long, value_name = "LIST|N")]

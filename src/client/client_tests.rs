@@ -6,7 +6,7 @@ use super::consumer::{Assignment, ConsumerOptions, Reset, Sink, consume};
 use super::error::ClientError;
 use super::fake::{Act, FakeBroker, Seen, answer, decode, versions};
 use super::limits::RESPONSE_BYTES_MAX;
-use super::offsets::Isolation;
+use super::offsets::{Isolation, Lookup, list_offsets};
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::record::builder::BatchBuilder;
 use crate::record::compression::Compression;
@@ -67,6 +67,22 @@ fn a_garbled_answer_is_an_error_and_no_crash() {
     });
     let error = Cluster::connect(broker.options()).err().expect("unreadable");
     assert!(matches!(error, ClientError::Malformed { .. }), "{error}");
+}
+
+/// The codec would reserve memory for two thousand million brokers before it has read one.
+#[test]
+fn an_answer_that_announces_more_than_it_has_is_refused() {
+    let broker = FakeBroker::start(1, |seen| {
+        (seen.key == ApiKey::Metadata).then(|| {
+            // Correlation id, header's tags, throttle time, brokers: 2^31 - 1 of them (Metadata v9, compact).
+            let brokers = [0x80, 0x80, 0x80, 0x80, 0x08];
+            Act::Answer([&[0; 9][..], &brokers, &[0; 20]].concat().into())
+        })
+    });
+    let error = Cluster::connect(broker.options()).err().expect("a lie");
+    let text = error.to_string();
+    assert!(matches!(error, ClientError::Malformed { .. }), "{text}");
+    assert!(text.contains("brokers at byte 14 announces more elements than the message has bytes for"), "{text}");
 }
 
 #[test]
@@ -181,6 +197,26 @@ fn an_offset_that_is_gone_obeys_the_reset_policy() {
     let (result, _) = out_of_range(Reset::Fail);
     let error = result.expect_err("refused").to_string();
     assert!(error.contains("offset 3 is not in the log, which holds 10 to 20"), "{error}");
+}
+
+/// The answer is about another partition, without an error: there is nothing to wait for.
+#[test]
+fn an_answer_that_leaves_the_partition_out_ends_the_look_up() {
+    let broker = FakeBroker::start(1, |seen| {
+        (seen.key == ApiKey::ListOffsets).then(|| {
+            let p = ListOffsetsPartitionResponse::default().with_partition_index(7).with_offset(5);
+            let t = ListOffsetsTopicResponse::default().with_name(topic_name("t")).with_partitions(vec![p]);
+            answer::<ListOffsetsRequest>(&ListOffsetsResponse::default().with_topics(vec![t]), seen.version)
+        })
+    });
+    let (told, asked) = std::sync::mpsc::channel();
+    let mut cluster = broker.cluster();
+    std::thread::spawn(move || {
+        let _ = told.send(list_offsets(&mut cluster, "t", &[0], Lookup::Latest, Isolation::ReadUncommitted));
+    });
+    let outcome = asked.recv_timeout(Duration::from_secs(20)).expect("it comes to an end");
+    let error = outcome.expect_err("nothing was learned").to_string();
+    assert!(error.contains("offsets of t-0: the broker's answer leaves the partition out"), "{error}");
 }
 
 #[test]

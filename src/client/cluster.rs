@@ -138,7 +138,7 @@ impl Cluster {
         }
     }
 
-    /// One attempt. A broken connection is forgotten; an idle one that the broker has closed is replaced at once.
+    /// One attempt. A broken connection is forgotten, so that the next attempt makes another.
     pub fn try_call<R: Request>(
         &mut self,
         target: Target,

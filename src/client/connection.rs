@@ -3,6 +3,7 @@
 use super::address::HostPort;
 use super::error::ClientError;
 use super::limits::{RESPONSE_BYTES_MAX, RESPONSE_READ_STEP_BYTES};
+use crate::wire::guard;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
@@ -18,10 +19,6 @@ pub struct Timeouts {
     /// For one answer; also the time limit that requests carry.
     pub request: Duration,
 }
-
-/// The highest versions used: later ones change a topic's name to its id, which these commands have no need of.
-const FETCH_VERSION_MAX: i16 = 12;
-const PRODUCE_VERSION_MAX: i16 = 12;
 
 pub struct Connection {
     addr: String,
@@ -65,14 +62,10 @@ impl Connection {
         &self.addr
     }
 
-    /// The version to speak for this API: the highest known to both ends.
+    /// The version to speak for this API: the highest known to both ends and to the guard of answers.
     pub fn version<R: Request>(&self) -> Result<i16, ClientError> {
-        let max = match R::KEY {
-            key if key == ApiKey::Fetch as i16 => FETCH_VERSION_MAX,
-            key if key == ApiKey::Produce as i16 => PRODUCE_VERSION_MAX,
-            _ => R::VERSIONS.max,
-        };
-        let ours = (R::VERSIONS.min, max.min(R::VERSIONS.max));
+        let known = guard::response(R::KEY).expect("invariant: every API of the client has a table of its answers");
+        let ours = (known.version_min.max(R::VERSIONS.min), known.version_max.min(R::VERSIONS.max));
         let theirs = self.versions.get(&R::KEY).copied();
         match theirs {
             Some((low, high)) if low.max(ours.0) <= high.min(ours.1) => Ok(high.min(ours.1)),
@@ -238,10 +231,12 @@ pub fn encode_request<R: Request>(
     Ok(frame.freeze())
 }
 
-/// Reads an answer; the frame starts behind its length field.
+/// Reads an answer; the frame starts behind its length field. The codec reserves memory for what an array announces, so
+/// the guard looks through the answer first.
 pub fn decode_response<R: Request>(addr: &str, mut frame: Bytes, version: i16) -> Result<R::Response, ClientError> {
     let wrong =
         |reason: String| ClientError::Malformed { addr: addr.to_owned(), api: api_name(R::KEY), version, reason };
+    guard::check_response(R::KEY, version, &frame).map_err(|e| wrong(e.to_string()))?;
     let header_version = <R::Response as HeaderVersion>::header_version(version);
     ResponseHeader::decode(&mut frame, header_version).map_err(|e| wrong(e.to_string()))?;
     let response = R::Response::decode(&mut frame, version).map_err(|e| wrong(e.to_string()))?;

@@ -7,6 +7,9 @@ pub const RESPONSE_BYTES_MAX: usize = 128 << 20;
 /// Bytes that a response's buffer grows by at a time: a lying length costs no more than what really arrives.
 pub const RESPONSE_READ_STEP_BYTES: usize = 1 << 20;
 
+/// Partitions of one topic that a producer keeps state for: an index beyond is a broker's lie.
+pub const TOPIC_PARTITIONS_MAX: usize = 1_000_000;
+
 /// Addresses in a bootstrap list.
 pub const BOOTSTRAP_MAX: usize = 100;
 

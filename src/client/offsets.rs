@@ -61,8 +61,16 @@ pub fn list_offsets(
         if missing.is_empty() {
             return Ok(found);
         }
-        if let Err(error) = attempt(cluster, topic, &missing, lookup, isolation, &mut found) {
-            retry.pause(error)?;
+        let known = found.len();
+        match attempt(cluster, topic, &missing, lookup, isolation, &mut found) {
+            Err(error) => retry.pause(error)?,
+            Ok(()) if found.len() > known => {}
+            // Asking again at once, for ever, would be all that is left.
+            Ok(()) => {
+                let partition = missing.first().copied().unwrap_or_default();
+                let reason = format!("offsets of {topic}-{partition}: the broker's answer leaves the partition out");
+                return Err(ClientError::Invalid(reason));
+            }
         }
     }
 }
@@ -87,7 +95,8 @@ fn attempt(
             let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
             if version >= 2 { request.with_isolation_level(isolation.wire()) } else { request }
         };
-        let outcome = cluster.try_call(Target::Broker(leader), build).and_then(|answer| take(topic, &answer, found));
+        let outcome =
+            cluster.try_call(Target::Broker(leader), build).and_then(|answer| take(topic, missing, &answer, found));
         if let Err(error) = outcome {
             failure = Some(error);
         }
@@ -95,9 +104,15 @@ fn attempt(
     failure.map_or(Ok(()), Err)
 }
 
-fn take(topic: &str, answer: &ListOffsetsResponse, found: &mut BTreeMap<i32, Option<i64>>) -> Result<(), ClientError> {
+fn take(
+    topic: &str,
+    missing: &[i32],
+    answer: &ListOffsetsResponse,
+    found: &mut BTreeMap<i32, Option<i64>>,
+) -> Result<(), ClientError> {
     let mut failure = None;
-    for p in answer.topics.iter().flat_map(|t| &t.partitions) {
+    let asked = answer.topics.iter().flat_map(|t| &t.partitions).filter(|p| missing.contains(&p.partition_index));
+    for p in asked {
         match ClientError::from_code(format!("offsets of {topic}-{}", p.partition_index), p.error_code, None) {
             Some(error) => failure = Some(error),
             None => {

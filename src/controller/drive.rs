@@ -17,7 +17,7 @@ use crate::base::ids::{BrokerId, NodeId};
 use crate::base::limits::SHARD_APPLY_MS_MAX;
 use crate::cluster::edit::Edit;
 use crate::cluster::image::{Broker, ClusterImage};
-use crate::coordination::{Coordination, NodeEvent, Store, StoreError, Watch, WatchEvent};
+use crate::coordination::{Coordination, NodeEvent, Op, Store, StoreError, Watch, WatchEvent};
 use kafka_protocol::ResponseError;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -237,7 +237,13 @@ impl Control {
     }
 
     async fn bring_in_order(&mut self, leadership: Leadership, loaded: Loaded) -> Result<Performed, ControlError> {
-        let Loaded { image, topics, deleting } = loaded;
+        let Loaded { image, topics, deleting, orphans } = loaded;
+        // Left where they are, they would keep their names from ever being created.
+        let forget = orphans.iter().map(|name| Op::delete(layout::topic_config_path(name), None)).collect();
+        let performed = perform(&self.store, leadership, forget).await?;
+        if performed != Performed::All {
+            return Ok(performed);
+        }
         for topic in &deleting {
             tracing::info!(topic, "going on with a deletion that was cut short");
             let remains = load::remains(&self.store, topic).await?;

@@ -349,6 +349,22 @@ fn a_change_made_behind_the_image_is_noticed() {
     });
 }
 
+/// A crash, or a full store, between two requests of one creation can leave a topic's settings without the topic.
+#[test]
+fn settings_without_their_topic_do_not_keep_its_name() {
+    local(async {
+        let (_dir, file) = scratch();
+        let node = Node::start(&file, 1, false).await;
+        let other = node.store.connect();
+        let orphan = layout::encode_config(&BTreeMap::from([("retention.ms".to_string(), "5".to_string())]));
+        other.create(&layout::topic_config_path("t"), orphan, CreateMode::Persistent).await.unwrap();
+        assert_eq!(node.create("t", 1).await.unwrap().settings["retention.ms"], "-1", "its own, not the leftover's");
+        node.stop().await;
+        let node = Node::start(&file, 1, false).await;
+        assert_eq!(node.image().topic("t").unwrap().settings["retention.ms"], "-1");
+    });
+}
+
 #[test]
 fn what_cannot_be_is_refused_at_the_start() {
     local(async {

@@ -3,11 +3,11 @@
 
 use super::layout::{self, CONTROLLER, CONTROLLER_EPOCH};
 use super::{ControlError, plan};
+use crate::base::clock::now_ms;
 use crate::base::ids::{BrokerId, NodeId};
 use crate::cluster::image::Broker;
 use crate::coordination::{Coordination, CreateMode, MultiError, Op, Store, StoreError};
 use bytes::Bytes;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A won election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +90,6 @@ pub async fn controller(store: &Store) -> Result<Option<BrokerId>, ControlError>
         Err(StoreError::NoNode) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 async fn holds(store: &Store, candidate: BrokerId, won: Leadership) -> Result<bool, ControlError> {

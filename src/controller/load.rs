@@ -15,17 +15,21 @@ pub struct Loaded {
     pub topics: Vec<StoredTopic>,
     /// Topics that are marked for deletion, not in `topics`.
     pub deleting: Vec<String>,
+    /// Names with settings and no topic: a crash cut a creation short before it had made the topic's own node.
+    pub orphans: Vec<String>,
 }
 
 pub async fn load(store: &Store, cluster_id: &str) -> Result<Loaded, ControlError> {
     let deleting = store.children(layout::DELETE_TOPICS).await?;
     let marked: BTreeSet<&str> = deleting.iter().map(String::as_str).collect();
     let mut topics = Vec::new();
-    for name in store.children(layout::TOPICS).await? {
-        if !marked.contains(name.as_str()) {
-            topics.push(topic(store, &name).await?);
-        }
+    let names = store.children(layout::TOPICS).await?;
+    for name in names.iter().filter(|name| !marked.contains(name.as_str())) {
+        topics.push(topic(store, name).await?);
     }
+    let known: BTreeSet<&str> = names.iter().chain(&deleting).map(String::as_str).collect();
+    let mut orphans = store.children(layout::CONFIG_TOPICS).await?;
+    orphans.retain(|name| !known.contains(name.as_str()));
     let mut image = ClusterImage {
         cluster_id: cluster_id.to_string(),
         controller: election::controller(store).await?,
@@ -43,7 +47,7 @@ pub async fn load(store: &Store, cluster_id: &str) -> Result<Loaded, ControlErro
         }
     }
     image.node_settings.retain(|_, settings| !settings.is_empty());
-    Ok(Loaded { image, topics, deleting })
+    Ok(Loaded { image, topics, deleting, orphans })
 }
 
 /// The brokers that are registered now.

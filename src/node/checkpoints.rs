@@ -34,7 +34,9 @@ pub async fn run(found: Vec<FoundLogDir>, shards: u16, mut parts: mpsc::Receiver
         }
         let files = known.files();
         let written = tokio::task::spawn_blocking(move || {
-            files.iter().try_for_each(|(path, text)| write_atomically(path, text.as_bytes()))
+            // A directory that cannot be written does not keep the others from it.
+            let written = files.iter().map(|(path, text)| write_atomically(path, text.as_bytes()));
+            written.fold(Ok(()), |so_far, one| so_far.and(one))
         });
         let written = written.await.map_err(io::Error::other).and_then(|written| written);
         for saved in waiting {
@@ -102,6 +104,22 @@ mod tests {
         let recovery_points = PartitionOffsets::from([((topic.to_string(), PartitionIndex(0)), Offset(offset))]);
         let checkpoints = Checkpoints { recovery_points, log_starts: PartitionOffsets::new() };
         BTreeMap::from([(dir.to_path_buf(), checkpoints)])
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_directory_that_cannot_be_written_does_not_keep_others_from_it() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (gone, sound) = (dir.path().join("a-gone"), dir.path().join("b"));
+        std::fs::create_dir(&sound).expect("writable");
+        let (sender, parts) = mpsc::channel(1);
+        let shard = CheckpointSender::new(0, sender, Arc::default());
+        let found = |path: &PathBuf| FoundLogDir { path: path.clone(), ..FoundLogDir::default() };
+        let writer = tokio::task::spawn(run(vec![found(&gone), found(&sound)], 1, parts));
+        shard.save(part(&sound, "a", 1)).await.expect_err("one directory is missing");
+        let text = std::fs::read_to_string(sound.join(checkpoint::RECOVERY_POINTS)).expect("written all the same");
+        assert_eq!(text, "0\n1\na 0 1\n");
+        drop(shard);
+        writer.await.expect("ends when the shards have ended");
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -154,6 +154,11 @@ pub fn open(dirs: &[PathBuf], wanted: Wanted) -> Result<Opened, FormatError> {
     })
 }
 
+/// Whether the directory was formatted, whether or not it can be opened.
+pub fn is_formatted(dir: &Path) -> bool {
+    dir.join(MANIFEST).exists()
+}
+
 /// Leaves the mark of a clean stop in each directory. To be called when everything else is on disk.
 pub fn mark_clean(dirs: &[LogDir]) -> Result<(), FormatError> {
     // The text that Kafka 3.9 writes; -1 stands for a broker epoch that nobody asks for.
@@ -266,13 +271,14 @@ fn make_dir(dir: &Path) -> Result<PathBuf, FormatError> {
     if dir.exists() && !dir.is_dir() {
         return Err(FormatError::NotADirectory(dir.to_owned()));
     }
-    if !dir.exists() {
+    let missing = dir.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).count();
+    if missing > 0 {
         fs::create_dir_all(dir).map_err(io_error(dir, "make it"))?;
-        if let Some(parent) = dir.canonicalize().ok().as_deref().and_then(Path::parent) {
-            sync_dir(parent)?;
-        }
     }
-    dir.canonicalize().map_err(io_error(dir, "open it"))
+    let path = dir.canonicalize().map_err(io_error(dir, "open it"))?;
+    // A name is durable when the directory above it is synced: that of every directory that was made.
+    path.ancestors().skip(1).take(missing).try_for_each(sync_dir)?;
+    Ok(path)
 }
 
 /// The manifest of a directory of ours; None for one that is to be formatted.

@@ -2,10 +2,12 @@
 
 use super::format::LogDir;
 use crate::base::ids::PartitionIndex;
+use crate::coordination::embedded::FILE_NAME;
 use crate::log::checkpoint::{self, PartitionOffsets};
 use crate::log::paths::{self, DirName};
 use crate::partition::materialise::read_topic_id;
 use crate::partition::table::FoundLogDir;
+use anyhow::{Context, bail};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,6 +47,34 @@ pub fn take(dirs: &[LogDir]) -> io::Result<Inventory> {
         inventory.dirs.push(found);
     }
     Ok(inventory)
+}
+
+impl Inventory {
+    /// Where the coordination store lies: where it was made, whatever the order of `log.dirs` is now. A node that began a
+    /// new one in its absence would not know its topics any more. (Checkpoints are written a minute after the first start.)
+    pub fn store_file(&self) -> anyhow::Result<PathBuf> {
+        let mut holders = self.dirs.iter().map(|dir| dir.path.join(FILE_NAME)).filter(|file| file.exists());
+        match (holders.next(), holders.next()) {
+            (Some(file), None) => return Ok(file),
+            (Some(one), Some(other)) => bail!(
+                "{} and {}: both hold a {FILE_NAME}; move the copy away, so that the topics of one count",
+                one.parent().unwrap_or(&one).display(),
+                other.parent().unwrap_or(&other).display()
+            ),
+            _ => {}
+        }
+        let was_used =
+            |dir: &FoundLogDir| !dir.partitions.is_empty() || dir.path.join(checkpoint::RECOVERY_POINTS).exists();
+        if let Some(dir) = self.dirs.iter().find(|dir| was_used(dir)) {
+            bail!(
+                "{} was in use before, and no directory of log.dirs has {FILE_NAME}, in which its topics are: the \
+                 directory that has it is missing from log.dirs, or the file is lost; restore it from a copy",
+                dir.path.display()
+            );
+        }
+        let first = self.dirs.first().context("log.dirs names no directory")?;
+        Ok(first.path.join(FILE_NAME))
+    }
 }
 
 /// Removes what deleted topics left behind, in the background.

@@ -8,13 +8,13 @@ use super::shard_main::{self, ShardParams};
 use super::{checkpoints, cores};
 use crate::base::config::file::{self, Given};
 use crate::base::config::{BrokerConfig, FlushPolicy};
-use crate::base::ids::{BrokerId, ShardId};
+use crate::base::ids::{BrokerId, SHARDS_PER_NODE, ShardId};
 use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX};
 use crate::cluster::image::{Broker, ClusterImage};
 use crate::controller::drive;
 use crate::controller::handle::ControlHandle;
 use crate::coordination::Store;
-use crate::coordination::embedded::{EmbeddedStore, FILE_NAME};
+use crate::coordination::embedded::EmbeddedStore;
 use crate::partition::checkpoints::CheckpointSender;
 use crate::shard::listener::{SocketSettings, bind};
 use crate::shard::runtime::{self, ShardThread, cpu_of};
@@ -57,14 +57,9 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     }
     crate::wire::encode::prepare().context("no address space for replies (see ulimit -v)")?;
     let allowed = cores::chosen(options.cores.as_deref(), config.cores)?;
-    let wanted = Wanted {
-        node_id: config.node_id,
-        shards: options.shards.or(config.shards),
-        shards_default: u16::try_from(allowed.len()).unwrap_or(u16::MAX),
-    };
-    let opened = format::open(&config.log_dirs, wanted)?;
+    let opened = open_dirs(&config, options.shards, allowed.len())?;
     say_what_was_found(&config, &opened);
-    let (bound, Inventory { dirs: found, deleted }) = prepare(&config, &opened).inspect_err(|_| {
+    let (bound, Inventory { dirs: found, deleted }, store_file) = prepare(&config, &opened).inspect_err(|_| {
         // Nothing was written yet: a start that failed must not make the next one scan the logs.
         let clean: Vec<_> = opened.dirs.iter().filter(|dir| dir.was_clean).cloned().collect();
         if let Err(e) = format::mark_clean(&clean) {
@@ -106,8 +101,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         tokio::task::spawn_local(counters.clone().tell_on_signal()?);
         let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(found, opened.shards, checkpoint_queue));
         let control = |ready, shutdown| -> anyhow::Result<_> {
-            let file = opened.dirs[0].path.join(FILE_NAME);
-            let store = EmbeddedStore::open(&file).context("opening the embedded store")?;
+            let store = EmbeddedStore::open(&store_file).context("opening the embedded store")?;
             Ok(drive::run(drive::Params {
                 store: Store::Embedded(store.connect()),
                 node: opened.node_id,
@@ -138,12 +132,26 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Opens the data directories; formats them if they are new and what is asked for is possible.
+fn open_dirs(config: &BrokerConfig, shards: Option<u16>, cores: usize) -> anyhow::Result<Opened> {
+    let wanted = Wanted {
+        node_id: config.node_id,
+        shards: shards.or(config.shards),
+        shards_default: cores.min(SHARDS_PER_NODE as usize) as u16,
+    };
+    if !config.log_dirs.iter().any(|dir| format::is_formatted(dir)) {
+        config.listeners.check_shards(wanted.shards.unwrap_or(wanted.shards_default))?;
+    }
+    Ok(format::open(&config.log_dirs, wanted)?)
+}
+
 /// What can fail before anything is written.
-fn prepare(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<(Vec<BoundShard>, Inventory)> {
+fn prepare(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<(Vec<BoundShard>, Inventory, PathBuf)> {
     config.listeners.check_shards(opened.shards)?;
     let bound = bind_all(config, opened)?;
     let inventory = inventory::take(&opened.dirs).context("reading the log directories")?;
-    Ok((bound, inventory))
+    let store_file = inventory.store_file()?;
+    Ok((bound, inventory, store_file))
 }
 
 fn load(options: &ServeOptions) -> anyhow::Result<BrokerConfig> {
@@ -272,10 +280,11 @@ where
         }
     };
     info!("{name}: stopping");
-    drop(stop);
-    // It ends after the command in hand; one that comes later is answered NOT_CONTROLLER.
+    // It ends after the command in hand, which needs the shards; one that comes later is answered NOT_CONTROLLER.
     let _ = end_control.send(());
-    control.await.context("the control plane panicked")?.context("the control plane failed")
+    let ended = control.await;
+    drop(stop);
+    ended.context("the control plane panicked")?.context("the control plane failed")
 }
 
 /// Tells the shards to stop when it is dropped.
@@ -313,4 +322,32 @@ fn join(threads: Vec<ShardThread<io::Result<bool>>>) -> anyhow::Result<bool> {
         clean &= thread.join()?.context("a shard failed")?;
     }
     Ok(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    /// A topic is being created when the signal comes: its image must still reach the shards, or the control plane fails
+    /// for the shards that it lacks, and an orderly stop is none.
+    #[test]
+    fn shards_are_stopped_after_the_command_in_hand() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let outcome = tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (stop, stopped) = watch::channel(false);
+            let in_hand = stopped.clone();
+            let control = |ready, shutdown: oneshot::Receiver<()>| {
+                Ok(async move {
+                    drop(ready);
+                    kill_process(getpid(), Signal::TERM).expect("our own process");
+                    shutdown.await.map_err(io::Error::other)?;
+                    let gone = *in_hand.borrow();
+                    if gone { Err(io::Error::other("a shard has ended")) } else { Ok(()) }
+                })
+            };
+            run_until_signal(control, &[], stop).await.map(|()| *stopped.borrow())
+        });
+        assert!(outcome.expect("an orderly stop"), "they are stopped then");
+    }
 }

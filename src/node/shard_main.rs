@@ -91,6 +91,10 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
             () = tokio::time::sleep(housekeeper.pause()) => housekeeper.tick(),
         }
     }
+    if !serving {
+        // It never learned what it leads: checkpoints of nothing would take the place of what the files say.
+        return Ok(false);
+    }
     let drained = network.drain(DRAIN_MAX).await;
     if drained.cut > 0 {
         warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
@@ -118,7 +122,7 @@ impl Housekeeper {
         let first = config.log_initial_task_delay_ms;
         Housekeeper {
             retention_due: now + Duration::from_millis(first.min(config.log_retention_check_interval_ms)),
-            checkpoint_due: now + Duration::from_millis(config.log_flush_offset_checkpoint_interval_ms),
+            checkpoint_due: now + checkpoint_interval(&config),
             producers_due: now + Duration::from_millis(config.producer_id_expiration_check_interval_ms),
             context,
         }
@@ -152,7 +156,7 @@ impl Housekeeper {
             }
         }
         if now >= self.checkpoint_due {
-            self.checkpoint_due = now + Duration::from_millis(config.log_flush_offset_checkpoint_interval_ms);
+            self.checkpoint_due = now + checkpoint_interval(&config);
             let saved = self.context.checkpoints.save(self.context.partitions.checkpoints());
             tokio::task::spawn_local(async move {
                 if let Err(e) = saved.await {
@@ -167,5 +171,27 @@ impl Housekeeper {
                 partition.expire_producers(now_ms, expiration_ms);
             }
         }
+    }
+}
+
+/// Both kinds of checkpoints are written together, so that the shorter interval counts.
+fn checkpoint_interval(config: &BrokerConfig) -> Duration {
+    let offsets_ms = config.log_flush_offset_checkpoint_interval_ms;
+    Duration::from_millis(offsets_ms.min(config.log_flush_start_offset_checkpoint_interval_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn log_starts_are_saved_as_often_as_is_asked_for() {
+        let set = |name: &str, ms: &str| {
+            let texts = BTreeMap::from([(name.to_owned(), ms.to_owned())]);
+            checkpoint_interval(&BrokerConfig::from_texts(texts).expect("sound"))
+        };
+        assert_eq!(set("log.flush.start.offset.checkpoint.interval.ms", "100"), Duration::from_millis(100));
+        assert_eq!(set("log.flush.offset.checkpoint.interval.ms", "200"), Duration::from_millis(200));
     }
 }

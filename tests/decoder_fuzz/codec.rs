@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
-use kafka_protocol::protocol::{Decodable, Encodable, Message, Request};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message, Request};
 
 pub struct Codec {
     pub key: i16,
@@ -61,6 +61,46 @@ static CODECS: &[Codec] = codecs![
     ConsumerGroupHeartbeatRequest,
     ConsumerGroupDescribeRequest,
 ];
+
+/// The answers that our own client decodes, by the key of their request.
+pub fn response_codec(key: i16) -> Option<&'static Codec> {
+    RESPONSES.iter().find(|codec| codec.key == key)
+}
+
+macro_rules! response_codecs {
+    ($($request:ty),* $(,)?) => {
+        &[$(Codec {
+            key: <$request as Request>::KEY,
+            version_min: <$request as Message>::VERSIONS.min,
+            version_max: <$request as Message>::VERSIONS.max,
+            decode: decode_response::<$request>,
+            again: again::<<$request as Request>::Response>,
+        }),*]
+    };
+}
+
+static RESPONSES: &[Codec] = response_codecs![
+    ProduceRequest,
+    FetchRequest,
+    ListOffsetsRequest,
+    MetadataRequest,
+    ApiVersionsRequest,
+    CreateTopicsRequest,
+    DeleteTopicsRequest,
+    InitProducerIdRequest,
+    DescribeConfigsRequest,
+    DescribeLogDirsRequest,
+    CreatePartitionsRequest,
+    IncrementalAlterConfigsRequest,
+];
+
+/// Header and body.
+fn decode_response<R: Request>(mut frame: Bytes, version: i16) -> Result<usize, String> {
+    let length = frame.len();
+    ResponseHeader::decode(&mut frame, R::Response::header_version(version)).map_err(|error| error.to_string())?;
+    R::Response::decode(&mut frame, version).map_err(|error| error.to_string())?;
+    Ok(length - frame.len())
+}
 
 fn decode<R: Decodable>(mut bytes: Bytes, version: i16) -> Result<usize, String> {
     let length = bytes.len();

@@ -1,4 +1,4 @@
-//! Request bodies along the guard's own tables, every field filled.
+//! Bodies of messages along the guard's own tables, every field filled.
 
 use corelog::wire::guard::schema::{Field, Kind, Request, Struct};
 use fastrand::Rng;
@@ -146,7 +146,12 @@ impl Generator<'_> {
             let value = self.body.bytes.split_off(start);
             self.body.lengths.retain(|length| length.position < start);
             // A default is left out, as the codec does when it encodes.
-            let is_default = value == null(true, 1) && self.version >= field.nullable_from;
+            let is_default = match field.kind {
+                _ if self.version >= field.nullable_from => value == null(true, 1),
+                Kind::Bool => value == [0],
+                Kind::StructArray(_) => value == uvarint(1),
+                _ => false,
+            };
             if !is_default && !self.chance(Style::Empty) {
                 add(*tag, value);
             }

@@ -16,6 +16,7 @@ mod allocations;
 mod codec;
 mod generate;
 mod mutate;
+mod responses;
 
 use allocations::peak_of;
 use bytes::{BufMut, Bytes, BytesMut};

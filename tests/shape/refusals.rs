@@ -1,6 +1,7 @@
 //! Starts that must fail, each with a reason that tells what to do.
 
 use crate::broker::{Start, free_ports};
+use crate::wire::{Client, batch, create_topic, leaders, produce};
 use rustix::process::Signal;
 use std::net::TcpListener;
 
@@ -26,6 +27,67 @@ fn a_directory_belongs_to_one_process_and_to_what_it_was_formatted_for() {
     // Refusals leave the directory as it was.
     let log = Start::new(dir.path()).set("broker.id", 4).start().log();
     assert!(!log.contains("directories to recover"), "{log}");
+}
+
+/// What is fixed at format must be possible: the next start could not take it back.
+#[test]
+fn an_impossible_number_of_shards_formats_nothing() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let data = dir.path().join("data");
+    assert_says(&Start::new(&data).port(65_535).refusal(), &["2 shards need ports up to 65536"]);
+    for shards in [0, 1001, 65_535] {
+        assert_says(&Start::new(&data).shards(shards).refusal(), &["1..=1000"]);
+    }
+    assert!(!data.exists(), "nothing was made");
+}
+
+/// The store cannot be opened, so that no shard ever learns what it leads: none may say what it does not know.
+#[test]
+fn a_start_that_fails_forgets_no_checkpoint() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let broker = Start::new(dir.path()).start();
+    let leader = create_topic(&broker, "kept", 1, &[])[0];
+    assert_eq!(produce(&mut Client::connect(leader), "kept", 0, -1, batch(1, 3, 100)), Ok(0));
+    assert!(broker.stop(Signal::TERM).0.success());
+    let files = ["recovery-point-offset-checkpoint", "log-start-offset-checkpoint"];
+    let read = || files.map(|name| std::fs::read_to_string(dir.path().join(name)).expect("written at the stop"));
+    let before = read();
+    assert!(before[0].contains("kept 0 3"), "{before:?}");
+    let journal = dir.path().join("corelog-store.journal");
+    let sound = std::fs::read(&journal).expect("the store");
+    let mut damaged = sound.clone();
+    damaged[40] ^= 1;
+    std::fs::write(&journal, damaged).expect("written");
+    assert_says(&Start::new(dir.path()).refusal(), &["opening the embedded store", "damaged at byte"]);
+    assert_eq!(read(), before);
+    std::fs::write(&journal, sound).expect("written");
+    let broker = Start::new(dir.path()).start();
+    assert_eq!(produce(&mut Client::connect(leaders(broker.port, "kept")[0]), "kept", 0, -1, batch(2, 1, 100)), Ok(3));
+}
+
+/// The store lies in the directory that was named first at format.
+#[test]
+fn directories_may_be_named_in_another_order_and_none_left_out() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    let named = |dirs: &[&std::path::Path]| {
+        let dirs: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+        Start::new(&a).set("log.dirs", dirs.join(","))
+    };
+    let broker = named(&[&a, &b]).start();
+    for (partition, leader) in create_topic(&broker, "kept", 2, &[]).into_iter().enumerate() {
+        assert_eq!(produce(&mut Client::connect(leader), "kept", partition as i32, -1, batch(1, 3, 100)), Ok(0));
+    }
+    assert!(broker.stop(Signal::TERM).0.success());
+    let broker = named(&[&b, &a]).start();
+    for (partition, leader) in leaders(broker.port, "kept").into_iter().enumerate() {
+        assert_eq!(produce(&mut Client::connect(leader), "kept", partition as i32, -1, batch(2, 1, 100)), Ok(3));
+    }
+    assert!(broker.stop(Signal::TERM).0.success());
+    let text = named(&[&b]).refusal();
+    assert_says(&text, &["was in use before", "corelog-store.journal", "missing from log.dirs"]);
+    std::fs::copy(a.join("corelog-store.journal"), b.join("corelog-store.journal")).expect("copied");
+    assert_says(&named(&[&a, &b]).refusal(), &["both hold a corelog-store.journal"]);
 }
 
 #[test]

@@ -1,69 +1,11 @@
-//! AlterConfigs and IncrementalAlterConfigs: what the new settings of a topic or broker are, and whether they may be.
+//! AlterConfigs and IncrementalAlterConfigs of brokers: whether settings may be changed while a node runs.
 
 use super::broker::BrokerConfig;
 use super::error::ConfigError;
-use super::key::{Effect, Key, Type, Update};
-use super::keys::{broker_key, is_own, topic_key};
+use super::key::{Effect, Key, Update};
+use super::keys::{broker_key, is_own};
 use super::settings::Texts;
 use super::value::Value;
-
-/// Whose settings are meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    Topic,
-    Broker,
-}
-
-/// One change to one setting (KIP-339).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Edit<'a> {
-    Set(&'a str),
-    Delete,
-    /// Adds to a list what it lacks.
-    Append(&'a str),
-    /// Takes from a list what it has.
-    Subtract(&'a str),
-}
-
-/// Applies one change to a resource's own settings. The result is not checked yet.
-pub fn edit(scope: Scope, settings: &mut Texts, name: &str, edit: Edit<'_>) -> Result<(), ConfigError> {
-    match edit {
-        Edit::Set(text) => {
-            settings.insert(name.to_owned(), text.to_owned());
-        }
-        Edit::Delete => {
-            settings.remove(name);
-        }
-        Edit::Append(text) => {
-            let key = list_key(scope, name, "append")?;
-            let mut elements = split(&current(settings, key));
-            let added: Vec<String> = split(text).into_iter().filter(|element| !elements.contains(element)).collect();
-            elements.extend(added);
-            settings.insert(name.to_owned(), elements.join(","));
-        }
-        Edit::Subtract(text) => {
-            let key = list_key(scope, name, "subtract")?;
-            let mut elements = split(&current(settings, key));
-            for gone in split(text) {
-                if let Some(at) = elements.iter().position(|element| *element == gone) {
-                    elements.remove(at);
-                }
-            }
-            settings.insert(name.to_owned(), elements.join(","));
-        }
-    }
-    Ok(())
-}
-
-/// Checks one setting of a topic by itself: its name and value, not how it goes with others.
-pub fn check_topic_setting(name: &str, text: &str) -> Result<(), ConfigError> {
-    let key = topic_key(name).ok_or_else(|| ConfigError::UnknownTopicKey(name.to_owned()))?;
-    let value = Value::parse(key, text)?;
-    if name == "cleanup.policy" && value.as_list().iter().any(|word| word == "compact") {
-        return Err(ConfigError::invalid(name, text, "compaction is not built yet; use delete"));
-    }
-    Ok(())
-}
 
 /// Checks what is to become all of the dynamic settings of this node (`for_all` false) or of all nodes (`for_all`
 /// true), in Kafka's order and words (`DynamicBrokerConfig.validate`). The caller answers INVALID_REQUEST.
@@ -132,27 +74,6 @@ fn in_kafkas_words(name: &str, error: &ConfigError) -> String {
     format!("requirement failed: {requirement}")
 }
 
-fn list_key(scope: Scope, name: &str, change: &str) -> Result<&'static Key, ConfigError> {
-    let key = match scope {
-        Scope::Topic => topic_key(name).ok_or_else(|| ConfigError::UnknownTopicKey(name.to_owned()))?,
-        Scope::Broker => {
-            broker_key(name).ok_or_else(|| ConfigError::Refused(format!("Unknown config name: {name}")))?
-        }
-    };
-    match key.kind {
-        Type::List => Ok(key),
-        _ => Err(ConfigError::Conflict(format!("Config value {change} is not allowed for config key: {name}"))),
-    }
-}
-
-fn current(settings: &Texts, key: &Key) -> String {
-    settings.get(key.name).map_or_else(|| key.default.unwrap_or_default().to_owned(), Clone::clone)
-}
-
-fn split(text: &str) -> Vec<String> {
-    text.split(',').filter(|element| !element.is_empty()).map(str::to_owned).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,34 +88,13 @@ mod tests {
             .to_string()
     }
 
-    #[test]
-    fn lists_grow_and_shrink_and_nothing_else_does() {
-        let mut settings = Texts::new();
-        let mut apply = |name: &str, change| edit(Scope::Topic, &mut settings, name, change).map(|()| settings.clone());
-        let policy = |text: &str| Ok(texts(&[("cleanup.policy", text)]));
-        assert_eq!(apply("cleanup.policy", Edit::Append("compact")), policy("delete,compact"), "from the default");
-        assert_eq!(apply("cleanup.policy", Edit::Append("delete,compact")), policy("delete,compact"));
-        assert_eq!(apply("cleanup.policy", Edit::Subtract("delete")), policy("compact"));
-        assert_eq!(apply("cleanup.policy", Edit::Subtract("delete,compact")), policy(""));
-        assert_eq!(apply("cleanup.policy", Edit::Append("delete")), policy("delete"));
-        assert_eq!(apply("cleanup.policy", Edit::Delete), Ok(Texts::new()));
-        assert_eq!(apply("nope", Edit::Delete), Ok(Texts::new()), "Kafka removes unknown names silently");
-        assert_eq!(
-            apply("retention.ms", Edit::Append("5")).expect_err("no list").to_string(),
-            "Config value append is not allowed for config key: retention.ms"
-        );
-    }
-
     /// Texts that Apache Kafka 3.9.1 answered to the same requests.
     #[test]
     fn topics_are_refused_in_kafkas_words() {
-        let refused = |name: &str, text: &str| {
-            let alone = check_topic_setting(name, text).err().map(|error| error.to_string());
-            let resolved = crate::base::config::TopicConfig::resolve(&BrokerConfig::default(), &texts(&[(name, text)]));
-            let resolved = resolved.expect_err("must be refused").to_string();
-            assert!(alone.is_none_or(|alone| alone == resolved));
-            resolved
+        let resolve = |name: &str, text: &str| {
+            crate::base::config::TopicConfig::resolve(&BrokerConfig::default(), &texts(&[(name, text)]))
         };
+        let refused = |name: &str, text: &str| resolve(name, text).expect_err("must be refused").to_string();
         for (name, text, answer) in [
             ("nope", "1", "Unknown topic config name: nope"),
             ("retention.ms", "abc", "Invalid value abc for configuration retention.ms: Not a number of type LONG"),
@@ -254,13 +154,15 @@ mod tests {
             assert_eq!(refused(name, text), answer);
         }
         for (name, text) in [("cleanup.policy", ""), ("min.cleanable.dirty.ratio", "1e-5"), ("preallocate", " TRUE ")] {
-            check_topic_setting(name, text).expect("Kafka accepts it");
+            resolve(name, text).expect("Kafka accepts it");
         }
     }
 
     #[test]
     fn compaction_is_refused_until_it_exists() {
-        let error = check_topic_setting("cleanup.policy", "compact").expect_err("not built");
+        let compact = texts(&[("cleanup.policy", "compact")]);
+        let error =
+            crate::base::config::TopicConfig::resolve(&BrokerConfig::default(), &compact).expect_err("not built");
         assert!(error.to_string().contains("not built yet") && error.names_resource());
     }
 

@@ -47,7 +47,7 @@ pub struct BrokerConfig {
     pub socket_listen_backlog_size: u32,
     /// None: idle connections stay.
     pub connections_max_idle_ms: Option<u64>,
-    /// Of the whole node; `i32::MAX` means no limit.
+    /// Of each shard; `i32::MAX` means no limit.
     pub max_connections: u32,
     pub max_connections_per_ip: u32,
     pub max_connections_per_ip_overrides: Vec<(String, u32)>,
@@ -58,7 +58,6 @@ pub struct BrokerConfig {
     pub producer_id_expiration_check_interval_ms: u64,
     pub log_retention_check_interval_ms: u64,
     pub log_initial_task_delay_ms: u64,
-    pub log_flush_scheduler_interval_ms: u64,
     pub log_flush_offset_checkpoint_interval_ms: u64,
     pub log_flush_start_offset_checkpoint_interval_ms: u64,
 
@@ -148,7 +147,6 @@ impl BrokerConfig {
             producer_id_expiration_check_interval_ms: time("producer.id.expiration.check.interval.ms"),
             log_retention_check_interval_ms: time("log.retention.check.interval.ms"),
             log_initial_task_delay_ms: time("log.initial.task.delay.ms"),
-            log_flush_scheduler_interval_ms: time("log.flush.scheduler.interval.ms"),
             log_flush_offset_checkpoint_interval_ms: time("log.flush.offset.checkpoint.interval.ms"),
             log_flush_start_offset_checkpoint_interval_ms: time("log.flush.start.offset.checkpoint.interval.ms"),
             settings,

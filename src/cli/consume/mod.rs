@@ -4,6 +4,7 @@ pub mod format;
 
 use super::connect::ConnectArgs;
 use super::moment::{now_ms, parse_moment};
+use super::output;
 use crate::client::cluster::Cluster;
 use crate::client::consumer::{self, Assignment, ConsumerOptions, Reset, Sink};
 use crate::client::error::ClientError;
@@ -198,7 +199,9 @@ fn partitions(cluster: &mut Cluster, args: &ConsumeArgs) -> anyhow::Result<Vec<i
     wanted.sort_unstable();
     wanted.dedup();
     match wanted.iter().find(|p| !existing.contains(p)) {
-        Some(missing) => bail!("{} has no partition {missing}, only 0 to {}", args.topic, existing.len() - 1),
+        Some(missing) => {
+            bail!("{} has no partition {missing}, only 0 to {}", args.topic, existing.len().saturating_sub(1))
+        }
         None => Ok(wanted),
     }
 }
@@ -238,7 +241,7 @@ impl Sink for Printer {
     }
 
     fn notice(&mut self, text: &str) {
-        eprintln!("note: {text}");
+        output::tell(format_args!("note: {text}"));
     }
 }
 

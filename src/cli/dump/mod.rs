@@ -10,6 +10,7 @@ mod reader;
 mod segment;
 mod snapshot;
 
+use super::output;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use reader::Corrupt;
@@ -92,7 +93,7 @@ pub fn run(args: DumpArgs) -> anyhow::Result<ExitCode> {
             Err(DumpError::Output(error)) => return Err(error.into()),
             Err(error) => {
                 sound = false;
-                eprintln!("{}: {error}", path.display());
+                output::tell(format_args!("{}: {error}", path.display()));
             }
         }
     }

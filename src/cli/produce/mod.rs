@@ -185,34 +185,34 @@ fn report(args: &ProduceArgs, summary: &Summary, elapsed: Duration) -> anyhow::R
     for failure in &summary.failures {
         let lines = show_lines(&failure.lines);
         match failure.partition {
-            p if p >= 0 => eprintln!("lost: {lines} for partition {p}: {}", failure.reason),
-            _ => eprintln!("lost: {lines}: {}", failure.reason),
+            p if p >= 0 => output::tell(format_args!("lost: {lines} for partition {p}: {}", failure.reason)),
+            _ => output::tell(format_args!("lost: {lines}: {}", failure.reason)),
         }
     }
     let mut hints: Vec<&str> = summary.failures.iter().filter_map(|f| f.hint).collect();
     hints.dedup();
-    hints.iter().for_each(|hint| eprintln!("  what to do: {hint}"));
+    hints.iter().for_each(|hint| output::tell(format_args!("  what to do: {hint}")));
     let listed: u64 = summary.failures.iter().map(|f| f.lines.len() as u64).sum();
     if summary.lost_records > listed {
-        eprintln!("lost: {} more records", summary.lost_records - listed);
+        output::tell(format_args!("lost: {} more records", summary.lost_records - listed));
     }
     if let Some(reason) = &summary.stopped {
-        eprintln!("error: gave up: {reason}");
+        output::tell(format_args!("error: gave up: {reason}"));
     }
     if summary.unconfirmed_records > 0 {
-        eprintln!(
+        output::tell(format_args!(
             "error: {} records were read but not confirmed; they may or may not be stored",
             summary.unconfirmed_records
-        );
+        ));
     }
     if let Some(reason) = &summary.input_error {
-        eprintln!("error: the input could not be read to its end: {reason}");
+        output::tell(format_args!("error: the input could not be read to its end: {reason}"));
     }
     if args.json {
         output::json(&as_json(&args.topic, summary, elapsed))?;
     } else if !args.quiet {
         let seconds = elapsed.as_secs_f64().max(0.001);
-        eprintln!(
+        output::tell(format_args!(
             "{} of {} records ({}) stored in {} in {seconds:.1} s: {:.0} records/s{}",
             summary.delivered_records,
             summary.read_records,
@@ -220,7 +220,7 @@ fn report(args: &ProduceArgs, summary: &Summary, elapsed: Duration) -> anyhow::R
             args.topic,
             summary.delivered_records as f64 / seconds,
             if summary.retries > 0 { format!(", {} retries", summary.retries) } else { String::new() },
-        );
+        ));
     }
     if summary.stopped.is_some() && summary.read_records == 0 {
         bail!("nothing was sent");

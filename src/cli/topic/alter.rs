@@ -53,7 +53,7 @@ pub fn run(args: AlterArgs) -> anyhow::Result<ExitCode> {
             admin::add_partitions(&mut cluster, &name, count)?;
         }
         if !args.json {
-            println!("altered {name}");
+            output::line(format_args!("altered {name}"))?;
         }
         results.push(serde_json::json!({
             "topic": name,

@@ -65,7 +65,7 @@ pub fn run(args: CreateArgs) -> anyhow::Result<ExitCode> {
             Err(error) => return Err(error.into()),
         };
         if !args.json {
-            println!("{}", sentence(name, created.as_ref(), args.dry_run));
+            output::line(sentence(name, created.as_ref(), args.dry_run))?;
         }
         results.push(as_json(name, created.as_ref(), args.dry_run));
     }

@@ -54,7 +54,7 @@ pub fn run(args: DeleteArgs) -> anyhow::Result<ExitCode> {
             Err(error) => return Err(error.into()),
         };
         if !args.json {
-            println!("{}", if deleted { format!("deleted {name}") } else { format!("{name} does not exist") });
+            output::line(if deleted { format!("deleted {name}") } else { format!("{name} does not exist") })?;
         }
         results.push(serde_json::json!({ "topic": name, "deleted": deleted }));
     }

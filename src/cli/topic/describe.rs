@@ -68,7 +68,7 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<ExitCode> {
     } else {
         for (at, topic) in shown.iter().enumerate() {
             if at > 0 {
-                println!();
+                output::line("")?;
             }
             topic.print(args.all_configs)?;
         }
@@ -86,17 +86,18 @@ struct Shown<'a> {
 impl Shown<'_> {
     fn print(&self, all_configs: bool) -> anyhow::Result<()> {
         let t = self.topic;
-        println!("{}{}", t.name, if t.internal { "  (internal)" } else { "" });
+        output::line(format_args!("{}{}", t.name, if t.internal { "  (internal)" } else { "" }))?;
         if let Some(id) = t.id {
-            println!("  topic id  {id}");
+            output::line(format_args!("  topic id  {id}"))?;
         }
         if let Some(error) = t.error {
-            println!("  error     {}", code_name(error));
+            output::line(format_args!("  error     {}", code_name(error)))?;
         }
         let configs: Vec<&ConfigEntry> = self.configs(all_configs).collect();
         for (at, c) in configs.iter().enumerate() {
             let label = if at == 0 { "settings" } else { "        " };
-            println!("  {label}  {}={}{}", c.name, c.value.as_deref().unwrap_or("(hidden)"), from(c.source));
+            let value = c.value.as_deref().unwrap_or("(hidden)");
+            output::line(format_args!("  {label}  {}={value}{}", c.name, from(c.source)))?;
         }
         let mut table = Table::new(&["PARTITION", "LEADER", "EPOCH", "REPLICAS", "ISR", "SIZE", "NOTE"]);
         for p in &self.partitions {

@@ -29,7 +29,7 @@ pub fn run(args: ListArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         output::json(&topics.iter().map(|t| as_json(t)).collect())?;
     } else if topics.is_empty() {
-        eprintln!("no topics yet; `corelog topic create NAME` makes one");
+        output::tell("no topics yet; `corelog topic create NAME` makes one");
     } else {
         let mut table = Table::new(&["TOPIC", "PARTITIONS", "REPLICAS", "NOTE"]);
         for topic in topics {

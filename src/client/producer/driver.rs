@@ -6,7 +6,7 @@ use super::outbox::{Effect, Outbox, Rules, Verdict};
 use super::{Acks, Event, Failure, Feeder, NewRecord, Partitioner, ProducerOptions, Summary};
 use crate::client::cluster::{Cluster, Retry, Target};
 use crate::client::error::ClientError;
-use crate::client::limits::{FAILURES_LISTED_MAX, PRODUCE_IN_FLIGHT_MAX};
+use crate::client::limits::{FAILURES_LISTED_MAX, PRODUCE_IN_FLIGHT_MAX, TOPIC_PARTITIONS_MAX};
 use crate::client::metadata::{Metadata, Topics};
 use crate::client::partitioner::Sticky;
 use kafka_protocol::error::ResponseError;
@@ -79,9 +79,21 @@ fn leaders_of(metadata: &Metadata, topic: &str) -> Result<Vec<Option<i32>>, Clie
     if info.partitions.is_empty() {
         return Err(missing());
     }
-    let count = info.partitions.iter().map(|p| p.index + 1).max().unwrap_or(0);
-    let leader = |index| info.partitions.iter().find(|p| p.index == index).and_then(|p| p.leader);
-    Ok((0..count).map(leader).collect())
+    let mut leaders = Vec::new();
+    for partition in &info.partitions {
+        let index = usize::try_from(partition.index).ok().filter(|index| *index < TOPIC_PARTITIONS_MAX);
+        let Some(index) = index else {
+            return Err(ClientError::Invalid(format!(
+                "{what}: the broker speaks of a partition {}; at most {TOPIC_PARTITIONS_MAX} are taken",
+                partition.index
+            )));
+        };
+        if leaders.len() <= index {
+            leaders.resize(index + 1, None);
+        }
+        leaders[index] = partition.leader;
+    }
+    Ok(leaders)
 }
 
 struct Driver<'a> {
@@ -313,7 +325,7 @@ impl<'a> Driver<'a> {
                     tally.records += records as u64;
                     if let Some(base) = base_offset {
                         tally.first_offset.get_or_insert(base);
-                        tally.next_offset = Some(base + records as i64);
+                        tally.next_offset = Some(base.saturating_add(records as i64));
                     }
                 }
                 Effect::Lost { partition, lines, reason, hint } => {

@@ -1,12 +1,15 @@
 //! The producer against a scripted broker on a real socket.
 
 use super::*;
+use crate::client::admin::topic_name;
 use crate::client::fake::{Act, FakeBroker, Seen, answer, decode};
 use crate::record::batch::BatchHeader;
 use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    ApiKey, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse,
+    ApiKey, InitProducerIdRequest, InitProducerIdResponse, MetadataRequest, MetadataResponse, ProduceRequest,
+    ProduceResponse,
 };
 use std::sync::{Arc, Mutex};
 
@@ -137,6 +140,23 @@ fn what_is_never_confirmed_is_reported_as_such() {
     assert!(!summary.complete());
     assert_eq!(summary.unconfirmed_records, 1);
     assert!(summary.stopped.as_deref().is_some_and(|s| s.contains("NOT_ENOUGH_REPLICAS")), "{summary:?}");
+}
+
+/// A partition's index sizes tables, and the count of partitions is one more than the largest.
+#[test]
+fn a_topic_with_an_impossible_partition_is_refused() {
+    for index in [i32::MAX, i32::MAX - 1, -1, i32::MIN] {
+        let broker = FakeBroker::start(1, move |seen| {
+            (seen.key == ApiKey::Metadata).then(|| {
+                let partition = MetadataResponsePartition::default().with_partition_index(index);
+                let topic =
+                    MetadataResponseTopic::default().with_name(Some(topic_name("t"))).with_partitions(vec![partition]);
+                answer::<MetadataRequest>(&MetadataResponse::default().with_topics(vec![topic]), seen.version)
+            })
+        });
+        let error = produce(&mut broker.cluster(), "t", &options(), lines(1), &mut |_| {}).expect_err("impossible");
+        assert!(error.to_string().contains(&format!("speaks of a partition {index}")), "{error}");
+    }
 }
 
 #[test]

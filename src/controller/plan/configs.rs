@@ -3,7 +3,8 @@
 use super::super::handle::{AdminError, AdminResult, ConfigChange, ConfigOp, ConfigResource};
 use super::super::layout;
 use super::{Change, Context, refuse};
-use crate::base::config::key::{Key, Type, Update};
+use crate::base::config::alter::check_broker_settings;
+use crate::base::config::key::{Key, Type};
 use crate::base::config::keys::{broker_key, topic_key};
 use crate::base::config::{ConfigError, TopicConfig};
 use crate::base::ids::{BrokerId, NodeId};
@@ -159,35 +160,10 @@ fn list_of(
     Ok(text.split(',').filter(|part| !part.is_empty()).map(str::to_string).collect())
 }
 
-/// Kafka's DynamicBrokerConfig: only dynamic settings, per-broker ones only for a broker, and the broker must be able
-/// to run with them. A failed check is INVALID_REQUEST (KAFKA-13609).
+/// A failed check is INVALID_REQUEST (KAFKA-13609).
 fn check_broker(context: &Context, node: Option<NodeId>, settings: &Texts) -> AdminResult<()> {
-    let named = |update: Update| -> Vec<&str> {
-        let names = settings.keys().map(String::as_str);
-        names.filter(|name| broker_key(name).is_some_and(|key| key.update == update)).collect()
-    };
-    let complain = |what: &str, names: Vec<&str>| {
-        refuse(ResponseError::InvalidRequest, format!("{what}: Set({})", names.join(", ")))
-    };
-    let read_only = named(Update::ReadOnly);
-    if !read_only.is_empty() {
-        return complain("Cannot update these configs dynamically", read_only);
-    }
-    let per_broker = named(Update::PerBroker);
-    if node.is_none() && !per_broker.is_empty() {
-        let what = "Cannot update these configs at default cluster level, broker id must be specified";
-        return complain(what, per_broker);
-    }
-    let none = Texts::new();
-    let (defaults, own) = match node {
-        Some(_) => (&context.image.broker_defaults, settings),
-        None => (settings, context.image.node_settings.get(&context.node).unwrap_or(&none)),
-    };
-    let (_, refused) = context.config.with_dynamic(defaults, own);
-    match refused.into_iter().find(|(name, _)| settings.contains_key(name)) {
-        Some((_, error)) => refuse(ResponseError::InvalidRequest, error.to_string()),
-        None => Ok(()),
-    }
+    check_broker_settings(context.config, settings, node.is_none())
+        .or_else(|error| refuse(ResponseError::InvalidRequest, error.to_string()))
 }
 
 fn topic_error(topic: &str, error: &ConfigError) -> AdminError {

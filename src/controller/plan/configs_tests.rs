@@ -124,6 +124,28 @@ fn refusals_about_brokers_are_kafkas() {
     assert!(text.starts_with("Cannot update these configs"), "{text}");
 }
 
+/// What a start refuses is not to be had by a change while the node runs either: it would be ignored in silence.
+#[test]
+fn what_is_not_built_cannot_be_switched_on_at_run_time() {
+    let mut fixture = Fixture::new(1);
+    for (name, value) in [
+        ("log.cleanup.policy", "compact"),
+        ("metric.reporters", "x.Y"),
+        ("listeners", "PLAINTEXT://:1"),
+        ("advertised.listeners", "PLAINTEXT://h:1"),
+        ("listener.name.plaintext.max.connections", "5"),
+        ("shards", "3"),
+    ] {
+        let (code, _) = run(&mut fixture, broker("0", &[(name, set(value))])).expect_err(name);
+        assert_eq!(code, ResponseError::InvalidRequest, "{name}");
+    }
+    let (_, text) = run(&mut fixture, broker("", &[("log.retention.ms", set("0"))])).unwrap_err();
+    assert_eq!(
+        text, "requirement failed: log.retention.ms must be unlimited (-1) or, greater than or equal to 1",
+        "Kafka's words"
+    );
+}
+
 #[test]
 fn validating_changes_nothing() {
     let mut fixture = Fixture::new(1);

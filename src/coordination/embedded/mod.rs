@@ -1,4 +1,4 @@
-//! The store of a single node: the tree in memory, its journal in the first log directory.
+//! The store of a single node: the tree in memory, its journal in a log directory.
 //!
 //! It answers on the control plane's thread and blocks it while the disk syncs (a fraction of a millisecond to a few):
 //! changes of topics are rare, and one `multi` carries many of them.
@@ -11,15 +11,15 @@ pub use journal::JournalError;
 use super::tree::{Change, Tree, Txn};
 use super::watch::{NodeEvent, Watch, WatchEvent, WatchSender};
 use super::{Coordination, MultiError, Op, OpResult, SessionId, Stat, StoreError, check_path, check_request};
+use crate::base::clock::now_ms;
 use crate::base::limits::STORE_FILE_BYTES_MAX;
 use bytes::Bytes;
 use journal::Journal;
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The store's file within the first log directory: a plain file, since Apache Kafka, which must be able to open the
+/// The store's file, made in the first log directory: a plain file, since Apache Kafka, which must be able to open the
 /// same directories, takes every sub-directory for a partition.
 pub const FILE_NAME: &str = "corelog-store.journal";
 
@@ -203,10 +203,6 @@ fn event_of(op: &Op, result: &OpResult) -> Option<NodeEvent> {
 
 fn covers(watched: &str, path: &str) -> bool {
     watched == "/" || path.strip_prefix(watched).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 #[cfg(test)]

@@ -1,46 +1,49 @@
-//! Looks through a request's body before it is decoded, so that no length in it can hurt.
+//! Looks through a message before it is decoded, so that no length in it can hurt: through the requests that come to a
+//! broker (`check`), and through the answers that come to our own client (`check_response`).
 //!
 //! The codec reserves memory for as many elements as an array announces, before it has seen one: four hostile bytes
 //! ask for 154 GB, and a failed allocation ends the process. The walk here follows the same layout (`schema`) and
 //! allocates nothing. When it has reached the end, every announced element has been seen to exist, all of them
-//! together are at most `REQUEST_ELEMENTS_MAX`, and decoding takes memory only in proportion to the frame.
+//! together are at most `REQUEST_ELEMENTS_MAX` (`RESPONSE_ELEMENTS_MAX`), and decoding takes memory only in proportion to
+//! the frame.
 //!
 //! A further API is a table in `data`, `admin` or `groups`, and a line in `REQUESTS`; the decoder tests then hold it
-//! against the codec by themselves, once `tests/decoder_fuzz` knows its request type.
+//! against the codec by themselves, once `tests/decoder_fuzz` knows its request type. An answer's table is in `responses`.
 
 mod admin;
 mod data;
 mod groups;
+pub mod responses;
 pub mod schema;
 
 use super::cursor::Cursor;
-use crate::base::limits::REQUEST_ELEMENTS_MAX;
-use schema::{Field, Kind, Request, Struct};
+use crate::base::limits::{REQUEST_ELEMENTS_MAX, RESPONSE_ELEMENTS_MAX};
+use schema::{Field, Kind, Request, Response, Struct};
 use thiserror::Error;
 
-/// A request that must not be decoded.
+/// A message that must not be decoded.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum GuardError {
     #[error("API key {key} is not served")]
     UnknownApi { key: i16 },
     #[error("{api} is not served in version {version}")]
     UnsupportedVersion { api: &'static str, version: i16 },
-    #[error("{api} request of version {version}: {field} at byte {position} of the body {fault}")]
+    #[error("{api} of version {version}: {field} at byte {position} {fault}")]
     Malformed { api: &'static str, version: i16, field: &'static str, position: usize, fault: Fault },
 }
 
 /// What is wrong with one field.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    #[error("is cut off by the end of the request, or its length is no number")]
+    #[error("is cut off by the end of the message, or its length is no number")]
     Truncated,
     #[error("is null, which its type forbids")]
     Null,
     #[error("has a negative length")]
     NegativeLength,
-    #[error("announces more elements than the request has bytes for")]
+    #[error("announces more elements than the message has bytes for")]
     MoreElementsThanBytes,
-    #[error("takes the request over {REQUEST_ELEMENTS_MAX} array elements")]
+    #[error("takes the message over the number of array elements that is allowed")]
     TooManyElements,
     #[error("is tagged with a size that is not its own")]
     TagSize,
@@ -95,9 +98,33 @@ pub fn walk(key: i16, version: i16, body: &[u8]) -> Result<usize, GuardError> {
         return Err(GuardError::UnsupportedVersion { api: request.name, version });
     }
     match request.is_flexible(version) {
-        true => Walk::<true>::over(request, version, body),
-        false => Walk::<false>::over(request, version, body),
+        true => Walk::<true>::new(version, body, REQUEST_ELEMENTS_MAX).over(request, false),
+        false => Walk::<false>::new(version, body, REQUEST_ELEMENTS_MAX).over(request, false),
     }
+}
+
+/// Whether a frame (from its correlation id on) may be decoded as the answer to a request of this API and version.
+pub fn check_response(key: i16, version: i16, frame: &[u8]) -> Result<(), GuardError> {
+    walk_response(key, version, frame).map(|_| ())
+}
+
+/// As `check_response`; tells at which byte the answer ends.
+pub fn walk_response(key: i16, version: i16, frame: &[u8]) -> Result<usize, GuardError> {
+    let Some(response) = response(key) else {
+        return Err(GuardError::UnknownApi { key });
+    };
+    if version < response.version_min || version > response.version_max {
+        return Err(GuardError::UnsupportedVersion { api: response.name, version });
+    }
+    match response.is_flexible(version) {
+        true => Walk::<true>::new(version, frame, RESPONSE_ELEMENTS_MAX).over(response, true),
+        false => Walk::<false>::new(version, frame, RESPONSE_ELEMENTS_MAX).over(response, true),
+    }
+}
+
+/// The layout of the answers to an API's requests, if the guard knows it.
+pub fn response(key: i16) -> Option<&'static Response> {
+    responses::RESPONSES.iter().find(|response| response.key == key)
 }
 
 /// The layout of an API's requests, if the guard knows it.
@@ -124,6 +151,9 @@ const NONE: u8 = u8::MAX;
 /// The name of tagged field sections in errors.
 const TAGS: &str = "the section of tagged fields";
 
+/// The one API whose answers have the same header in all versions: whoever asks does not know yet what is spoken.
+const API_VERSIONS_KEY: i16 = 18;
+
 /// The walk ends; `Walk::fault` says why. Empty, so that results stay in a register.
 struct Stop;
 
@@ -134,15 +164,25 @@ struct Walk<'a, const FLEXIBLE: bool> {
     fault: Option<(&'static str, Fault)>,
 }
 
-impl<const FLEXIBLE: bool> Walk<'_, FLEXIBLE> {
-    fn over(request: &'static Request, version: i16, body: &[u8]) -> Result<usize, GuardError> {
-        let mut walk =
-            Walk::<FLEXIBLE> { cursor: Cursor::new(body), version, elements_left: REQUEST_ELEMENTS_MAX, fault: None };
-        if walk.structure(&request.body).is_ok() {
-            return Ok(walk.cursor.position());
+impl<'a, const FLEXIBLE: bool> Walk<'a, FLEXIBLE> {
+    fn new(version: i16, bytes: &'a [u8], elements_max: usize) -> Self {
+        Walk { cursor: Cursor::new(bytes), version, elements_left: elements_max, fault: None }
+    }
+
+    /// `has_header`: the bytes begin with the header of an answer.
+    fn over(mut self, message: &'static Request, has_header: bool) -> Result<usize, GuardError> {
+        let header = if has_header { self.response_header(message.key) } else { Ok(()) };
+        if header.and_then(|()| self.structure(&message.body)).is_ok() {
+            return Ok(self.cursor.position());
         }
-        let (field, fault) = walk.fault.expect("a walk that stops says why");
-        Err(GuardError::Malformed { api: request.name, version, field, position: walk.cursor.position(), fault })
+        let (field, fault) = self.fault.expect("a walk that stops says why");
+        let (version, position) = (self.version, self.cursor.position());
+        Err(GuardError::Malformed { api: message.name, version, field, position, fault })
+    }
+
+    fn response_header(&mut self, key: i16) -> Result<(), Stop> {
+        self.skip(4, "correlation_id")?;
+        if FLEXIBLE && key != API_VERSIONS_KEY { self.tagged_fields(&[]) } else { Ok(()) }
     }
 
     fn structure(&mut self, structure: &'static Struct) -> Result<(), Stop> {

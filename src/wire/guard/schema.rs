@@ -1,4 +1,4 @@
-//! How request bodies are laid out, as data: which fields, in which versions, nullable or not, tagged or not.
+//! How the bodies of messages are laid out, as data: which fields, in which versions, nullable or not, tagged or not.
 //!
 //! A table is written as Kafka's own message definition reads, one field a line, so that the two can be compared by
 //! eye. Strings, bytes and arrays are compact from the request's first flexible version on (KIP-482).
@@ -13,6 +13,9 @@ pub struct Request {
     pub flexible_from: i16,
     pub body: Struct,
 }
+
+/// Answers are laid out as requests are, under the same key.
+pub type Response = Request;
 
 /// Fields in the order in which they stand on the wire.
 pub struct Struct {

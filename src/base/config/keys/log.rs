@@ -1,6 +1,6 @@
 //! Segments, retention, flushing, timestamps, compaction.
 
-use super::reason::{COMPACTION, FORMAT, SHARDS};
+use super::reason::{APPENDED, COMPACTION, FORMAT, SHARDS};
 use crate::base::config::key::Check::{Any, AtLeast, Between, MetadataVersion, OneOf};
 use crate::base::config::key::Effect::{Built, NoEffect};
 use crate::base::config::key::{Key, keys};
@@ -48,7 +48,7 @@ pub(super) const KEYS: &[Key] = keys! {
         "How often log start offsets are written";
     "log.segment.delete.delay.ms": Long = "60000", AtLeast(0), ClusterWide, Built,
         "How long a deleted segment's file remains";
-    "log.preallocate": Bool = "false", Any, ClusterWide, Built,
+    "log.preallocate": Bool = "false", Any, ClusterWide, NoEffect(APPENDED),
         "Whether a new segment's space is reserved at once";
     "log.initial.task.delay.ms": Long = "30000", AtLeast(0), ReadOnly, Built,
         "Pause after the start before retention and checkpoints begin", internal;

@@ -10,6 +10,7 @@ pub(super) const COMPACTION: &str = "compaction is not built yet";
 pub(super) const QUOTAS: &str = "quotas are not built yet";
 pub(super) const METRICS: &str = "metrics are kept per shard, not by Kafka's metrics library";
 pub(super) const UNSERVED: &str = "the API that it bounds is not served";
+pub(super) const APPENDED: &str = "segments grow as they are written";
 pub(super) const FORMAT: &str = "there is one record format, v2";
 pub(super) const NO_TIERS: &str = "tiered storage is not built";
 pub(super) const PLAIN: &str = "there is no authentication yet";
