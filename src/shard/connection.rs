@@ -323,7 +323,10 @@ impl Connection {
     /// Hands the sender every answer whose turn has come. Whether there was one; `head_waits` if the next is not ready.
     fn collect_ready(&mut self, cx: &mut Context<'_>, head_waits: &mut bool) -> bool {
         let mut collected = false;
-        while let Some(head) = self.slots.front_mut() {
+        // What is sent makes room for further answers: they are not all made at once.
+        while self.sender.memory() < CONNECTION_HELD_BYTES_MAX
+            && let Some(head) = self.slots.front_mut()
+        {
             if let SlotState::Wait(reply) = &mut head.state {
                 match reply.as_mut().poll(cx) {
                     Poll::Ready(Ok(reply)) => head.state = SlotState::Ready(reply),
