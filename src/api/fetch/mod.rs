@@ -45,6 +45,7 @@ const ROUNDS_MAX: usize = 64;
 
 /// A fetch that was taken: what it wants, and how it is answered.
 struct Fetch {
+    context: Rc<ShardContext>,
     info: RequestInfo,
     kind: Kind,
     wanted: Vec<Wanted>,
@@ -54,19 +55,48 @@ struct Fetch {
     deadline: Instant,
 }
 
-fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
-    info.decoded(body, |request: FetchRequest| serve(context, info, &request))
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.context.sessions.borrow_mut().ended(self.kind);
+    }
 }
 
-fn serve(context: &Rc<ShardContext>, info: &RequestInfo, request: &FetchRequest) -> Outcome {
-    let begun = context.sessions.borrow_mut().begin(info.version, request, now_ms());
-    let (kind, wanted) = match begun {
-        Ok(begun) => begun,
+fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
+    info.decoded(body, |request: FetchRequest| serve(context, info, request))
+}
+
+fn serve(context: &Rc<ShardContext>, info: &RequestInfo, request: FetchRequest) -> Outcome {
+    if context.sessions.borrow().is_answering(request.session_id) {
+        // Begun when the one before it has been answered.
+        let (context, info) = (Rc::clone(context), info.clone());
+        return Outcome::Wait(Box::pin(async move {
+            match begin(&context, &info, &request) {
+                Ok(fetch) => fetch.wait().await,
+                Err(code) => info.answer(&FetchResponse::default().with_error_code(code.code())),
+            }
+        }));
+    }
+    let fetch = match begin(context, info, &request) {
+        Ok(fetch) => fetch,
         Err(code) => return info.reply(&FetchResponse::default().with_error_code(code.code())),
     };
+    let collected = collect(context, &fetch.wanted, fetch.max_bytes, &Brought::default());
+    let at_once = request.max_wait_ms <= 0 || fetch.is_satisfied(&collected);
+    if collected.obstacles.is_empty() && at_once {
+        return match fetch.answer(collected) {
+            Ok(frame) => Outcome::Reply(frame),
+            Err(e) => Outcome::Close(e.to_string()),
+        };
+    }
+    Outcome::Wait(Box::pin(fetch.wait()))
+}
+
+fn begin(context: &Rc<ShardContext>, info: &RequestInfo, request: &FetchRequest) -> Result<Fetch, ResponseError> {
+    let (kind, wanted) = context.sessions.borrow_mut().begin(info.version, request, now_ms())?;
     let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0).min(context.config().fetch_max_bytes as usize);
     let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
-    let fetch = Fetch {
+    Ok(Fetch {
+        context: Rc::clone(context),
         info: info.clone(),
         kind,
         wanted,
@@ -74,16 +104,7 @@ fn serve(context: &Rc<ShardContext>, info: &RequestInfo, request: &FetchRequest)
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0).min(max_bytes),
         read_committed: request.isolation_level == READ_COMMITTED,
         deadline: Instant::now() + max_wait,
-    };
-    let collected = collect(context, &fetch.wanted, fetch.max_bytes, &Brought::default());
-    if collected.obstacles.is_empty() && (max_wait.is_zero() || fetch.is_satisfied(&collected)) {
-        return match fetch.answer(context, collected) {
-            Ok(frame) => Outcome::Reply(frame),
-            Err(e) => Outcome::Close(e.to_string()),
-        };
-    }
-    let context = Rc::clone(context);
-    Outcome::Wait(Box::pin(async move { fetch.wait(&context).await }))
+    })
 }
 
 impl Fetch {
@@ -92,13 +113,14 @@ impl Fetch {
         self.wanted.is_empty() || collected.urgent || collected.bytes >= self.min_bytes
     }
 
-    async fn wait(self, context: &Rc<ShardContext>) -> Answer {
+    async fn wait(self) -> Answer {
+        let context = &self.context;
         let wait = Rc::new(FetchWait::default());
         let _registered = Registered::new(context, &self.wanted, &wait);
         loop {
-            let collected = self.collect_cold(context).await;
+            let collected = self.collect_cold().await;
             if self.is_satisfied(&collected) || Instant::now() >= self.deadline {
-                return self.answer(context, collected);
+                return self.answer(collected);
             }
             // Whichever ends it: the next round looks at the partitions again.
             let _ = tokio::time::timeout_at(self.deadline, wait.woken()).await;
@@ -106,7 +128,8 @@ impl Fetch {
     }
 
     /// Collects the answers, reading what is cold from disk first.
-    async fn collect_cold(&self, context: &ShardContext) -> Collected {
+    async fn collect_cold(&self) -> Collected {
+        let context = &self.context;
         let mut brought = Brought::default();
         for _ in 0..ROUNDS_MAX {
             let mut collected = collect(context, &self.wanted, self.max_bytes, &brought);
@@ -127,7 +150,8 @@ impl Fetch {
         collected
     }
 
-    fn answer(&self, context: &ShardContext, collected: Collected) -> Answer {
+    fn answer(&self, collected: Collected) -> Answer {
+        let context = &self.context;
         context.metrics.fetch_bytes.add(collected.bytes as u64);
         let told: Vec<_> = collected.answers.iter().map(PartitionAnswer::told).collect();
         let version = self.info.version;

@@ -3,12 +3,12 @@
 //! A client that reads many partitions names them once; afterwards it sends what changes and gets only what changed.
 
 use crate::base::ids::{Offset, TopicId};
-use crate::base::limits::FETCH_SESSION_PARTITIONS_MAX;
+use crate::base::limits::{FETCH_SESSION_PARTITIONS_MAX, TOPIC_NAME_BYTES_MAX};
 use indexmap::IndexMap;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::messages::fetch_request::FetchPartition;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// The epoch of a request that begins a session.
@@ -73,6 +73,8 @@ struct Session {
     next_epoch: i32,
     created_ms: i64,
     last_used_ms: i64,
+    /// A request of the session is being answered: the next one waits for that, as each holds all partitions.
+    answering: bool,
     partitions: IndexMap<(TopicKey, i32), Cached, foldhash::fast::RandomState>,
 }
 
@@ -115,7 +117,7 @@ impl FetchSessions {
         if session.uses_topic_ids != (version >= TOPIC_IDS_SINCE) {
             return Err(ResponseError::FetchSessionTopicIdError);
         }
-        if session.next_epoch != epoch {
+        if session.next_epoch != epoch || session.answering {
             return Err(ResponseError::InvalidFetchSessionEpoch);
         }
         let before = session.partitions.len();
@@ -126,10 +128,26 @@ impl FetchSessions {
             self.remove(id);
             return Ok((Kind::Sessionless, wanted));
         }
+        session.answering = true;
         session.last_used_ms = now_ms;
         session.next_epoch = following(epoch);
         let next_epoch = session.next_epoch;
         Ok((Kind::Incremental { id, next_epoch }, wanted))
+    }
+
+    /// Whether a request of the session is being answered.
+    pub fn is_answering(&self, id: i32) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.answering)
+    }
+
+    /// A request that `begin` took as incremental is over, answered or not.
+    pub fn ended(&mut self, kind: Kind) {
+        if let Kind::Incremental { id, next_epoch } = kind
+            && let Some(session) = self.sessions.get_mut(&id)
+            && session.next_epoch == next_epoch
+        {
+            session.answering = false;
+        }
     }
 
     /// Decides what the answer tells: the session id, and which of the partitions (`told`, in the order of `wanted`).
@@ -154,7 +172,8 @@ impl FetchSessions {
     fn create(&mut self, version: i16, (wanted, told): (&[Wanted], &[Told]), (now_ms, new_id): (i64, i32)) -> i32 {
         let fits = self.partitions + wanted.len() <= FETCH_SESSION_PARTITIONS_MAX;
         let has_slot = self.sessions.len() < self.slots || self.evict(wanted.len(), now_ms);
-        if !fits || !has_slot {
+        // What cannot be a topic is not remembered: such names may be of any length.
+        if !fits || !has_slot || wanted.iter().any(|wanted| !wanted.topic.may_exist()) {
             return 0;
         }
         let mut id = new_id & i32::MAX;
@@ -171,6 +190,7 @@ impl FetchSessions {
             next_epoch: following(INITIAL_EPOCH),
             created_ms: now_ms,
             last_used_ms: now_ms,
+            answering: false,
             partitions: partitions.collect(),
         };
         self.partitions += session.partitions.len();
@@ -212,22 +232,33 @@ impl FetchSessions {
     }
 }
 
+impl TopicKey {
+    fn may_exist(&self) -> bool {
+        match self {
+            TopicKey::Name(name) => name.len() <= TOPIC_NAME_BYTES_MAX,
+            TopicKey::Id(_) => true,
+        }
+    }
+}
+
 impl Session {
     fn update(&mut self, version: i16, request: &FetchRequest) {
         for wanted in all_wanted(version, request) {
             let key = (wanted.topic.clone(), wanted.partition);
             if let Some(cached) = self.partitions.get_mut(&key) {
                 cached.wanted = wanted;
-            } else if self.partitions.len() < FETCH_SESSION_PARTITIONS_MAX {
+            } else if self.partitions.len() < FETCH_SESSION_PARTITIONS_MAX && wanted.topic.may_exist() {
                 let unknown = Offset(-1);
                 self.partitions.insert(key, Cached { wanted, high_watermark: unknown, log_start: unknown });
             }
         }
-        for forgotten in &request.forgotten_topics_data {
-            let topic = topic_key(version, &forgotten.topic, forgotten.topic_id);
-            for partition in &forgotten.partitions {
-                self.partitions.shift_remove(&(topic.clone(), *partition));
-            }
+        let mut forgotten = HashSet::new();
+        for topic in &request.forgotten_topics_data {
+            let key = topic_key(version, &topic.topic, topic.topic_id);
+            forgotten.extend(topic.partitions.iter().map(|partition| (key.clone(), *partition)));
+        }
+        if !forgotten.is_empty() {
+            self.partitions.retain(|key, _| !forgotten.contains(key));
         }
     }
 
@@ -235,6 +266,7 @@ impl Session {
     /// that every partition gets its turn under the size limit.
     fn select(&mut self, wanted: &[Wanted], told: &[Told]) -> Vec<bool> {
         let mut selected = Vec::with_capacity(told.len());
+        let mut served = HashSet::new();
         for (wanted, told) in wanted.iter().zip(told) {
             let key = (wanted.topic.clone(), wanted.partition);
             let Some(cached) = self.partitions.get_mut(&key) else {
@@ -249,14 +281,31 @@ impl Session {
             // After an error the next good answer is told whatever it says.
             cached.high_watermark = if told.has_error { Offset(-1) } else { told.high_watermark };
             cached.log_start = told.log_start;
-            if told.has_records
-                && let Some((key, cached)) = self.partitions.shift_remove_entry(&key)
-            {
-                self.partitions.insert(key, cached);
+            if told.has_records {
+                served.insert(key);
             }
             selected.push(changed);
         }
+        self.move_to_end(&served);
         selected
+    }
+
+    fn move_to_end(&mut self, served: &HashSet<(TopicKey, i32)>) {
+        // In all of them or none there is nothing to tell first from last.
+        if served.is_empty() || served.len() == self.partitions.len() {
+            return;
+        }
+        let mut last = Vec::with_capacity(served.len());
+        let mut order = IndexMap::with_capacity_and_hasher(self.partitions.len(), Default::default());
+        for (key, cached) in std::mem::take(&mut self.partitions) {
+            if served.contains(&key) {
+                last.push((key, cached));
+            } else {
+                order.insert(key, cached);
+            }
+        }
+        order.extend(last);
+        self.partitions = order;
     }
 }
 
@@ -334,8 +383,53 @@ mod tests {
         assert_eq!(wanted.iter().map(|w| w.partition).collect::<Vec<_>>(), [0, 1, 2]);
         let answers = [told(9, true), told(5, false), told(6, false)];
         assert_eq!(sessions.finish(kind, (12, &wanted), &answers, (1, 0)), Ok((id, vec![true, false, true])));
+        sessions.ended(kind);
         let (_, wanted) = sessions.begin(12, &request(id, 2, &[]), 2).expect("goes on");
         assert_eq!(wanted.iter().map(|w| w.partition).collect::<Vec<_>>(), [1, 2, 0]);
+    }
+
+    /// Thirty bytes of request hold all partitions of a session: pipelined, a hundred of them held gigabytes.
+    #[test]
+    fn a_session_answers_one_request_at_a_time() {
+        let mut sessions = FetchSessions::new(10);
+        let id = open(&mut sessions, &[0, 1]);
+        let (kind, _) = sessions.begin(12, &request(id, 1, &[]), 1).expect("goes on");
+        assert!(sessions.is_answering(id));
+        let second = sessions.begin(12, &request(id, 2, &[]), 1);
+        assert_eq!(second, Err(ResponseError::InvalidFetchSessionEpoch));
+        sessions.ended(kind);
+        assert!(sessions.begin(12, &request(id, 2, &[]), 1).is_ok());
+        sessions.ended(kind);
+        assert!(sessions.is_answering(id), "an earlier request's end says nothing of a later one");
+    }
+
+    #[test]
+    fn forgetting_and_turns_cost_one_pass() {
+        const MANY: i32 = 100_000;
+        let mut sessions = FetchSessions::new(10);
+        let all: Vec<i32> = (0..MANY).collect();
+        let id = open(&mut sessions, &all);
+        let (kind, wanted) = sessions.begin(12, &request(id, 1, &[]), 1).expect("goes on");
+        let answers: Vec<Told> = (0..MANY).map(|p| told(9, p % 2 == 0)).collect();
+        sessions.finish(kind, (12, &wanted), &answers, (1, 0)).expect("answered");
+        sessions.ended(kind);
+        let name = TopicName(StrBytes::from_static_str("t"));
+        let forgotten = (0..MANY - 1).collect();
+        let forgotten = vec![ForgottenTopic::default().with_topic(name).with_partitions(forgotten)];
+        let forget = request(id, 2, &[]).with_forgotten_topics_data(forgotten);
+        let (_, wanted) = sessions.begin(12, &forget, 2).expect("goes on");
+        assert_eq!(wanted.iter().map(|w| w.partition).collect::<Vec<_>>(), [MANY - 1]);
+        sessions.check_invariants();
+    }
+
+    #[test]
+    fn names_that_cannot_be_topics_are_not_remembered() {
+        let mut sessions = FetchSessions::new(10);
+        let mut asked = request(0, 0, &[0]);
+        asked.topics[0].topic = TopicName(StrBytes::from_string("n".repeat(30_000)));
+        let (kind, wanted) = sessions.begin(12, &asked, 0).expect("begins");
+        assert_eq!(sessions.finish(kind, (12, &wanted), &[told(-1, false)], (0, 5)), Ok((0, vec![true])));
+        assert!(sessions.is_empty());
     }
 
     #[test]
