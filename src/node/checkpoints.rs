@@ -35,8 +35,8 @@ pub async fn run(found: Vec<FoundLogDir>, shards: u16, mut parts: mpsc::Receiver
         let files = known.files();
         let written = tokio::task::spawn_blocking(move || {
             // A directory that cannot be written does not keep the others from it.
-            let written = files.iter().map(|(path, text)| write_atomically(path, text.as_bytes()));
-            written.fold(Ok(()), |so_far, one| so_far.and(one))
+            let written: Vec<_> = files.iter().map(|(path, text)| write_atomically(path, text.as_bytes())).collect();
+            written.into_iter().collect::<io::Result<()>>()
         });
         let written = written.await.map_err(io::Error::other).and_then(|written| written);
         for saved in waiting {
