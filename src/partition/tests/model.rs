@@ -223,7 +223,7 @@ impl Run {
             false => TopicConfig { retention_bytes: Some(bytes), ..config.clone() },
         };
         self.world.set_config(limits);
-        let size_before = self.world.partition.core().size();
+        let size_before = self.size_above_start();
         self.world.partition.enforce_retention(self.clock_ms);
         let log_start = self.world.partition.ends().log_start;
         let removed = self.batches.iter().filter(|b| b.base >= self.log_start && b.end <= log_start);
@@ -239,6 +239,16 @@ impl Run {
         // As the housekeeper does: retention may raise the start within a segment that stays.
         self.world.save_checkpoints();
         self.world.set_config(config);
+    }
+
+    /// Bytes of the segments that hold something above the log's start. What lies wholly below goes whatever the limits
+    /// say: a start that was raised within the active segment leaves it behind until the next roll.
+    fn size_above_start(&self) -> u64 {
+        let start = self.world.partition.ends().log_start;
+        let core = self.world.partition.core();
+        let segments = core.segments();
+        let first = (1..segments.len()).take_while(|&i| segments[i].base <= start).last().unwrap_or(0);
+        segments.iter().skip(first).map(|segment| u64::from(segment.size())).sum()
     }
 
     async fn close_and_reopen(&mut self) {
