@@ -19,6 +19,9 @@ pub const RESPONSE_ELEMENTS_MAX: usize = 2_000_000;
 /// Buffers of one write to a segment (IOV_MAX of Linux is 1,024).
 pub const APPEND_IOVECS_MAX: usize = 1000;
 
+/// Bytes that wait for a journal; writers to segments wait then.
+pub const JOURNAL_PENDING_BYTES_MAX: usize = 16 << 20;
+
 /// Bytes of one write to a segment.
 pub const APPEND_BYTES_MAX: usize = 8 << 20;
 

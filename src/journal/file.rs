@@ -18,12 +18,20 @@ const MAKE_BYTES: usize = 1 << 20;
 pub enum JournalError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path}: neither superblock is whole; what it holds is lost. Move it away to start with what the logs have")]
+    #[error(
+        "{path}: neither superblock is whole; what it holds is lost. Move it away to start with what the logs have"
+    )]
     NoSuperblock { path: PathBuf },
-    #[error("{path}: {found} bytes, the superblock says {expected}. Restore the file, or move it away to start with what the logs have")]
+    #[error(
+        "{path}: {found} bytes, the superblock says {expected}. Restore the file, or move it away to start with what the logs have"
+    )]
     WrongSize { path: PathBuf, expected: u64, found: u64 },
     #[error("{path}: {damage}. Restore the file, or move it away to start with what the logs have")]
     Damaged { path: PathBuf, damage: Damage },
+    #[error(
+        "{path}: it holds records of {partitions} partitions that could not be brought to their segments. Mend what was reported before, or move the file away to start without these records"
+    )]
+    Unfinished { path: PathBuf, partitions: usize },
 }
 
 /// A ring's file as a start finds it.

@@ -2,7 +2,8 @@
 
 use super::block::Blocks;
 use super::format::{
-    BLOCK, ENTRY_HEADER_LEN, EntryHeader, GROUP_HEADER_LEN, GROUPS_AT, GroupHeader, Place, Superblock, crc64, first_link,
+    BLOCK, ENTRY_HEADER_LEN, EntryHeader, GROUP_HEADER_LEN, GROUPS_AT, GroupHeader, Place, Superblock, crc64,
+    first_link,
 };
 use bytes::Bytes;
 
@@ -36,8 +37,7 @@ impl Ring {
     pub fn renewed(before: &Superblock) -> Ring {
         let boot = before.boot + 1;
         let tail = Place { position: 0, sequence: before.tail.sequence, link: first_link(before.ring, boot) };
-        let superblock =
-            Superblock { boot, generation: before.generation + 1, tail, clean: false, ..before.clone() };
+        let superblock = Superblock { boot, generation: before.generation + 1, tail, clean: false, ..before.clone() };
         Ring { head: superblock.tail, superblock }
     }
 

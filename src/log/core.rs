@@ -55,7 +55,10 @@ pub struct Appended {
 /// One write to one segment's end.
 pub struct Write {
     pub segment: Rc<Segment>,
-    pub position: u64,
+    pub position: u32,
+    /// The offsets of its batches.
+    pub base: Offset,
+    pub end: Offset,
     pub buffers: Vec<Bytes>,
     pub bytes: usize,
     pub batches: usize,
@@ -218,7 +221,7 @@ impl LogCore {
                 next
             }
         };
-        let position = u64::from(active.size());
+        let position = active.size();
         let mut gather = Gather::new();
         let mut tail = active.tail();
         while let Some(staged) = self.staged.front() {
@@ -234,7 +237,20 @@ impl LogCore {
             self.in_flight.push_back(staged);
         }
         let (buffers, bytes) = gather.finish();
-        Some(Write { segment: active, position, buffers, bytes, batches: self.in_flight.len(), sealed, first })
+        let ends = self.in_flight.front().zip(self.in_flight.back());
+        let (first_batch, last_batch) = ends.expect("a write holds at least one batch");
+        let (base, end) = (first_batch.header.base_offset, last_batch.header.next_offset());
+        Some(Write {
+            segment: active,
+            position,
+            base,
+            end,
+            buffers,
+            bytes,
+            batches: self.in_flight.len(),
+            sealed,
+            first,
+        })
     }
 
     /// The write that `next_write` gave has completed: its batches can be read now. After a failure it changes nothing.

@@ -19,6 +19,8 @@ use std::rc::Rc;
 
 const SEEDS: u64 = 150;
 const STEPS: usize = 40;
+/// So small that it goes round, and that writes wait for it.
+const RING_BYTES: u64 = 64 << 10;
 
 /// A batch that was taken.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,7 @@ struct Known {
 struct Run {
     rng: Rng,
     world: World,
+    is_journaled: bool,
     /// All batches that were ever taken and not lost, oldest first, the removed ones included.
     batches: Vec<Known>,
     log_start: Offset,
@@ -59,9 +62,15 @@ fn partitions_hold_what_they_took() {
 async fn run(seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let config = random_config(&mut rng);
+    let is_journaled = rng.bool();
+    let world = match is_journaled {
+        true => World::with_journal(config, RING_BYTES).await,
+        false => World::new(config),
+    };
     let mut run = Run {
         rng,
-        world: World::new(config),
+        world,
+        is_journaled,
         batches: Vec::new(),
         log_start: Offset(0),
         clock_ms: 1_000_000,
@@ -73,7 +82,7 @@ async fn run(seed: u64) {
     for _ in 0..STEPS {
         run.step().await;
     }
-    run.world.partition.quiet().await;
+    run.world.quiet().await;
 }
 
 fn random_config(rng: &mut Rng) -> TopicConfig {
@@ -195,7 +204,7 @@ impl Run {
 
     /// Everything that was taken gets written, and everybody who waits is answered.
     async fn settle(&mut self) {
-        self.world.partition.quiet().await;
+        self.world.quiet().await;
         for wait in self.waits.drain(..) {
             assert!(wait.is_done(), "a request waits for ever");
             assert!(wait.done().await.is_empty(), "a request was told of a failure");
@@ -257,7 +266,7 @@ impl Run {
         let flushed = self.world.partition.ends().flushed;
         assert_eq!(flushed, self.end(), "a closed log is on disk");
         let snapshots_stay = self.lose_derived_files();
-        let opened = self.world.reopen(true);
+        let opened = self.world.reopen(true).await;
         assert!(opened.cuts.is_empty(), "{:?}", opened.cuts);
         self.forget_sequences(snapshots_stay);
         self.check().await;
@@ -274,7 +283,7 @@ impl Run {
             // A roll had got as far as the new file.
             fs::File::create(paths::segment_file(&self.world.path(), self.end(), paths::LOG)).expect("made");
         }
-        let opened = self.world.reopen(false);
+        let opened = self.world.reopen(false).await;
         assert!(opened.cuts.is_empty(), "{:?}", opened.cuts);
         self.forget_sequences(snapshots_stay);
         self.check().await;
@@ -283,13 +292,18 @@ impl Run {
     /// Some of what no flush covered is not, or not rightly, on disk.
     async fn lose_power_and_reopen(&mut self) {
         self.settle().await;
+        let (durable, _) = self.world.partition.durable_and_written();
         let flushed = self.world.partition.ends().flushed;
-        let end = self.damage(flushed);
-        assert!(end >= flushed.min(self.end()));
-        self.batches.retain(|batch| batch.end <= end);
-        let opened = self.world.reopen(false);
+        let damaged_from = self.damage(flushed);
+        assert!(damaged_from >= flushed.min(self.end()));
+        let opened = self.world.reopen(false).await;
         let ends = self.world.partition.ends();
-        let context = format!("flushed {flushed}, expected {end}, log start {}, {:?}", self.log_start, opened.cuts);
+        // The journal may have mended what was damaged, and what it does not have goes.
+        let end = if self.is_journaled { ends.log_end } else { damaged_from };
+        let context =
+            format!("{durable}, flushed {flushed}, {ends:?}, log start {}, {:?}", self.log_start, opened.cuts);
+        assert!(end >= damaged_from && end >= durable && end <= self.end().max(self.log_start), "{context}");
+        self.batches.retain(|batch| batch.end <= end);
         assert_eq!(ends.log_end, end.max(self.log_start), "{context}");
         if end < self.log_start {
             // The log begins anew, and so do its producers, as in Kafka.

@@ -30,7 +30,7 @@ fn offsets_go_on_after_everything_expired_and_a_crash() {
         assert_eq!(world.partition.enforce_retention(1000), 3);
         world.partition.quiet().await;
         assert_eq!(world.files(paths::LOG).len(), 1);
-        world.reopen(false);
+        world.reopen(false).await;
         let ends = world.partition.ends();
         assert_eq!((ends.log_start, ends.log_end), (Offset(3), Offset(3)));
         let appended = world.append_and_wait(Batch::default(), Acks::All).await;
@@ -111,7 +111,7 @@ fn a_retry_after_a_kill_is_as_durable_as_it_is_told() {
         let first = world.append_and_wait(batch, Acks::Leader).await;
         world.partition.quiet().await;
         assert_eq!(world.partition.ends().flushed, Offset(0));
-        world.reopen(false);
+        world.reopen(false).await;
         assert_eq!(world.partition.ends().flushed, Offset(1), "recovery has synced the segment");
         let again = world.append_and_wait(batch, Acks::All).await;
         assert_eq!((again.base_offset, again.duplicate_timestamp_ms), (first.base_offset, Some(0)));
@@ -155,7 +155,7 @@ fn leftovers_are_removed_at_the_next_start() {
         for name in names {
             fs::write(world.path().join(name), b"left over").expect("written");
         }
-        world.reopen(true);
+        world.reopen(true).await;
         assert_eq!(fs::read_dir(world.path()).expect("listed").count(), before);
         fs::write(world.path().join("00000000000000000000.log.swap"), b"").expect("written");
         let params = OpenParams {
@@ -216,9 +216,9 @@ fn a_log_cut_below_its_start_begins_there() {
         world.partition.quiet().await;
         let (_, path) = world.files(paths::LOG).remove(0);
         fs::write(&path, b"").expect("the power went before anything was on disk");
-        world.reopen(false);
+        world.reopen(false).await;
         world.saved.log_start = None;
-        world.reopen(false);
+        world.reopen(false).await;
         let ends = world.partition.ends();
         assert_eq!((ends.log_start, ends.log_end), (Offset(3), Offset(3)), "the segment's name tells it too");
     });
@@ -231,12 +231,12 @@ fn an_untouched_log_closes_for_nothing() {
         let mut world = World::new(TopicConfig::default());
         world.append_and_wait(Batch { producer: Some((7, 0, 0)), ..Batch::default() }, Acks::All).await;
         world.close().await;
-        assert!(world.reopen(true).is_clean);
+        assert!(world.reopen(true).await.is_clean);
         let index = paths::segment_file(&world.path(), Offset(0), paths::TIME_INDEX);
         let written = fs::metadata(&index).and_then(|data| data.modified()).expect("there");
         world.close().await;
         assert_eq!(fs::metadata(&index).and_then(|data| data.modified()).expect("there"), written);
-        assert!(world.reopen(true).is_clean);
+        assert!(world.reopen(true).await.is_clean);
         assert_eq!(world.partition.core().producers().len(), 1);
     });
 }
@@ -250,13 +250,13 @@ fn index_files_of_an_earlier_stop_are_not_trusted_after_a_roll_cut_short() {
         let mut world = World::new(TopicConfig::default());
         world.append_and_wait(Batch { timestamp_ms: 100, ..Batch::default() }, Acks::All).await;
         world.close().await;
-        world.reopen(true);
+        world.reopen(true).await;
         world.append_and_wait(Batch { timestamp_ms: 5000, ..Batch::default() }, Acks::All).await;
         world.partition.quiet().await;
         world.save_checkpoints();
         assert_eq!(world.saved.recovery_point, Offset(2));
         fs::write(paths::segment_file(&world.path(), Offset(2), paths::LOG), b"").expect("a roll began");
-        world.reopen(false);
+        world.reopen(false).await;
         let segments: Vec<_> = world.partition.core().segments().iter().cloned().collect();
         let found = times::first_since(&segments, world.partition.files(), (3000, Offset(0)), 4096).await;
         assert_eq!(found.expect("readable").map(|found| found.offset), Some(Offset(1)));
@@ -274,7 +274,7 @@ fn the_recovery_point_waits_for_the_indexes_of_a_segment_that_was_reopened() {
         let mut world = World::new(TopicConfig::default());
         world.append_and_wait(Batch::default(), Acks::All).await;
         world.close().await;
-        world.reopen(true);
+        world.reopen(true).await;
         world.append_and_wait(Batch::default(), Acks::All).await;
         fs::create_dir(world.path().join("00000000000000000000.timeindex.tmp")).expect("in the way of the index");
         world.set_config(small_segments());
@@ -308,7 +308,7 @@ fn a_recovery_cut_short_leaves_nothing_behind_the_cut() {
         };
         assert!(open::open(&params, &world.config).is_err());
         fs::remove_dir(&in_the_way).expect("removed");
-        world.reopen(false);
+        world.reopen(false).await;
         assert_eq!(world.partition.ends().log_end, Offset(0));
     });
 }
@@ -328,12 +328,12 @@ fn an_epoch_that_recovery_learns_is_in_the_checkpoint() {
         world.append_and_wait(Batch::default(), Acks::All).await;
         world.partition.quiet().await;
         fs::write(&path, old).expect("as if the new one had not got there");
-        world.reopen(false);
+        world.reopen(false).await;
         world.set_config(small_segments());
         world.append_and_wait(Batch::default(), Acks::All).await;
         world.partition.quiet().await;
         world.save_checkpoints();
-        world.reopen(false);
+        world.reopen(false).await;
         let core = world.partition.core();
         assert_eq!(core.epochs().entries(), [(LeaderEpoch(0), Offset(0)), (LeaderEpoch(1), Offset(1))]);
     });
