@@ -16,6 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
+use std::time::Duration;
 
 const SEEDS: u64 = 150;
 const STEPS: usize = 40;
@@ -118,7 +119,8 @@ impl Run {
             74..78 => self.world.save_checkpoints(),
             78..86 => self.close_and_reopen().await,
             86..92 => self.kill_and_reopen().await,
-            92..100 => self.lose_power_and_reopen().await,
+            92..96 => self.lose_power_and_reopen().await,
+            96..100 => self.lose_power_in_the_middle().await,
             _ => unreachable!("the range ends at 100"),
         }
         self.world.partition.core().check_invariants();
@@ -307,6 +309,35 @@ impl Run {
         assert_eq!(ends.log_end, end.max(self.log_start), "{context}");
         if end < self.log_start {
             // The log begins anew, and so do its producers, as in Kafka.
+            self.batches.iter_mut().for_each(|batch| batch.producer = None);
+        }
+        self.forget_sequences(true);
+        self.check().await;
+    }
+
+    /// The same while writes, syncs and the journal are under way: what was durable at that moment must be there.
+    async fn lose_power_in_the_middle(&mut self) {
+        self.settle().await;
+        self.append_some();
+        for _ in 0..self.rng.usize(0..6) {
+            tokio::time::sleep(Duration::from_micros(self.rng.u64(0..400))).await;
+        }
+        let (durable, _) = self.world.partition.durable_and_written();
+        let flushed = self.world.partition.ends().flushed;
+        // Nothing of the partition moves on before the next await; the kernel may do more than it has told.
+        let copy = self.world.copy();
+        self.world.quiet().await;
+        self.waits.clear();
+        self.world.dir = copy;
+        let taken = self.end();
+        self.damage(flushed);
+        let opened = self.world.reopen(false).await;
+        let ends = self.world.partition.ends();
+        let context = format!("{durable}, flushed {flushed}, {ends:?}, log start {}, {:?}", self.log_start, opened.cuts);
+        assert!(ends.log_end >= durable && ends.log_end <= taken, "{context}");
+        self.batches.retain(|batch| batch.end <= ends.log_end);
+        assert_eq!(ends.log_end, self.end(), "{context}");
+        if ends.log_end == self.log_start {
             self.batches.iter_mut().for_each(|batch| batch.producer = None);
         }
         self.forget_sequences(true);

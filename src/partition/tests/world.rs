@@ -15,7 +15,7 @@ use crate::partition::table::FoundLogDir;
 use crate::partition::waiters::AppendWait;
 use crate::record::batch::BatchHeader;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tempfile::TempDir;
 
@@ -79,6 +79,19 @@ impl World {
         let journals = rings.begin(|_| true, &self.shared.metrics).await.expect("all is in its segments");
         assert_eq!(journals.len(), usize::from(self.ring_bytes.is_some()), "the directory has direct I/O");
         self.shared.set_journals(journals);
+    }
+
+    /// What is on disk at this moment, in a directory of its own.
+    pub fn copy(&self) -> TempDir {
+        let copy = tempfile::tempdir().expect("temporary directory");
+        // The journal first: what it frees is synced, what is written to segments later does no harm.
+        copy_files(self.dir.path(), copy.path());
+        if self.path().exists() {
+            let to = copy.path().join(paths::partition_dir(TOPIC, self.id.partition));
+            fs::create_dir(&to).expect("made");
+            copy_files(&self.path(), &to);
+        }
+        copy
     }
 
     /// Ends when nothing is under way, in the partition or in its journal.
@@ -230,5 +243,19 @@ impl World {
             return batches;
         }
         panic!("64 look-ups did not find offset {from}");
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("listed") {
+        let path = entry.expect("listed").path();
+        if path.is_dir() {
+            continue;
+        }
+        match fs::copy(&path, to.join(path.file_name().expect("a name"))) {
+            // A temporary file that has got its name meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            copied => assert!(copied.is_ok(), "{}: {copied:?}", path.display()),
+        }
     }
 }
