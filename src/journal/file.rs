@@ -56,12 +56,24 @@ pub fn make(path: &Path, ring: u64, bytes: u64) -> io::Result<Superblock> {
     let tail = Place { position: 0, sequence: 0, link: first_link(ring, 0) };
     let superblock = Superblock { ring, boot: 0, generation: 0, bytes, tail, clean: true };
     let temporary = path.with_extension("tmp");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
+    write_through(&temporary, &superblock).inspect_err(|_| {
+        // What was written of it would take space from the logs.
+        let _ = fs::remove_file(&temporary);
+    })?;
+    fs::rename(&temporary, path)?;
+    if let Some(dir) = path.parent() {
+        fs::File::open(dir)?.sync_all()?;
+    }
+    Ok(superblock)
+}
+
+fn write_through(path: &Path, superblock: &Superblock) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
     let mut blocks = Blocks::zeroed(MAKE_BYTES);
     superblock.encode(blocks.bytes_mut());
     file.write_all(&blocks.bytes()[..GROUPS_AT as usize])?;
     blocks.bytes_mut()[..BLOCK].fill(0);
-    let mut left = bytes;
+    let mut left = superblock.bytes;
     while left > 0 {
         let now = left.min(MAKE_BYTES as u64);
         file.write_all(&blocks.bytes()[..now as usize])?;
@@ -70,11 +82,7 @@ pub fn make(path: &Path, ring: u64, bytes: u64) -> io::Result<Superblock> {
     file.sync_all()?;
     // They are not read again: memory is better used for records.
     let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-    fs::rename(&temporary, path)?;
-    if let Some(dir) = path.parent() {
-        fs::File::open(dir)?.sync_all()?;
-    }
-    Ok(superblock)
+    Ok(())
 }
 
 /// Reads what is there; None: there is no ring. Blocking.

@@ -137,7 +137,7 @@ fn remove(path: &Path, exists: bool) -> io::Result<()> {
     path.parent().map_or(Ok(()), crate::log::checkpoint::sync_dir)
 }
 
-/// None: the file system has no direct I/O.
+/// None: the file system has no direct I/O, or no space.
 async fn begin(
     log_dir: &Path,
     path: PathBuf,
@@ -147,10 +147,20 @@ async fn begin(
 ) -> io::Result<Option<Rc<Journal>>> {
     let superblock = match superblock {
         Some(superblock) if superblock.bytes == bytes => superblock,
-        _ => {
-            let path = path.clone();
-            let made = tokio::task::spawn_blocking(move || file::make(&path, fastrand::u64(..), bytes));
-            made.await.map_err(io::Error::other)??
+        before => {
+            let path_made = path.clone();
+            let made = tokio::task::spawn_blocking(move || file::make(&path_made, fastrand::u64(..), bytes));
+            match made.await.map_err(io::Error::other)? {
+                Ok(superblock) => superblock,
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                    warn!(
+                        "{}: no space for a journal of {bytes} bytes: durable appends sync their segments instead",
+                        log_dir.display()
+                    );
+                    return remove(&path, before.is_some()).map(|()| None);
+                }
+                Err(e) => return Err(e),
+            }
         }
     };
     let ring = Ring::renewed(&superblock);

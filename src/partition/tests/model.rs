@@ -333,7 +333,8 @@ impl Run {
         self.damage(flushed);
         let opened = self.world.reopen(false).await;
         let ends = self.world.partition.ends();
-        let context = format!("{durable}, flushed {flushed}, {ends:?}, log start {}, {:?}", self.log_start, opened.cuts);
+        let context =
+            format!("{durable}, flushed {flushed}, {ends:?}, log start {}, {:?}", self.log_start, opened.cuts);
         assert!(ends.log_end >= durable && ends.log_end <= taken, "{context}");
         self.batches.retain(|batch| batch.end <= ends.log_end);
         assert_eq!(ends.log_end, self.end(), "{context}");
