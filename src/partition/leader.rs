@@ -56,6 +56,8 @@ pub struct Partition {
     home: RefCell<Home>,
     writing: Cell<bool>,
     flushing: Cell<bool>,
+    /// The flush under way may have begun too early for what wants one: it is followed by another.
+    flush_again: Cell<bool>,
     /// The newest leader epoch that is in the checkpoint file.
     saved_epoch: Cell<Option<LeaderEpoch>>,
     saving_epochs: Cell<bool>,
@@ -104,6 +106,7 @@ impl Partition {
             home: RefCell::new(home),
             writing: Cell::new(false),
             flushing: Cell::new(false),
+            flush_again: Cell::new(false),
             unflushed_since_ms: Cell::new(None),
             last_write: Cell::new(None),
             leads: Cell::new(true),
@@ -299,6 +302,9 @@ impl Partition {
                 Ok(()) => this.progressed(),
                 Err(e) => this.fail(&format!("flushing {}: {e}", this.home.borrow().dir.display())),
             }
+            if this.flush_again.take() {
+                this.start_flush();
+            }
         });
     }
 
@@ -322,8 +328,7 @@ impl Partition {
             }
         }
         // Lowered before the sync: a segment that is made during it needs the next one.
-        let named = std::mem::take(&mut self.home.borrow_mut().needs_sync);
-        if named {
+        if std::mem::take(&mut self.home.borrow_mut().needs_sync) {
             let home = self.home.borrow().clone();
             materialise::sync_names(home).await?;
         }
@@ -369,6 +374,7 @@ impl Partition {
                 // They stay in memory, and the recovery point below the segment, until the log is closed.
                 Err(e) => warn!("{}-{}: indexes of a full segment: {e}", this.topic, this.index()),
             }
+            this.flush_again.set(this.flushing.get());
             this.start_flush();
         });
     }
@@ -381,8 +387,7 @@ impl Partition {
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
             if let Err(e) = this.save_epochs().await {
-                let (topic, index) = (&this.topic, this.index());
-                warn!("{topic}-{index}: leader epoch checkpoint: {e}; the next write tries again");
+                warn!("{}-{}: leader epoch checkpoint: {e}; the next write tries again", this.topic, this.index());
             }
             this.saving_epochs.set(false);
         });

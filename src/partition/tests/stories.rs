@@ -60,6 +60,28 @@ fn a_flush_does_not_bring_removed_segments_back() {
     });
 }
 
+/// A segment was sealed while a flush was under way that had begun before its last write: nothing flushed it until the
+/// next one was full, and a crash had all of it read again.
+#[test]
+fn a_full_segment_is_flushed_even_if_a_flush_was_under_way() {
+    tokio_uring::start(async {
+        let world = World::new(small_segments());
+        for round in 1..=20 {
+            let wait = AppendWait::new();
+            world.append(Batch::default(), Acks::All, &wait).expect("taken");
+            for _ in 0..9 {
+                world.append(Batch::default(), Acks::Leader, &wait).expect("taken");
+                tokio::task::yield_now().await;
+            }
+            assert!(wait.done().await.is_empty());
+            world.partition.quiet().await;
+            let ends = world.partition.ends();
+            assert_eq!(ends.log_end, Offset(round * 10));
+            assert!(ends.flushed >= ends.log_end + -1, "only the active segment is not flushed: {ends:?}");
+        }
+    });
+}
+
 /// After a sync that failed, the kernel calls the lost pages clean and the next sync succeeds: it must not move the flushed
 /// end, or a checkpoint would tell recovery to trust what is gone.
 #[test]
