@@ -100,6 +100,10 @@ pub const CLUSTER_PARTITIONS_MAX: usize = 150_000;
 /// Commands to the control plane that wait for their turn; senders wait beyond that.
 pub const CONTROL_COMMANDS_MAX: usize = 256;
 
+/// Bytes of those commands together: they are done even if who asked has gone, so that no connection's bound holds them.
+/// A larger one is taken when it is alone.
+pub const CONTROL_COMMAND_BYTES_MAX: usize = 64 << 20;
+
 /// Milliseconds that an answer waits for all shards to apply an image.
 pub const SHARD_APPLY_MS_MAX: u64 = 30_000;
 
