@@ -25,6 +25,15 @@ pub const APPEND_BYTES_MAX: usize = 8 << 20;
 /// Uncompressed bytes that one record batch may grow to when its records are checked or recompressed.
 pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 256 << 20;
 
+/// Bits of the window that a zstd frame may declare: 128 MiB, zstd's own limit and what level 22 writes. Real producers
+/// stay far below (2 MiB at the clients' default level 3, 8 MiB at level 19, in Go up to 32 MiB), but Kafka offers levels
+/// up to 22, so a smaller bound would refuse sound batches. It costs memory only as far as it is filled, and only while
+/// its batch is looked at, one at a time in each shard.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// Bytes of one zstd stream beyond which the decoder that a thread keeps for the next one is given up with its window.
+pub const ZSTD_KEPT_BYTES_MAX: usize = 8 << 20;
+
 /// Bytes of server.properties.
 pub const PROPERTIES_BYTES_MAX: u64 = 1 << 20;
 
