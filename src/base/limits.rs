@@ -40,6 +40,9 @@ pub const PROPERTIES_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of a compressed batch that are held uncompressed at a time while its records are checked.
 pub const DECOMPRESS_CHUNK_BYTES: usize = 64 << 10;
 
+/// The highest offset at which a batch may begin: a segment's reach and a batch's, 2^31 each, stay below overflow.
+pub const LOG_OFFSET_MAX: i64 = i64::MAX - (4 << 30);
+
 /// Record errors that one refused batch is answered with; the rest are only counted.
 pub const RECORD_ERRORS_MAX: usize = 1000;
 
