@@ -6,7 +6,7 @@ use super::producers::{ProducerError, ProducerStates, Verdict};
 use super::segment::{BatchPlace, Segment};
 use crate::base::config::topic::TopicConfig;
 use crate::base::ids::{LeaderEpoch, Offset};
-use crate::base::limits::{APPEND_BYTES_MAX, APPEND_IOVECS_MAX, RECENT_BATCHES_MAX};
+use crate::base::limits::{APPEND_BYTES_MAX, APPEND_IOVECS_MAX, LOG_OFFSET_MAX, RECENT_BATCHES_MAX};
 use crate::record::batch::{BatchHeader, PREFIX_LEN, patch_prefix};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -197,6 +197,11 @@ impl LogCore {
         if let Verdict::Duplicate { base_offset, last_offset, timestamp_ms } = self.producers.check(&header)? {
             return Ok(Appended { base_offset, end: last_offset + 1, duplicate_timestamp_ms: Some(timestamp_ms) });
         }
+        if self.staged_end.0 > LOG_OFFSET_MAX {
+            return Err(AppendError::Failed(Rc::from("its offsets are used up")));
+        }
+        // Where the store is older than the log: within a log epochs never fall, or recovery would take it for damage.
+        let epoch = self.epochs.latest().map_or(epoch, |latest| latest.max(epoch));
         header.base_offset = self.staged_end;
         header.partition_leader_epoch = epoch.0;
         self.epochs.assign(epoch, header.base_offset);

@@ -227,6 +227,13 @@ impl PartitionTable {
             }
         };
         let epoch = LeaderEpoch(state.leader_epoch.0);
+        if let Some(newest) = core.epochs().latest().filter(|newest| *newest > epoch) {
+            warn!(
+                "{}-{index}: the store says leader epoch {epoch}, but the log has records of {newest}: the store must be \
+                 older than the log; new records bear {newest}",
+                topic.name
+            );
+        }
         let (config, shared) = (Rc::clone(config), Rc::clone(&self.shared));
         Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared)
     }

@@ -56,6 +56,8 @@ pub struct Partition {
     home: RefCell<Home>,
     writing: Cell<bool>,
     flushing: Cell<bool>,
+    /// The flush under way may have begun too early for what wants one: it is followed by another.
+    flush_again: Cell<bool>,
     durability: RefCell<Durability>,
     /// Of the log directory; found with the first durable append.
     journal: OnceCell<Option<Rc<Journal>>>,
@@ -122,6 +124,7 @@ impl Partition {
             home: RefCell::new(home),
             writing: Cell::new(false),
             flushing: Cell::new(false),
+            flush_again: Cell::new(false),
             unflushed_since_ms: Cell::new(None),
             last_write: Cell::new(None),
             leads: Cell::new(true),

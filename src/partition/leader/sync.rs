@@ -67,6 +67,9 @@ impl Partition {
                 Ok(()) => this.progressed(),
                 Err(e) => this.fail(&format!("flushing {}: {e}", this.home.borrow().dir.display())),
             }
+            if this.flush_again.take() {
+                this.start_flush();
+            }
         });
     }
 

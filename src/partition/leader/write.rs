@@ -129,6 +129,7 @@ impl Partition {
                 // They stay in memory, and the recovery point below the segment, until the log is closed.
                 Err(e) => warn!("{}-{}: indexes of a full segment: {e}", this.topic, this.index()),
             }
+            this.flush_again.set(this.flushing.get());
             this.start_flush();
         });
     }

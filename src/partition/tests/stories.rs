@@ -3,6 +3,7 @@
 use super::world::World;
 use crate::base::config::TopicConfig;
 use crate::base::ids::{LeaderEpoch, Offset};
+use crate::base::limits::LOG_OFFSET_MAX;
 use crate::log::open::{self, OpenError, OpenParams};
 use crate::log::paths;
 use crate::log::testing::Batch;
@@ -57,6 +58,28 @@ fn a_flush_does_not_bring_removed_segments_back() {
         world.partition.quiet().await;
         let bases: Vec<_> = world.files(paths::LOG).iter().map(|(base, _)| *base).collect();
         assert_eq!(bases, [Offset(8)]);
+    });
+}
+
+/// A segment was sealed while a flush was under way that had begun before its last write: nothing flushed it until the
+/// next one was full, and a crash had all of it read again.
+#[test]
+fn a_full_segment_is_flushed_even_if_a_flush_was_under_way() {
+    tokio_uring::start(async {
+        let world = World::new(small_segments());
+        for round in 1..=20 {
+            let wait = AppendWait::new();
+            world.append(Batch::default(), Acks::All, &wait).expect("taken");
+            for _ in 0..9 {
+                world.append(Batch::default(), Acks::Leader, &wait).expect("taken");
+                tokio::task::yield_now().await;
+            }
+            assert!(wait.done().await.is_empty());
+            world.partition.quiet().await;
+            let ends = world.partition.ends();
+            assert_eq!(ends.log_end, Offset(round * 10));
+            assert!(ends.flushed >= ends.log_end + -1, "only the active segment is not flushed: {ends:?}");
+        }
     });
 }
 
@@ -356,5 +379,66 @@ fn an_epoch_checkpoint_that_failed_is_tried_again() {
         world.partition.quiet().await;
         let text = fs::read_to_string(world.path().join(paths::LEADER_EPOCH_CHECKPOINT)).expect("written");
         assert_eq!(text, "0\n1\n0 0\n");
+    });
+}
+
+/// The store was put back to an older state than the log: new records bore a lower leader epoch than those before them,
+/// and the next recovery cut them as damage, acknowledged as they were.
+#[test]
+fn records_after_a_fallen_leader_epoch_survive_a_crash() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        world.epoch = LeaderEpoch(7);
+        world.set_config(TopicConfig::default());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.partition.quiet().await;
+        world.epoch = LeaderEpoch(3);
+        world.reopen(false);
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.partition.quiet().await;
+        let opened = world.reopen(false);
+        assert!(opened.cuts.is_empty(), "{:?}", opened.cuts);
+        assert_eq!(world.partition.ends().log_end, Offset(2));
+        assert_eq!(world.partition.core().epochs().entries(), [(LeaderEpoch(7), Offset(0))]);
+    });
+}
+
+/// A file's name, or a line of a checkpoint, can say any offset: from the highest ones on, adding to them overflowed.
+#[test]
+fn offsets_that_no_log_reaches_are_refused() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.close().await;
+        let params = |log_start| OpenParams {
+            dir: world.path().into(),
+            clean: false,
+            recovery_point: Offset(i64::MAX),
+            log_start,
+            now_ms: 0,
+        };
+        let open = |log_start| open::open(&params(log_start), &world.config);
+        let before = world.files(paths::LOG);
+        assert!(matches!(open(Some(Offset(i64::MAX))), Err(OpenError::StartTooHigh { .. })));
+        assert_eq!(world.files(paths::LOG), before, "nothing is removed for it");
+        for suffix in [paths::PRODUCER_SNAPSHOT, paths::OFFSET_INDEX] {
+            fs::write(paths::segment_file(&world.path(), Offset(i64::MAX), suffix), b"").expect("planted");
+        }
+        assert_eq!(open(None).map(|opened| opened.core.written_end()).ok(), Some(Offset(1)));
+        let planted = paths::segment_file(&world.path(), Offset(i64::MAX), paths::LOG);
+        fs::write(&planted, b"").expect("planted");
+        let Err(error) = open(None) else { panic!("refused") };
+        assert!(error.to_string().contains("9223372036854775807.log: begins at offset 9223372036854775807"), "{error}");
+        fs::remove_file(planted).expect("removed");
+
+        world.saved.log_start = Some(Offset(LOG_OFFSET_MAX));
+        world.reopen(false);
+        let last = world.append_and_wait(Batch { records: 3, ..Batch::default() }, Acks::All).await;
+        assert_eq!(last.base_offset, Offset(LOG_OFFSET_MAX));
+        let refused = world.append(Batch::default(), Acks::All, &AppendWait::new()).expect_err("used up");
+        assert_eq!(refused, "the log cannot be written: its offsets are used up");
+        world.partition.quiet().await;
+        world.reopen(false);
+        assert_eq!(world.partition.ends().log_end, Offset(LOG_OFFSET_MAX + 3));
     });
 }
