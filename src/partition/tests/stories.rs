@@ -393,10 +393,10 @@ fn records_after_a_fallen_leader_epoch_survive_a_crash() {
         world.append_and_wait(Batch::default(), Acks::All).await;
         world.partition.quiet().await;
         world.epoch = LeaderEpoch(3);
-        world.reopen(false);
+        world.reopen(false).await;
         world.append_and_wait(Batch::default(), Acks::All).await;
         world.partition.quiet().await;
-        let opened = world.reopen(false);
+        let opened = world.reopen(false).await;
         assert!(opened.cuts.is_empty(), "{:?}", opened.cuts);
         assert_eq!(world.partition.ends().log_end, Offset(2));
         assert_eq!(world.partition.core().epochs().entries(), [(LeaderEpoch(7), Offset(0))]);
@@ -432,13 +432,13 @@ fn offsets_that_no_log_reaches_are_refused() {
         fs::remove_file(planted).expect("removed");
 
         world.saved.log_start = Some(Offset(LOG_OFFSET_MAX));
-        world.reopen(false);
+        world.reopen(false).await;
         let last = world.append_and_wait(Batch { records: 3, ..Batch::default() }, Acks::All).await;
         assert_eq!(last.base_offset, Offset(LOG_OFFSET_MAX));
         let refused = world.append(Batch::default(), Acks::All, &AppendWait::new()).expect_err("used up");
         assert_eq!(refused, "the log cannot be written: its offsets are used up");
         world.partition.quiet().await;
-        world.reopen(false);
+        world.reopen(false).await;
         assert_eq!(world.partition.ends().log_end, Offset(LOG_OFFSET_MAX + 3));
     });
 }
