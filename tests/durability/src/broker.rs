@@ -82,6 +82,11 @@ impl Broker {
         Ok(())
     }
 
+    /// kill -9, if it lives: one whose disk is gone may have ended by itself.
+    pub fn end_hard(self) {
+        drop(self);
+    }
+
     /// A stop in good order.
     pub fn stop(mut self) -> Result<()> {
         let pid = i32::try_from(self.child.id())?;

@@ -1,13 +1,14 @@
 //! Durability under load: producers and consumers of the real broker, which is killed, or whose disk forgets what was not
 //! synced; afterwards the log is compared with what was acknowledged and seen.
 //!
-//! `kill` ends the broker with SIGKILL (`kill.rs`). What is checked stands in `ledger.rs`. Everything random follows from
+//! `kill` ends the broker with SIGKILL (`kill.rs`); `power` cuts its disk's power as well (`power`). What is checked stands in `ledger.rs`. Everything random follows from
 //! `--seed`, as far as the scheduling of threads and processes lets it.
 
 mod broker;
 mod content;
 mod kill;
 mod ledger;
+mod power;
 mod reader;
 mod world;
 mod writer;
@@ -38,6 +39,14 @@ enum Harm {
         #[arg(long, default_value_t = 50)]
         rounds: u32,
     },
+    /// Power cuts: what was not synced is forgotten.
+    Power {
+        #[arg(long, default_value_t = 20)]
+        cuts: u32,
+        /// log.flush.policy
+        #[arg(long, value_enum, default_value_t = power::Policy::Disk)]
+        policy: power::Policy,
+    },
 }
 
 fn main() -> ExitCode {
@@ -48,6 +57,10 @@ fn main() -> ExitCode {
     let outcome = run(&arguments, seed);
     let seconds = began.elapsed().as_secs_f32();
     match outcome {
+        Ok(told) if told.starts_with("SKIPPED") => {
+            println!("{told}");
+            ExitCode::SUCCESS
+        }
         Ok(told) => {
             println!("PASSED after {seconds:.1} s: {told}");
             ExitCode::SUCCESS
@@ -73,6 +86,24 @@ fn run(arguments: &Arguments, seed: u64) -> Result<String> {
                 outcome.rounds, outcome.kills, counts.acked, counts.seen
             )
         }),
+        Harm::Power { cuts, policy } => {
+            if let Some(why) = power::obstacle(scratch.path())? {
+                return Ok(format!("SKIPPED: {why}"));
+            }
+            power::run(&binary, scratch.path(), seed, cuts, policy).map(|outcome| {
+                let counts = outcome.counts;
+                format!(
+                    "{} cuts with log.flush.policy={policy:?}; {} syncs, {} sectors and {} changes of names forgotten; of {} \
+                     acknowledged batches {} were lost, all with leave",
+                    outcome.cuts,
+                    outcome.syncs,
+                    outcome.forgotten_sectors,
+                    outcome.forgotten_steps,
+                    counts.acked,
+                    counts.lost
+                )
+            })
+        }
     };
     if outcome.is_err() {
         // The data is what a failure is understood by.

@@ -11,6 +11,7 @@ use corelog::client::cluster::{Cluster, Options};
 use corelog::client::connection::{Connection, Timeouts};
 use corelog::client::metadata::Topics;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -95,10 +96,10 @@ impl World {
         let mut connections: BTreeMap<u16, Connection> = BTreeMap::new();
         let mut total = Counts::default();
         for (index, slot) in &self.slots {
-            if !connections.contains_key(&slot.port) {
-                connections.insert(slot.port, connect(slot.port)?);
-            }
-            let connection = connections.get_mut(&slot.port).expect("it was just made");
+            let connection = match connections.entry(slot.port) {
+                Entry::Vacant(vacant) => vacant.insert(connect(slot.port)?),
+                Entry::Occupied(known) => known.into_mut(),
+            };
             let log = reader::read_all(connection, slot).with_context(|| format!("reading {slot:?}"))?;
             let mut written: Vec<_> = self.writers.iter_mut().filter_map(|writer| writer.written(*index)).collect();
             let followed = self.tails.iter_mut().flat_map(|tail| &mut tail.followed);
