@@ -14,7 +14,11 @@
 //!   segment's very end may be older than the roll: that segment is read too, since its index files may be those of an
 //!   earlier clean stop.
 //! - *Segments after a cut* are removed, the last one first and all of them before the cut itself: a recovery that is cut
-//!   short finds the same damage again. A *gap between segments* is kept, as Kafka keeps it: compaction makes such gaps.
+//!   short finds the same damage again.
+//! - *A gap between segments* below the recovery point or the log's start is kept, as Kafka keeps it: compaction and removal
+//!   make such gaps. Beyond both it is damage, unless the topic is compacted: a power loss kept the name of a later segment, and
+//!   of the one before only what was flushed, which can end between two batches. What follows was never promised, and readers
+//!   would wait before the gap for ever.
 //! - *Killed, but the machine lived on*: batches may be whole in the page cache and not on disk. What was scanned is synced
 //!   before the log is served, so that a retry of such a batch is not called durable before it is.
 //! - *Half-done removal*: files that were marked `.deleted`, temporary files, and indexes without their segment are removed.
@@ -213,7 +217,8 @@ impl Opening<'_> {
         self.keep_snapshot(segment.base)?;
         let size = segment.size();
         segment.reset();
-        let end = self.scan_rest(segment, (0, size), segment.base, Depth::Checksums)?;
+        let mut end = self.scan_rest(segment, (0, size), segment.base, Depth::Checksums)?;
+        end.problem = end.problem.or_else(|| self.gap_before(later, end.next_offset));
         let path = segment.path(paths::LOG);
         if let Some(problem) = end.problem {
             refuse_old_format(&path, end.valid_bytes, size)?;
@@ -231,6 +236,14 @@ impl Opening<'_> {
             synced.map_err(|source| OpenError::Io { path, source })?;
         }
         Ok(end.next_offset)
+    }
+
+    /// The next segment does not go on where this one ends, and nothing but a crash can be why.
+    fn gap_before(&self, later: &[Found], end: Offset) -> Option<Problem> {
+        let next = later.first()?.base;
+        let known = self.params.recovery_point.max(self.params.log_start.unwrap_or(Offset(0)));
+        let is_damage = next > end && next > known && !self.config.cleanup_policy.compact;
+        is_damage.then_some(Problem::Gap { next })
     }
 
     /// Opens the last segment after a clean stop: reads on from its last index entry.

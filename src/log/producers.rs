@@ -8,6 +8,10 @@
 //!        | timestamp i64 | coordinator epoch i32 | first offset of the open transaction i64, or -1 |
 //! ```
 //!
+//! Kafka writes one entry for a producer, its last batch. Here there is one for each batch that is remembered, oldest first: a
+//! producer that had five requests under way when the broker died sends all five again, and all must be recognised. Kafka takes
+//! the last entry of a producer, which is the one that it would have written.
+//!
 //! Crash argument: a snapshot named after offset N only repeats what the log says below N. It is written when a segment
 //! is sealed and when the log is closed; recovery takes the newest one that passes its CRC and is not beyond the log's
 //! end, and reads the log from there. Without any, it reads the log from its start.
@@ -176,19 +180,17 @@ impl ProducerStates {
         let mut body = Vec::with_capacity(4 + self.producers.len() * SNAPSHOT_ENTRY_BYTES);
         let mut sorted: Vec<_> = self.producers.iter().filter(|(_, entry)| entry.is_known_below(end)).collect();
         sorted.sort_by_key(|(id, _)| **id);
-        body.extend_from_slice(&i32::try_from(sorted.len()).expect("bounded by the limit").to_be_bytes());
+        body.extend_from_slice(&[0; 4]);
+        let mut count = 0i32;
         for (id, entry) in sorted {
-            let last = entry.batches.iter().rev().find(|span| span.last_offset < end);
-            body.extend_from_slice(&id.0.to_be_bytes());
-            body.extend_from_slice(&entry.epoch.to_be_bytes());
-            body.extend_from_slice(&last.map_or(NO_SEQUENCE, |span| span.last_sequence).to_be_bytes());
-            body.extend_from_slice(&last.map_or(-1, |span| span.last_offset.0).to_be_bytes());
-            body.extend_from_slice(&last.map_or(0, |span| span.offset_delta).to_be_bytes());
-            let timestamp_ms = last.map_or(entry.last_timestamp_ms, |span| span.timestamp_ms);
-            body.extend_from_slice(&timestamp_ms.to_be_bytes());
-            body.extend_from_slice(&entry.coordinator_epoch.to_be_bytes());
-            body.extend_from_slice(&entry.transaction_first_offset.map_or(-1, |offset| offset.0).to_be_bytes());
+            let below = entry.batches.iter().filter(|span| span.last_offset < end).map(Some);
+            let none = entry.batches.is_empty().then_some(None);
+            for span in below.chain(none) {
+                encode_entry(&mut body, *id, entry, span);
+                count += 1;
+            }
         }
+        body[..4].copy_from_slice(&count.to_be_bytes());
         let mut out = Vec::with_capacity(6 + body.len());
         out.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
         out.extend_from_slice(&crc32c(&body).to_be_bytes());
@@ -214,8 +216,25 @@ impl ProducerStates {
         if chunks.len() < count {
             return Err(short(SNAPSHOT_HEADER_BYTES + count.saturating_mul(SNAPSHOT_ENTRY_BYTES)));
         }
-        let producers = chunks.iter().take(count.min(PRODUCERS_PER_PARTITION_MAX)).map(decode_entry).collect();
-        Ok(ProducerStates { producers })
+        let mut states = ProducerStates::default();
+        for (id, entry) in chunks.iter().take(count).map(decode_entry) {
+            if states.producers.len() < PRODUCERS_PER_PARTITION_MAX || states.producers.contains_key(&id) {
+                states.take_in(id, entry);
+            }
+        }
+        Ok(states)
+    }
+
+    /// Adds a snapshot's entry; what earlier ones said of the producer's batches stays as far as there is room.
+    fn take_in(&mut self, id: ProducerId, mut entry: ProducerEntry) {
+        if let Some(earlier) = self.producers.remove(&id).filter(|earlier| earlier.epoch == entry.epoch) {
+            let newest = std::mem::replace(&mut entry.batches, earlier.batches);
+            entry.batches.extend(newest);
+            while entry.batches.len() > BATCHES_KEPT {
+                entry.batches.pop_front();
+            }
+        }
+        self.producers.insert(id, entry);
     }
 
     /// Forgets those that were silent longest, many at once: looking for them goes through all of them.
@@ -262,6 +281,18 @@ fn producer_of(batch: &BatchHeader) -> Option<ProducerId> {
 /// Whether `next` follows `last`: sequences count records and wrap from the greatest i32 to 0.
 fn follows(last: i32, next: i32) -> bool {
     if last == NO_SEQUENCE { next == 0 } else { next == increment_sequence(last, 1) }
+}
+
+/// `span`: one of the producer's batches, if there are any.
+fn encode_entry(body: &mut Vec<u8>, id: ProducerId, entry: &ProducerEntry, span: Option<&BatchSpan>) {
+    body.extend_from_slice(&id.0.to_be_bytes());
+    body.extend_from_slice(&entry.epoch.to_be_bytes());
+    body.extend_from_slice(&span.map_or(NO_SEQUENCE, |span| span.last_sequence).to_be_bytes());
+    body.extend_from_slice(&span.map_or(-1, |span| span.last_offset.0).to_be_bytes());
+    body.extend_from_slice(&span.map_or(0, |span| span.offset_delta).to_be_bytes());
+    body.extend_from_slice(&span.map_or(entry.last_timestamp_ms, |span| span.timestamp_ms).to_be_bytes());
+    body.extend_from_slice(&entry.coordinator_epoch.to_be_bytes());
+    body.extend_from_slice(&entry.transaction_first_offset.map_or(-1, |offset| offset.0).to_be_bytes());
 }
 
 fn decode_entry(chunk: &[u8; SNAPSHOT_ENTRY_BYTES]) -> (ProducerId, ProducerEntry) {
@@ -353,6 +384,23 @@ mod tests {
             assert!(ProducerStates::decode(&bad).is_err(), "flip at {at}");
             assert!(ProducerStates::decode(&bytes[..at]).is_err(), "cut at {at}");
         }
+    }
+
+    /// A producer sent its five batches again after the broker's death; a snapshot knew the last one only, and the first
+    /// was refused as out of order, although it was in the log.
+    #[test]
+    fn all_batches_that_may_come_again_are_recognised_after_a_snapshot() {
+        let mut states = ProducerStates::default();
+        for i in 0..7 {
+            states.note(&batch(0, i * 10, 10, i64::from(i) * 10));
+        }
+        let mut loaded = ProducerStates::decode(&states.encode(Offset(70))).expect("valid");
+        assert_eq!(loaded, states);
+        for i in 2..7 {
+            assert!(matches!(loaded.check(&batch(0, i * 10, 10, 0)), Ok(Verdict::Duplicate { .. })), "batch {i}");
+        }
+        loaded.note(&batch(0, 70, 10, 70));
+        assert!(loaded.check(&batch(0, 20, 10, 0)).is_err(), "five are remembered");
     }
 
     #[test]

@@ -336,6 +336,26 @@ fn a_recovery_cut_short_leaves_nothing_behind_the_cut() {
     });
 }
 
+/// A power loss kept the names of two segments, and nothing of what the first should have held: the log had a gap, before
+/// which every reader waited for ever, and the producers' sequences had one too.
+#[test]
+fn segments_beyond_a_gap_that_a_crash_made_are_removed() {
+    tokio_uring::start(async {
+        let mut world = World::new(small_segments());
+        for _ in 0..4 {
+            world.append_and_wait(Batch::default(), Acks::Leader).await;
+        }
+        world.partition.quiet().await;
+        let files = world.files(paths::LOG);
+        fs::write(&files[1].1, b"").expect("never flushed");
+        world.saved.recovery_point = Offset(1);
+        let opened = world.reopen(false);
+        assert_eq!(world.partition.ends().log_end, Offset(1));
+        assert_eq!(opened.cuts.iter().filter(|cut| cut.problem.is_some()).count(), 1, "{:?}", opened.cuts);
+        assert_eq!(world.append_and_wait(Batch::default(), Acks::All).await.base_offset, Offset(1));
+    });
+}
+
 /// The process died before a new epoch was in its checkpoint file. Recovery learnt it from the log, but the file went on
 /// without it: the next recovery, which trusted the segments in question, did not know the epoch any more.
 #[test]
