@@ -235,6 +235,8 @@ impl Opening<'_> {
             let synced = open_file(&path)?.sync_all();
             synced.map_err(|source| OpenError::Io { path, source })?;
         }
+        // They may tell of batches that the segment no longer has; what was read of it takes their place.
+        remove_existing(segment, &[paths::OFFSET_INDEX, paths::TIME_INDEX])?;
         Ok(end.next_offset)
     }
 
@@ -320,14 +322,7 @@ impl Opening<'_> {
     }
 
     fn remove_files(&self, segment: &Segment) -> Result<(), OpenError> {
-        for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::TXN_INDEX] {
-            let path = segment.path(suffix);
-            match fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(OpenError::Io { path, source }),
-                _ => {}
-            }
-        }
-        Ok(())
+        remove_existing(segment, &[paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::TXN_INDEX])
     }
 
     /// What the log says of producers below `end`: the newest good snapshot that is not beyond it, brought up to date from
@@ -420,6 +415,17 @@ fn read_headers(segment: &Segment, on_batch: &mut dyn FnMut(&BatchHeader)) -> Re
         on_batch(header);
     });
     read.map(drop).map_err(|source| OpenError::Io { path, source })
+}
+
+fn remove_existing(segment: &Segment, suffixes: &[&str]) -> Result<(), OpenError> {
+    for suffix in suffixes {
+        let path = segment.path(suffix);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(OpenError::Io { path, source }),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What looks torn may be a message of an old format: that is no damage, and must not be cut.

@@ -230,7 +230,7 @@ impl ProducerStates {
         if let Some(earlier) = self.producers.remove(&id).filter(|earlier| earlier.epoch == entry.epoch) {
             let newest = std::mem::replace(&mut entry.batches, earlier.batches);
             entry.batches.extend(newest);
-            while entry.batches.len() > BATCHES_KEPT {
+            while entry.batches.len() > SPANS_KEPT {
                 entry.batches.pop_front();
             }
         }

@@ -479,7 +479,8 @@ impl Run {
         let greatest = times::greatest(&segments, partition.files(), self.log_start, 4096).await.expect("readable");
         let timed = live.iter().filter(|batch| batch.timestamp_ms >= 0);
         let expected = timed.rev().max_by_key(|batch| batch.timestamp_ms).map(found);
-        assert_eq!(greatest, expected, "the greatest timestamp");
+        let told: Vec<_> = segments.iter().map(|s| (s.base, s.size(), s.max_timestamp(), s.has_indexes())).collect();
+        assert_eq!(greatest, expected, "the greatest timestamp of {told:?}");
     }
 
     /// What Kafka's DumpLogSegments checks: index entries name a batch's last offset and its position; time index entries

@@ -289,6 +289,27 @@ fn index_files_of_an_earlier_stop_are_not_trusted_after_a_roll_cut_short() {
     });
 }
 
+/// A full segment's indexes were on disk, and a crash took its records: the index files stayed, and told of a greatest
+/// timestamp that the log no longer had.
+#[test]
+fn index_files_of_a_segment_that_was_cut_are_not_asked() {
+    tokio_uring::start(async {
+        let mut world = World::new(small_segments());
+        for timestamp_ms in [50, 100, 60] {
+            world.append_and_wait(Batch { timestamp_ms, ..Batch::default() }, Acks::Leader).await;
+        }
+        world.partition.quiet().await;
+        fs::write(&world.files(paths::LOG)[1].1, b"").expect("never flushed");
+        world.reopen(false).await;
+        let segments: Vec<_> = world.partition.core().segments().iter().cloned().collect();
+        let since = times::first_since(&segments, world.partition.files(), (70, Offset(0)), 4096).await;
+        assert_eq!(since.expect("readable"), None);
+        world.append_and_wait(Batch { timestamp_ms: 40, ..Batch::default() }, Acks::Leader).await;
+        let greatest = times::greatest(&segments, world.partition.files(), Offset(0), 4096).await;
+        assert_eq!(greatest.expect("readable").map(|found| found.timestamp_ms), Some(50));
+    });
+}
+
 /// A segment that a clean stop had left with its indexes went on counting as indexed when it was written to again: the
 /// recovery point passed it though its new indexes could not be written.
 #[test]
@@ -349,7 +370,7 @@ fn segments_beyond_a_gap_that_a_crash_made_are_removed() {
         let files = world.files(paths::LOG);
         fs::write(&files[1].1, b"").expect("never flushed");
         world.saved.recovery_point = Offset(1);
-        let opened = world.reopen(false);
+        let opened = world.reopen(false).await;
         assert_eq!(world.partition.ends().log_end, Offset(1));
         assert_eq!(opened.cuts.iter().filter(|cut| cut.problem.is_some()).count(), 1, "{:?}", opened.cuts);
         assert_eq!(world.append_and_wait(Batch::default(), Acks::All).await.base_offset, Offset(1));
