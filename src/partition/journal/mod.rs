@@ -29,8 +29,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::error;
 
-/// A group is not longer than this unless one write is.
-const GROUP_BYTES: usize = 1 << 20;
+/// A group is not longer than this, or 1/8 of its ring.
+const GROUP_BYTES_MAX: u64 = 1 << 20;
 /// A write to the ring that takes longer means a disk that does not answer.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Partitions that a checkpoint syncs side by side.
@@ -157,9 +157,10 @@ impl Journal {
 
     /// Moves pending writes into the group, as many as it should hold.
     fn fill(&self, group: &mut Group, done: &mut Vec<(Rc<Partition>, Offset)>) {
+        let group_bytes = (self.ring.borrow().bytes() / 8).min(GROUP_BYTES_MAX) as usize;
         let mut pending = self.pending.borrow_mut();
         while let Some(next) = pending.front() {
-            if !group.is_empty() && group.length_with(next.entry.length as usize) > GROUP_BYTES {
+            if !group.is_empty() && group.length_with(next.entry.length as usize) > group_bytes {
                 break;
             }
             let next = pending.pop_front().expect("the front was just seen");
