@@ -5,7 +5,7 @@
 use crate::broker::{Broker, Launch, free_ports};
 use crate::ledger::{Counts, Promise};
 use crate::world::World;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,8 @@ pub fn run(binary: &Path, scratch: &Path, seed: u64, rounds: u32) -> Result<Outc
         std::fs::remove_dir_all(&data)?;
         life += 1;
     }
+    let (least, counts) = (u64::from(rounds) * 10, outcome.counts);
+    ensure!(counts.acked > least && counts.seen > least, "too little was done to prove anything: {outcome:?}");
     Ok(outcome)
 }
 

@@ -7,6 +7,7 @@
 
 mod disk;
 mod mount;
+mod proof;
 
 use crate::broker::{Broker, Launch, free_ports};
 use crate::kill::settings;
@@ -50,6 +51,7 @@ pub fn obstacle(scratch: &Path) -> Result<Option<String>> {
     Ok(match Mounted::new(&SharedDisk::new(0), &at) {
         Ok(mounted) => {
             mounted.unmount()?;
+            proof::run(&at).context("the file system of this test is not what it should be")?;
             None
         }
         Err(error) => {
@@ -72,8 +74,10 @@ pub fn run(binary: &Path, scratch: &Path, seed: u64, cuts: u32, policy: Policy) 
         lived.with_context(|| format!("cut {} (data and log in {})", outcome.cuts + 1, scratch.display()))?;
         life.end()?;
     }
-    // A disk that forgot nothing would prove nothing.
-    ensure!(outcome.forgotten_sectors > 0 && outcome.syncs > 0, "nothing was forgotten: {outcome:?}");
+    // A disk that forgot nothing, or a broker that took nothing, would prove nothing.
+    let proves =
+        outcome.forgotten_sectors > 0 && outcome.syncs > 0 && outcome.counts.acked > 0 && outcome.counts.seen > 0;
+    ensure!(proves, "too little was done to prove anything: {outcome:?}");
     Ok(outcome)
 }
 
