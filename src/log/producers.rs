@@ -26,6 +26,9 @@ const SNAPSHOT_HEADER_BYTES: usize = 10;
 const SNAPSHOT_ENTRY_BYTES: usize = 46;
 /// Batches that are remembered of each producer: what clients keep in flight at most.
 const BATCHES_KEPT: usize = 5;
+/// One more tells a snapshot what came before those in flight: a client of five in flight may have all of them above its
+/// offset, and a crash may take all of them.
+const SPANS_KEPT: usize = BATCHES_KEPT + 1;
 /// When there are too many producers, one of so many goes.
 const FORGOTTEN_SHARE: usize = 100;
 
@@ -149,7 +152,7 @@ impl ProducerStates {
         if batch.is_transactional() && entry.transaction_first_offset.is_none() {
             entry.transaction_first_offset = Some(batch.base_offset);
         }
-        if entry.batches.len() == BATCHES_KEPT {
+        if entry.batches.len() == SPANS_KEPT {
             entry.batches.pop_front();
         }
         entry.batches.push_back(BatchSpan {
@@ -227,7 +230,7 @@ impl ProducerStates {
         if let Some(earlier) = self.producers.remove(&id).filter(|earlier| earlier.epoch == entry.epoch) {
             let newest = std::mem::replace(&mut entry.batches, earlier.batches);
             entry.batches.extend(newest);
-            while entry.batches.len() > BATCHES_KEPT {
+            while entry.batches.len() > SPANS_KEPT {
                 entry.batches.pop_front();
             }
         }
@@ -266,10 +269,8 @@ impl ProducerEntry {
             return None;
         }
         let last_sequence = batch.last_sequence();
-        self.batches
-            .iter()
-            .find(|span| span.last_sequence == last_sequence && span.offset_delta == batch.last_offset_delta)
-            .copied()
+        let mut latest = self.batches.iter().rev().take(BATCHES_KEPT);
+        latest.find(|span| span.last_sequence == last_sequence && span.offset_delta == batch.last_offset_delta).copied()
     }
 }
 
@@ -410,6 +411,21 @@ mod tests {
         states.note(&batch(3, 10, 10, 110));
         assert_eq!(states.encode(Offset(110)), below);
         assert!(ProducerStates::decode(&states.encode(Offset(100))).expect("valid").is_empty());
+    }
+
+    /// A segment was sealed while five batches of a producer were on their way to the next one, and a crash took all five:
+    /// the snapshot did not know the producer, so that the first retry to arrive was taken, whichever it was.
+    #[test]
+    fn a_snapshot_knows_a_producer_with_all_that_it_has_in_flight_above() {
+        let mut states = ProducerStates::default();
+        states.note(&batch(0, 0, 10, 100));
+        for i in 1..=5 {
+            states.note(&batch(0, i * 10, 10, 100 + i64::from(i) * 10));
+        }
+        let known = ProducerStates::decode(&states.encode(Offset(110))).expect("valid");
+        assert_eq!(known.check(&batch(0, 10, 10, 0)), Ok(Verdict::Append));
+        assert!(matches!(known.check(&batch(0, 20, 10, 0)), Err(ProducerError::OutOfOrder { found: 20, last: 9, .. })));
+        assert!(matches!(known.check(&batch(0, 0, 10, 0)), Ok(Verdict::Duplicate { base_offset: Offset(100), .. })));
     }
 
     /// Each new producer beyond the bound had all others looked through: a client with many ids stopped the shard.
