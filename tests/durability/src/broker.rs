@@ -13,6 +13,12 @@ const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(60);
 pub const SHARDS: u16 = 2;
 
+/// The program, and what a run adds to its settings.
+pub struct Subject {
+    pub binary: PathBuf,
+    pub settings: Vec<(String, String)>,
+}
+
 /// How to start one, again and again on the same data.
 #[derive(Clone, Debug)]
 pub struct Launch {

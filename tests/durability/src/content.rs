@@ -34,7 +34,7 @@ pub struct Found {
 
 const KEY_BYTES: usize = 16;
 /// Most records are small; some batches span many sectors and pages.
-const VALUE_BYTES: [usize; 8] = [20, 100, 100, 300, 300, 700, 4_000, 30_000];
+const VALUE_BYTES: [usize; 8] = [20, 100, 100, 300, 300, 700, 2_000, 12_000];
 const RECORDS_MAX: usize = 6;
 
 /// Builds a batch; its content follows from seed and name alone. Returns the number of its records too.

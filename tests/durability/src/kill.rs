@@ -2,10 +2,10 @@
 //!
 //! What the kernel has taken outlives the process, so nothing at all may be lost, whatever the acks.
 
-use crate::broker::{Broker, Launch, free_ports};
+use crate::broker::{Broker, Launch, Subject, free_ports};
 use crate::ledger::{Counts, Promise};
 use crate::world::World;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -22,18 +22,18 @@ pub struct Outcome {
     pub counts: Counts,
 }
 
-pub fn run(binary: &Path, scratch: &Path, seed: u64, rounds: u32) -> Result<Outcome> {
+pub fn run(subject: &Subject, scratch: &Path, seed: u64, rounds: u32) -> Result<Outcome> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut outcome = Outcome::default();
     let mut life = 0;
     while outcome.rounds < rounds {
         let data = scratch.join(format!("life-{life}"));
         let launch = Launch {
-            binary: binary.to_owned(),
+            binary: subject.binary.clone(),
             data: data.join("data"),
             log: scratch.join("broker.log"),
             port: free_ports()?,
-            settings: settings(),
+            settings: settings(subject),
         };
         std::fs::create_dir_all(&data)?;
         let count = ROUNDS_PER_LIFE.min(rounds - outcome.rounds);
@@ -42,13 +42,16 @@ pub fn run(binary: &Path, scratch: &Path, seed: u64, rounds: u32) -> Result<Outc
         std::fs::remove_dir_all(&data)?;
         life += 1;
     }
+    let (least, counts) = (u64::from(rounds) * 10, outcome.counts);
+    ensure!(counts.acked > least && counts.seen > least, "too little was done to prove anything: {outcome:?}");
     Ok(outcome)
 }
 
 /// Checkpoints are written often, so that recovery begins at many places.
-pub fn settings() -> Vec<(String, String)> {
+pub fn settings(subject: &Subject) -> Vec<(String, String)> {
     let often = ["log.flush.offset.checkpoint.interval.ms", "log.flush.start.offset.checkpoint.interval.ms"];
-    often.iter().map(|name| ((*name).to_owned(), "200".to_owned())).collect()
+    let often = often.iter().map(|name| ((*name).to_owned(), "200".to_owned()));
+    often.chain(subject.settings.iter().cloned()).collect()
 }
 
 fn one_life(launch: &Launch, random: &mut fastrand::Rng, rounds: u32, outcome: &mut Outcome) -> Result<()> {

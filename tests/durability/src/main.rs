@@ -14,6 +14,7 @@ mod world;
 mod writer;
 
 use anyhow::{Context, Result};
+use broker::Subject;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +31,14 @@ struct Arguments {
     /// Repeats the choices of a former run.
     #[arg(long, global = true)]
     seed: Option<u64>,
+    /// A setting of the broker, as in `--set log.flush.method=fdatasync`.
+    #[arg(long = "set", global = true, value_parser = setting)]
+    settings: Vec<(String, String)>,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("name=value is wanted")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[derive(Subcommand)]
@@ -78,8 +87,9 @@ fn run(arguments: &Arguments, seed: u64) -> Result<String> {
         .canonicalize()
         .with_context(|| format!("no {}: build it, or name another with --corelog", arguments.corelog.display()))?;
     let scratch = tempfile::Builder::new().prefix("corelog-durability-").tempdir()?;
+    let under_test = Subject { binary, settings: arguments.settings.clone() };
     let outcome = match arguments.command {
-        Harm::Kill { rounds } => kill::run(&binary, scratch.path(), seed, rounds).map(|outcome| {
+        Harm::Kill { rounds } => kill::run(&under_test, scratch.path(), seed, rounds).map(|outcome| {
             let counts = outcome.counts;
             format!(
                 "{} rounds, {} kills; {} acknowledged batches (and {} that a consumer had seen) are where they were, none lost",
@@ -90,7 +100,7 @@ fn run(arguments: &Arguments, seed: u64) -> Result<String> {
             if let Some(why) = power::obstacle(scratch.path())? {
                 return Ok(format!("SKIPPED: {why}"));
             }
-            power::run(&binary, scratch.path(), seed, cuts, policy).map(|outcome| {
+            power::run(&under_test, scratch.path(), seed, cuts, policy).map(|outcome| {
                 let counts = outcome.counts;
                 format!(
                     "{} cuts with log.flush.policy={policy:?}; {} syncs, {} sectors and {} changes of names forgotten; of {} \

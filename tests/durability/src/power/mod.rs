@@ -7,8 +7,9 @@
 
 mod disk;
 mod mount;
+mod proof;
 
-use crate::broker::{Broker, Launch, free_ports};
+use crate::broker::{Broker, Launch, Subject, free_ports};
 use crate::kill::settings;
 use crate::ledger::{Counts, Promise};
 use crate::world::World;
@@ -50,6 +51,7 @@ pub fn obstacle(scratch: &Path) -> Result<Option<String>> {
     Ok(match Mounted::new(&SharedDisk::new(0), &at) {
         Ok(mounted) => {
             mounted.unmount()?;
+            proof::run(&at).context("the file system of this test is not what it should be")?;
             None
         }
         Err(error) => {
@@ -58,12 +60,12 @@ pub fn obstacle(scratch: &Path) -> Result<Option<String>> {
     })
 }
 
-pub fn run(binary: &Path, scratch: &Path, seed: u64, cuts: u32, policy: Policy) -> Result<Outcome> {
+pub fn run(subject: &Subject, scratch: &Path, seed: u64, cuts: u32, policy: Policy) -> Result<Outcome> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut outcome = Outcome::default();
     while outcome.cuts < cuts {
         let count = CUTS_PER_LIFE.min(cuts - outcome.cuts);
-        let mut life = Life::begin(binary, scratch, policy, random.fork())?;
+        let mut life = Life::begin(subject, scratch, policy, random.fork())?;
         let lived = life.live(count, &mut outcome);
         outcome.syncs += life.disk.syncs();
         if lived.is_err() {
@@ -72,8 +74,10 @@ pub fn run(binary: &Path, scratch: &Path, seed: u64, cuts: u32, policy: Policy) 
         lived.with_context(|| format!("cut {} (data and log in {})", outcome.cuts + 1, scratch.display()))?;
         life.end()?;
     }
-    // A disk that forgot nothing would prove nothing.
-    ensure!(outcome.forgotten_sectors > 0 && outcome.syncs > 0, "nothing was forgotten: {outcome:?}");
+    // A disk that forgot nothing, or a broker that took nothing, would prove nothing.
+    let proves =
+        outcome.forgotten_sectors > 0 && outcome.syncs > 0 && outcome.counts.acked > 0 && outcome.counts.seen > 0;
+    ensure!(proves, "too little was done to prove anything: {outcome:?}");
     Ok(outcome)
 }
 
@@ -90,16 +94,16 @@ struct Life {
 }
 
 impl Life {
-    fn begin(binary: &Path, scratch: &Path, policy: Policy, mut random: fastrand::Rng) -> Result<Life> {
+    fn begin(subject: &Subject, scratch: &Path, policy: Policy, mut random: fastrand::Rng) -> Result<Life> {
         let mount_point = scratch.join("disk");
         std::fs::create_dir_all(&mount_point)?;
         let disk = SharedDisk::new(random.u64(..));
         let mounted = Mounted::new(&disk, &mount_point)?;
         let word = if policy == Policy::Disk { "disk" } else { "os" };
-        let mut settings = settings();
+        let mut settings = settings(subject);
         settings.push(("log.flush.policy".to_owned(), word.to_owned()));
         let launch = Launch {
-            binary: binary.to_owned(),
+            binary: subject.binary.clone(),
             data: mount_point.join("data"),
             log: scratch.join("broker.log"),
             port: free_ports()?,

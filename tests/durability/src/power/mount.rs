@@ -105,6 +105,10 @@ impl Mounted {
                 break;
             }
             let error = io::Error::last_os_error();
+            if error.raw_os_error() == Some(libc::EPERM) {
+                // Not root: the way by fusermount3.
+                return session.umount_and_join();
+            }
             if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() > give_up {
                 return Err(error);
             }
