@@ -31,7 +31,7 @@ Examples:
 
 Knows segments (.log), .index, .timeindex, .txnindex, .snapshot, leader-epoch-checkpoint, the *-offset-checkpoint files,
 partition.metadata and meta.properties, Corelog's or Apache Kafka's, and Corelog's own corelog.properties and
-corelog-store.journal. An index is checked against the segment beside it.
+corelog-store.journal. An index is checked against the segment beside it. `corelog verify` checks whole directories.
 Exit code 1: a file is damaged; standard error says which, at which byte, and why.")]
 pub struct DumpArgs {
     /// Files to read
