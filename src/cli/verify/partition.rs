@@ -45,6 +45,8 @@ struct Listing {
     indexes: BTreeMap<(i64, &'static str), u64>,
     snapshots: Vec<i64>,
     has_metadata: bool,
+    /// Files that the broker removes in a minute, or at its next start.
+    leftovers: Vec<PathBuf>,
 }
 
 const INDEXES: [&str; 3] = [paths::OFFSET_INDEX, paths::TIME_INDEX, paths::TXN_INDEX];
@@ -264,6 +266,13 @@ impl Listing {
             }
         }
         listing.snapshots.sort_unstable();
+        listing.leftovers.sort_unstable();
+        if let [first, ..] = &listing.leftovers[..] {
+            let found = format!("{} on their way out, or never finished, this one among them", listing.leftovers.len());
+            let meaning = "no record is affected; the broker removes them, at its next start at the latest";
+            let what = ("only files of the log", found);
+            findings.add((Severity::Info, Check::Leftover), (first, Place::Whole), what, meaning);
+        }
         Ok(listing)
     }
 
@@ -290,9 +299,7 @@ impl Listing {
             // Kafka's raft snapshots (of __cluster_metadata) are none of the log's files.
             _ if name.ends_with(".checkpoint") => {}
             _ if [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| name.ends_with(suffix)) => {
-                let what = ("only files of the log", "one on its way out, or never finished");
-                let meaning = "no record is affected; the broker removes it, at its next start at the latest";
-                findings.add((Severity::Info, Check::Leftover), (path, Place::Whole), what, meaning);
+                self.leftovers.push(path.to_owned());
             }
             _ => tell_stray(path, findings),
         }

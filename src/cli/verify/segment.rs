@@ -13,7 +13,9 @@ use crate::base::ids::Offset;
 use crate::log::paths;
 use crate::record::batch::{BatchError, BatchHeader, HEADER_LEN, LOG_OVERHEAD};
 use crc_fast::{CrcAlgorithm, Digest};
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
@@ -26,6 +28,8 @@ const OLD_HEADER: usize = 26;
 const CANDIDATES_MAX: u32 = 256;
 /// Bytes that are looked at together for the next whole batch.
 const SEARCH_BYTES: usize = 256 << 10;
+/// How often a segment is read that a broker replaces while it is read.
+const ATTEMPTS_MAX: u32 = 3;
 
 /// What is known of a segment before it is read.
 #[derive(Clone, Debug)]
@@ -58,22 +62,31 @@ pub struct SegmentFacts {
     pub findings: Findings,
 }
 
-/// Reads a segment and its indexes.
+/// Reads a segment and its indexes; again, where a running broker has put other files in their place meanwhile: what a
+/// compaction leaves bears the same names.
 pub fn check(job: &SegmentJob, context: &Context, progress: &AtomicU64) -> SegmentFacts {
+    let mut attempts = 0;
+    loop {
+        let before = job.identities();
+        let facts = check_once(job, context, progress);
+        attempts += 1;
+        if !context.live || attempts == ATTEMPTS_MAX || before == job.identities() {
+            return facts;
+        }
+    }
+}
+
+fn check_once(job: &SegmentJob, context: &Context, progress: &AtomicU64) -> SegmentFacts {
     let path = job.path(paths::LOG);
     let facts = SegmentFacts { base: job.base, end: job.base, ..SegmentFacts::default() };
     let mut walk = Walk { job, context, path, progress, facts, last_epoch: -1, told_epochs: false, told_old: false };
-    match walk.run() {
-        Ok(()) => {}
-        // Retention removes segments of a running broker.
-        Err((path, e)) if e.kind() == io::ErrorKind::NotFound && context.live => walk.facts.findings.add(
-            (Severity::Info, Check::InUse),
-            (&path, Place::Whole),
-            ("the file", "it is gone"),
-            "the broker removed it meanwhile",
-        ),
-        Err((path, e)) => {
-            walk.facts.damaged = true;
+    if let Err((path, e)) = walk.run() {
+        walk.facts.damaged = true;
+        if e.kind() == io::ErrorKind::NotFound && context.live {
+            let meaning = "the broker removed it meanwhile, as retention and compaction do";
+            let what = ("the file", "it is gone");
+            walk.facts.findings.add((Severity::Info, Check::InUse), (&path, Place::Whole), what, meaning);
+        } else {
             walk.facts.findings.add_unreadable(&path, &e);
         }
     }
@@ -83,6 +96,14 @@ pub fn check(job: &SegmentJob, context: &Context, progress: &AtomicU64) -> Segme
 impl SegmentJob {
     pub fn path(&self, suffix: &str) -> PathBuf {
         paths::segment_file(&self.dir, Offset(self.base), suffix)
+    }
+
+    /// Which files bear the segment's names.
+    fn identities(&self) -> [Option<(u64, u64)>; 3] {
+        [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX].map(|suffix| {
+            let meta = fs::metadata(self.path(suffix)).ok()?;
+            Some((meta.dev(), meta.ino()))
+        })
     }
 }
 
