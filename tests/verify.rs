@@ -3,8 +3,14 @@
 
 #[path = "shape/broker.rs"]
 mod broker;
+#[path = "shape/wire.rs"]
+mod wire;
 
 use broker::{Broker, Start};
+use corelog::record::batch::BatchHeader;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::ListOffsetsRequest;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
@@ -109,6 +115,56 @@ fn what_could_not_be_looked_at_is_no_verdict() {
     fs::write(&notes, "x").expect("written");
     assert_eq!(verify(&[&notes]).0, NOT_READ);
     assert_eq!(run(&[Path::new("verify"), Path::new("--help")]).status.code(), Some(0));
+}
+
+/// Headers rotted below the recovery point, which no start reads: whoever asks for these records is told so, and the rest of
+/// the partition is served. (KAFKA_STORAGE_ERROR would have consumers wait for a disk that is well.)
+#[test]
+fn records_that_rotted_answer_corrupt_message_and_the_others_are_served() {
+    const BATCHES: i64 = 12;
+    const RECORDS: i64 = 5;
+    for (rotten, byte) in [(4, 16), (7, 8)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let broker = Start::new(dir.path()).shards(1).start();
+        wire::create_topic(&broker, "t", 1, &[("index.interval.bytes", "1")]);
+        let mut client = wire::Client::connect(broker.port);
+        for seed in 0..BATCHES as u64 {
+            wire::produce(&mut client, "t", 0, -1, wire::batch(seed, RECORDS as usize, 1000)).expect("taken");
+        }
+        broker.stop(Signal::TERM);
+        let segment = dir.path().join("t-0/00000000000000000000.log");
+        let mut content = fs::read(&segment).expect("read");
+        let mut at = 0;
+        for _ in 0..rotten {
+            at += BatchHeader::parse(&content[at..]).expect("a batch").total_len();
+        }
+        content[at + byte] ^= 0x40;
+        fs::write(&segment, content).expect("written");
+
+        let broker = Start::new(dir.path()).shards(1).start();
+        let mut client = wire::Client::connect(broker.port);
+        let mut ask = |offset: i64| {
+            let answer = client.call(wire::FETCH_VERSION, &wire::fetch_request("t", 0, offset, 6000, 0));
+            let answer = answer.expect("an answer to fetch").responses.remove(0).partitions.remove(0);
+            (answer.error_code, answer.records.map_or(0, |records| records.len()))
+        };
+        for n in (0..BATCHES).filter(|n| *n != rotten + 1) {
+            let (code, bytes) = ask(n * RECORDS);
+            match n == rotten {
+                true => assert_eq!((code, bytes), (ResponseError::CorruptMessage.code(), 0)),
+                false => assert!(code == 0 && bytes > 5000, "batch {n}: {code}, {bytes} bytes"),
+            }
+        }
+        let end =
+            ListOffsetsPartition::default().with_partition_index(0).with_timestamp(-1).with_current_leader_epoch(-1);
+        let topic = ListOffsetsTopic::default().with_name(wire::name("t")).with_partitions(vec![end]);
+        let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+        let answer = client.call(5, &request).expect("an answer");
+        let end = &answer.topics[0].partitions[0];
+        assert_eq!((end.error_code, end.offset), (0, BATCHES * RECORDS));
+        broker.stop(Signal::TERM);
+        assert_eq!(verify(&[dir.path()]).0, ERRORS);
+    }
 }
 
 fn serve(data: &Path) -> Broker {

@@ -176,6 +176,13 @@ impl Out {
     }
 }
 
+/// Whether a file is sound, records included; None where its name does not tell what it is.
+#[cfg(test)]
+pub(super) fn is_sound(path: &Path) -> Option<bool> {
+    let mut out = Out { form: Form::Quiet, out: BufWriter::new(io::stdout()) };
+    Some(dump(path, kind_of(path)?, true, &mut out).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -178,7 +178,7 @@ impl<'a> Walk<'a> {
     }
 
     fn manner(&self) -> Manner {
-        Manner { rebuilt: self.context.rescans(self.job.next_base) || self.is_written_to() }
+        Manner { rebuilt: !self.context.live && self.context.rescans(self.job.next_base) }
     }
 
     fn open_cursors(&mut self) -> Result<Cursors<'a>, Failed> {
@@ -520,7 +520,8 @@ impl Gaps {
             )),
             Gaps::Unlikely => Some((
                 Severity::Error,
-                "the topic is not compacted: records are missing; consumers skip them without a word",
+                "records are missing, unless the topic was compacted before its settings were changed; consumers pass them \
+                 without a word",
             )),
         }
     }

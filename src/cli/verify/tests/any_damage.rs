@@ -1,6 +1,7 @@
 //! A valid directory, damaged at random: it is found, or does no harm.
 
 use super::fixture::{BATCHES, END, RECORDS, SEGMENTS, SPAN, World, show, verify};
+use crate::cli::dump::is_sound;
 use crate::coordination::embedded::FILE_NAME;
 use crate::log::index::{OffsetIndex, TimeIndex};
 use crate::log::paths;
@@ -92,6 +93,9 @@ proptest! {
         for (which, damage) in &damages {
             world.edit(&all[which.index(all.len())], |content| damage.apply(content));
         }
+        for path in &all {
+            let _ = is_sound(path);
+        }
         for path in [world.root.path().to_owned(), world.dir(), world.file(0, paths::LOG)] {
             let _ = verify(&path);
         }
@@ -130,6 +134,8 @@ fn the_undamaged_directory_is_clean() {
     for world in [World::new(), World::crashed(END), World::crashed(0), World::crashed(SPAN)] {
         let found = world.verify();
         assert!(found.is_empty(), "{}", show(&found));
+        let dumped = files(world.root.path()).iter().filter_map(|file| is_sound(file)).collect::<Vec<_>>();
+        assert!(dumped.len() > 12 && dumped.iter().all(|sound| *sound), "{dumped:?}");
         assert!(verify(&world.dir()).is_empty());
         assert!(verify(&world.file(SPAN, paths::LOG)).is_empty());
     }
