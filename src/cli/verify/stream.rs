@@ -35,8 +35,9 @@ pub struct Stream<'a> {
     direct: bool,
     length: u64,
     buffer: Vec<u8>,
-    /// Where the buffer is aligned.
+    /// Where the buffer is aligned, and how much of it is read into: no more than the file has.
     from: usize,
+    chunk: usize,
     /// Which bytes of the file are in it.
     start: u64,
     filled: usize,
@@ -58,7 +59,9 @@ impl Stream<'_> {
         if !meta.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
-        let buffer = vec![0; CHUNK_BYTES + ALIGN];
+        let whole = usize::try_from(meta.len()).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+        let chunk = whole.next_multiple_of(ALIGN).max(ALIGN);
+        let buffer = vec![0; chunk + ALIGN];
         let from = buffer.as_ptr().align_offset(ALIGN);
         Ok(Stream {
             path: path.to_owned(),
@@ -68,6 +71,7 @@ impl Stream<'_> {
             length: meta.len(),
             buffer,
             from,
+            chunk,
             start: 0,
             filled: 0,
             progress,
@@ -100,8 +104,8 @@ impl Stream<'_> {
     fn fill(&mut self, position: u64) -> io::Result<()> {
         self.start = position - position % ALIGN as u64;
         self.filled = 0;
-        while self.filled < CHUNK_BYTES {
-            let to = self.buffer.get_mut(self.from + self.filled..self.from + CHUNK_BYTES);
+        while self.filled < self.chunk {
+            let to = self.buffer.get_mut(self.from + self.filled..self.from + self.chunk);
             let to = to.expect("invariant: the buffer is a page longer than a chunk");
             let read = match self.file.read_at(to, self.start + self.filled as u64) {
                 Ok(read) => read,
