@@ -5,6 +5,8 @@
 //! producer id i64 | epoch i16 | last sequence i32 | last offset i64 | offset delta i32 | timestamp i64
 //!   | coordinator epoch i32 | first offset of the open transaction i64 (-1: none)
 //! ```
+//!
+//! Corelog writes an entry for each batch that it remembers of a producer, oldest first; Kafka one for the last batch.
 
 use super::reader::{Corrupt, FileReader, field};
 use super::{DumpError, Out};
@@ -30,13 +32,17 @@ pub(in crate::cli) struct Producer {
 }
 
 pub(super) fn dump(path: &Path, out: &mut Out) -> Result<(), DumpError> {
-    let (count, crc) = read(path, &mut |_, producer| print(producer, out))?;
-    out.text(|| format!("  {count} producers: sound"))?;
-    out.json(|| json!({ "type": "snapshot", "file": path.display().to_string(), "producers": count, "crc": crc }))?;
+    let (mut producers, mut last) = (0u64, None);
+    let (_, crc) = read(path, &mut |_, producer| {
+        producers += u64::from(last.replace(producer.id) != Some(producer.id));
+        print(producer, out)
+    })?;
+    out.text(|| format!("  {producers} producers: sound"))?;
+    out.json(|| json!({ "type": "snapshot", "file": path.display().to_string(), "producers": producers, "crc": crc }))?;
     Ok(())
 }
 
-/// Reads a snapshot, with `each` called for every producer and the byte where it stands. Gives their number and the CRC.
+/// Reads a snapshot, with `each` called for every producer and the byte where it stands. Gives the number of entries and the CRC.
 pub(in crate::cli) fn read(
     path: &Path,
     each: &mut dyn FnMut(u64, &Producer) -> Result<(), DumpError>,

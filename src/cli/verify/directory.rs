@@ -7,6 +7,7 @@ use super::store::StoreFacts;
 use super::text::{Text, read_text};
 use crate::base::ids::PartitionIndex;
 use crate::coordination::embedded::FILE_NAME;
+use crate::journal::{self, file::JournalError};
 use crate::log::checkpoint::{self, PartitionOffsets};
 use crate::log::paths::{self, DirName};
 use crate::node::format::{self, CLEAN, FormatError, LOCK, MANIFEST, META};
@@ -158,6 +159,11 @@ impl DataDir {
             if known.contains(&name.as_str()) || is_checkpoint.contains(&name.as_str()) {
                 continue;
             }
+            let is_journal = name.strip_prefix("journal-").is_some_and(|shard| shard.parse::<u16>().is_ok());
+            if is_journal && !is_dir && self.ours {
+                self.check_journal(&path);
+                continue;
+            }
             match paths::parse_dir(&name) {
                 DirName::Partition { topic, partition } if is_dir => {
                     self.partitions.insert((topic, partition), path);
@@ -179,6 +185,27 @@ impl DataDir {
             }
         }
         Ok(())
+    }
+
+    /// A shard's journal, unless a broker is writing it. After a stop in good order only its superblocks count.
+    fn check_journal(&mut self, path: &Path) {
+        if self.holder.is_some() {
+            return;
+        }
+        let damage = match journal::file::read(path) {
+            Ok(Some(existing)) if !existing.superblock.clean => {
+                journal::scan::scan(existing.area.bytes(), &existing.superblock).err().map(|damage| damage.to_string())
+            }
+            Ok(_) => None,
+            Err(JournalError::Io { source, .. }) => return self.findings.add_unreadable(path, &source),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(damage) = damage {
+            let what = ("a superblock, and groups of records that follow one another", damage);
+            let meaning = "a start refuses the journal: records that were acknowledged may be nowhere else. Restore the file, or \
+                           move it away to start with what the logs have";
+            self.findings.add((Severity::Error, Check::Journal), (path, Place::Whole), what, meaning);
+        }
     }
 
     fn leftover(&mut self, path: &Path, meaning: &'static str) {

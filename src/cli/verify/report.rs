@@ -3,7 +3,7 @@
 use super::COULD_NOT_READ;
 use super::finding::{Findings, Severity};
 use super::segment::SegmentFacts;
-use crate::cli::output::show_bytes;
+use crate::base::show::show_bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};

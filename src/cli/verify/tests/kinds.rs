@@ -331,6 +331,18 @@ fn the_store() {
 }
 
 #[test]
+fn the_journal() {
+    let world = World::crashed(0);
+    let path = crate::journal::file::path(world.root.path(), 0);
+    crate::journal::file::make(&path, 7, 1 << 20).expect("made");
+    assert!(world.verify().is_empty());
+    world.edit(&path, |content| content.truncate(9000));
+    world.assert_single(Error, Journal);
+    world.edit(&path, |content| content.fill(0));
+    world.assert_single(Error, Journal);
+}
+
+#[test]
 fn what_does_not_belong_there() {
     let world = World::new();
     fs::write(world.dir().join("notes.txt"), "x").expect("written");
