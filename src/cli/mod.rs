@@ -11,6 +11,7 @@ mod output;
 mod produce;
 mod serve;
 mod topic;
+mod verify;
 
 use crate::client::error::ClientError;
 use clap::{Parser, Subcommand};
@@ -36,7 +37,8 @@ Examples:
   corelog topic create clicks --partitions 8     create a topic
   corelog produce clicks -K : < lines.txt        one record a line, key before the colon
   corelog consume clicks -o earliest -e          print everything there is, then stop
-  corelog dump clicks-0/*.log --records          look into segment files";
+  corelog dump clicks-0/*.log --records          look into segment files
+  corelog verify                                 check everything in ./corelog-data";
 
 #[derive(Subcommand)]
 enum Command {
@@ -50,19 +52,30 @@ enum Command {
     Consume(Box<consume::ConsumeArgs>),
     /// Print and check log files: segments, indexes, snapshots, checkpoints
     Dump(dump::DumpArgs),
+    /// Check whole data directories, of Corelog or Apache Kafka, without changing anything
+    Verify(verify::VerifyArgs),
     /// Print a completion script for your shell
     Completions(completions::CompletionsArgs),
 }
 
-/// Runs the command that the arguments name. Exit codes: 0 done, 1 failed, 2 wrong usage.
+/// Runs the command that the arguments name. Exit codes: 0 done, 1 failed, 2 wrong usage; `verify` has its own.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // 2 would say that damage was found.
+        Err(error) if error.use_stderr() && std::env::args_os().nth(1).is_some_and(|arg| arg == "verify") => {
+            let _ = error.print();
+            return ExitCode::from(verify::COULD_NOT_READ);
+        }
+        Err(error) => error.exit(),
+    };
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
         Command::Topic(args) => topic::run(args),
         Command::Produce(args) => produce::run(*args),
         Command::Consume(args) => consume::run(*args),
         Command::Dump(args) => dump::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Completions(args) => completions::run(args),
     };
     match done {

@@ -52,6 +52,11 @@ pub fn locate(
         Find::Nothing => return Ok(Located::AtEnd),
         Find::Missing(missing) => return Ok(Located::Missing(missing)),
     };
+    // A length that is wrong: a reader would wait for the rest for ever.
+    if place.bytes > segment.size().saturating_sub(place.position) {
+        let source = NoBatchAt { position: place.position };
+        return Err(ReadError::Corrupt { path: segment.path(super::paths::LOG), source });
+    }
     let next_base = core.segment_after(&segment).map(|next| next.base);
     let end = if limit >= core.written_end() || next_base.is_some_and(|base| base <= limit) {
         segment.size()

@@ -33,10 +33,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-const LOCK: &str = ".lock";
-const META: &str = "meta.properties";
-const MANIFEST: &str = "corelog.properties";
-const CLEAN: &str = ".kafka_cleanshutdown";
+pub const LOCK: &str = ".lock";
+pub const META: &str = "meta.properties";
+pub const MANIFEST: &str = "corelog.properties";
+pub const CLEAN: &str = ".kafka_cleanshutdown";
 const TEMPORARY: &str = ".tmp";
 const FORMAT_VERSION: u32 = 1;
 /// A manifest has six short lines; what is longer is not ours.
@@ -159,6 +159,15 @@ pub fn is_formatted(dir: &Path) -> bool {
     dir.join(MANIFEST).exists()
 }
 
+/// What a formatted directory's `corelog.properties` says. Nothing is locked or changed.
+pub fn manifest_of(dir: &Path) -> Result<Manifest, FormatError> {
+    let path = dir.join(MANIFEST);
+    let mut text = String::new();
+    let file = File::open(&path).map_err(io_error(&path, "open it"))?;
+    file.take(MANIFEST_BYTES_MAX).read_to_string(&mut text).map_err(io_error(&path, "read it"))?;
+    Manifest::parse(&path, &text)
+}
+
 /// Leaves the mark of a clean stop in each directory. To be called when everything else is on disk.
 pub fn mark_clean(dirs: &[LogDir]) -> Result<(), FormatError> {
     // The text that Kafka 3.9 writes; -1 stands for a broker epoch that nobody asks for.
@@ -167,11 +176,11 @@ pub fn mark_clean(dirs: &[LogDir]) -> Result<(), FormatError> {
 
 /// What is fixed at format.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Manifest {
-    cluster_id: String,
-    node_id: NodeId,
-    shards: u16,
-    directory_id: String,
+pub struct Manifest {
+    pub cluster_id: String,
+    pub node_id: NodeId,
+    pub shards: u16,
+    pub directory_id: String,
 }
 
 impl Manifest {
@@ -285,11 +294,7 @@ fn make_dir(dir: &Path) -> Result<PathBuf, FormatError> {
 fn read_manifest(dir: &Path) -> Result<Option<Manifest>, FormatError> {
     let path = dir.join(MANIFEST);
     match File::open(&path) {
-        Ok(file) => {
-            let mut text = String::new();
-            file.take(MANIFEST_BYTES_MAX).read_to_string(&mut text).map_err(io_error(&path, "read it"))?;
-            Manifest::parse(&path, &text).map(Some)
-        }
+        Ok(_) => manifest_of(dir).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => check_empty(dir).map(|()| None),
         Err(error) => Err(io_error(&path, "open it")(error)),
     }

@@ -1,13 +1,17 @@
-"""Apache Kafka's own dump tool reads the segments, indexes and producer snapshots that the broker leaves behind."""
+"""Apache Kafka's own dump tool reads the segments, indexes and producer snapshots that the broker leaves behind; and what
+Kafka leaves behind is read by `corelog verify` and `corelog dump`."""
 
+import json
 import re
+import subprocess
 
 import pytest
 
 from harness.broker import KIND
+from harness.paths import CORELOG
 from harness.records import BASE_TIMESTAMP, Record, text
 from harness.tools import Tools
-from harness.wait import wait_for_leader
+from harness.wait import wait_for_leader, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -46,6 +50,57 @@ def test_dump_log_segments(stop, own_broker, connect):
     records_are_there(Tools("39", broker), segments, sent)
     indexes_agree(Tools("39", broker), segments)
     snapshots_decode(Tools("39", broker), directory)
+
+
+def test_kafkas_own_directory(own_broker, connect):
+    """Every codec, a topic that its cleaner compacts, transactions: in Kafka's own hands, and left by it."""
+    kafka = own_broker({"log.segment.bytes": "30000", "log.index.interval.bytes": "1000", "log.cleaner.backoff.ms": "100",
+                        "log.initial.task.delay.ms": "100", "transaction.state.log.num.partitions": "2"}, kind="kafka39")
+    java = connect("java39", kafka)
+    java.create_topic("plain", 2, {})
+    java.create_topic("compacted", 1, {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01"})
+    for codec in CODECS:
+        records = [Record(text(300, seed=n), b"key %d" % (n % 20), [], BASE_TIMESTAMP + n) for n in range(200)]
+        java.produce("plain", 0, records, codec, 5000)
+        java.produce("compacted", 0, records, codec, 5000)
+    Tools("39", kafka).run("producer-perf-test", "--topic", "plain", "--num-records", "500", "--record-size", "100",
+                           "--throughput", "-1", "--producer-props", f"bootstrap.servers={kafka.bootstrap}",
+                           "--transactional-id", "t", "--transaction-duration-ms", "20")
+    cleaned = kafka.data / "cleaner-offset-checkpoint"
+    wait_until(lambda: cleaned.exists() and "compacted 0 " in cleaned.read_text(), "the cleaner did not come", 30)
+
+    code, lines = verify(kafka.data)  # in use
+    assert code == 0 and {line.get("check", "in-use") for line in lines} <= {"in-use", "leftover"}, lines
+    assert lines[0]["found"] == f"process {kafka.pid} has it open"
+    assert kafka.terminate() == 143
+    code, lines = verify(kafka.data)
+    assert code == 0 and {line.get("check", "leftover") for line in lines} == {"leftover"}, lines
+    assert lines[-1]["segments"] > 10 and lines[-1]["records"] > 1000
+    names = {"meta.properties", "recovery-point-offset-checkpoint", "log-start-offset-checkpoint",
+             "replication-offset-checkpoint", "cleaner-offset-checkpoint"}
+    files = [path for path in kafka.data.rglob("*") if path.name in names or path.parent != kafka.data]
+    files = [path for path in files if path.is_file() and path.stat().st_size]
+    assert {path.suffix for path in files} > {".log", ".index", ".timeindex", ".snapshot"}
+    dumped = corelog("dump", "--quiet", "--records", *files)
+    assert (dumped.returncode, dumped.stdout, dumped.stderr) == (0, "", "")
+
+    [directory] = kafka.partition_dirs("plain", 0)
+    segment = min(directory.glob("*.log"))
+    content = bytearray(segment.read_bytes())
+    content[100] ^= 1
+    segment.write_bytes(content)
+    code, lines = verify(kafka.data)
+    found = [line for line in lines if line.get("severity") == "error"]
+    assert code == 2 and [(line["check"], line["file"]) for line in found] == [("batch-crc", str(segment))]
+
+
+def corelog(*arguments):
+    return subprocess.run([CORELOG, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
+def verify(directory):
+    done = corelog("verify", "--json", directory)
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def records_are_there(tools, segments, sent):

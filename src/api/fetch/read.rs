@@ -6,7 +6,8 @@ use crate::api::context::ShardContext;
 use crate::api::leaders;
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::log::file::SegmentFile;
-use crate::log::read::{Located, Missing, locate};
+use crate::log::paths;
+use crate::log::read::{Located, Missing, ReadError, locate};
 use crate::partition::leader::Partition;
 use crate::wire::encode::Pieces;
 use crate::wire::reply::Piece;
@@ -157,14 +158,9 @@ impl Collected {
             Ok(Next::Missing(missing)) => {
                 self.meet(Obstacle::Lookup { place, partition: Rc::clone(partition), missing }, brought);
             }
-            Err(reason) => {
-                error!(
-                    "{}-{}: reading at offset {}: {reason}",
-                    partition.topic,
-                    partition.index(),
-                    wanted.fetch_offset
-                );
-                return failed(ResponseError::KafkaStorageError);
+            Err(error) => {
+                error!("{}-{}: reading at offset {}: {error}", partition.topic, partition.index(), wanted.fetch_offset);
+                return failed(code_of(&error));
             }
         }
         answer
@@ -210,16 +206,25 @@ fn state_of(partition: &Partition, wanted: &Wanted) -> Result<PartitionAnswer, R
     })
 }
 
+/// Bytes that are no batch are the records' trouble, not the disk's: the rest of the partition is served, and a consumer
+/// that waits would wait for ever (Kafka: CorruptRecordException).
+fn code_of(error: &ReadError) -> ResponseError {
+    match error {
+        ReadError::Corrupt { .. } => ResponseError::CorruptMessage,
+        ReadError::Io { .. } => ResponseError::KafkaStorageError,
+    }
+}
+
 /// The records that come next, or what stands in their way.
-fn next(partition: &Partition, from: Offset, limit: Offset, room: Room) -> Result<Next, String> {
+fn next(partition: &Partition, from: Offset, limit: Offset, room: Room) -> Result<Next, ReadError> {
     if room.max_bytes == 0 && !room.is_first {
         return Ok(Next::Nothing);
     }
     let interval = partition.config().index_interval_bytes;
-    let located = locate(&partition.core(), partition.files(), (from, limit), interval);
-    match located.map_err(|e| e.to_string())? {
+    match locate(&partition.core(), partition.files(), (from, limit), interval)? {
         Located::AtEnd => Ok(Next::Nothing),
         Located::Missing(missing) => Ok(Next::Missing(missing)),
-        Located::At(span) => next_records(partition, &span, room).map_err(|e| e.to_string()),
+        Located::At(span) => next_records(partition, &span, room)
+            .map_err(|source| ReadError::Io { path: span.segment.path(paths::LOG), source }),
     }
 }

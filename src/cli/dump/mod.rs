@@ -6,11 +6,13 @@
 
 mod checkpoint;
 mod index;
-mod reader;
+pub(super) mod reader;
 mod segment;
-mod snapshot;
+pub(super) mod snapshot;
+pub(super) mod store;
 
 use super::output;
+use crate::coordination::embedded::FILE_NAME;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use reader::Corrupt;
@@ -28,7 +30,8 @@ Examples:
   corelog dump --quiet clicks-*/*                 only check
 
 Knows segments (.log), .index, .timeindex, .txnindex, .snapshot, leader-epoch-checkpoint, the *-offset-checkpoint files,
-partition.metadata and meta.properties, Corelog's or Apache Kafka's. An index is checked against the segment beside it.
+partition.metadata and meta.properties, Corelog's or Apache Kafka's, and Corelog's own corelog.properties and
+corelog-store.journal. An index is checked against the segment beside it. `corelog verify` checks whole directories.
 Exit code 1: a file is damaged; standard error says which, at which byte, and why.")]
 pub struct DumpArgs {
     /// Files to read
@@ -58,11 +61,12 @@ pub enum Kind {
     LeaderEpochs,
     Offsets,
     Properties,
+    Store,
 }
 
 /// Why a file could not be dumped to its end.
 #[derive(Debug, thiserror::Error)]
-enum DumpError {
+pub(super) enum DumpError {
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
     #[error("cannot read it: {0}")]
@@ -110,6 +114,7 @@ fn dump(path: &Path, kind: Kind, records: bool, out: &mut Out) -> Result<(), Dum
         Kind::LeaderEpochs => checkpoint::dump_epochs(path, out),
         Kind::Offsets => checkpoint::dump_offsets(path, out),
         Kind::Properties => checkpoint::dump_properties(path, out),
+        Kind::Store => store::dump(path, out),
     }
 }
 
@@ -119,7 +124,8 @@ fn kind_of(path: &Path) -> Option<Kind> {
     let name = [".deleted", ".cleaned", ".swap"].iter().find_map(|s| name.strip_suffix(s)).unwrap_or(name);
     Some(match name {
         "leader-epoch-checkpoint" => Kind::LeaderEpochs,
-        "partition.metadata" | "meta.properties" => Kind::Properties,
+        "partition.metadata" | "meta.properties" | "corelog.properties" => Kind::Properties,
+        FILE_NAME => Kind::Store,
         name if name.ends_with("-offset-checkpoint") => Kind::Offsets,
         name => match name.rsplit_once('.')?.1 {
             "log" => Kind::Log,
@@ -170,6 +176,13 @@ impl Out {
     }
 }
 
+/// Whether a file is sound, records included; None where its name does not tell what it is.
+#[cfg(test)]
+pub(super) fn is_sound(path: &Path) -> Option<bool> {
+    let mut out = Out { form: Form::Quiet, out: BufWriter::new(io::stdout()) };
+    Some(dump(path, kind_of(path)?, true, &mut out).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +195,7 @@ mod tests {
         assert_eq!(kind("00000000000000000007.timeindex"), Some(Kind::Timeindex));
         assert_eq!(kind("recovery-point-offset-checkpoint"), Some(Kind::Offsets));
         assert_eq!(kind("leader-epoch-checkpoint"), Some(Kind::LeaderEpochs));
+        assert_eq!(kind("corelog-store.journal"), Some(Kind::Store));
         assert_eq!(kind("notes.txt"), None);
         assert_eq!(named_offset(Path::new("t-0/00000000000000000042.snapshot")), Some(42));
         assert_eq!(named_offset(Path::new("x.log")), None);

@@ -18,38 +18,80 @@ use std::path::Path;
 const HEAD: usize = 10;
 const ENTRY: usize = 46;
 
+/// A producer as a snapshot has it.
+pub(in crate::cli) struct Producer {
+    pub id: i64,
+    pub epoch: i16,
+    pub last_sequence: i32,
+    pub last_offset: i64,
+    pub offset_delta: i32,
+    pub timestamp: i64,
+    pub coordinator_epoch: i32,
+    /// Of the open transaction.
+    pub first_offset: Option<i64>,
+}
+
 pub(super) fn dump(path: &Path, out: &mut Out) -> Result<(), DumpError> {
+    let (mut producers, mut last) = (0u64, None);
+    let (_, crc) = read(path, &mut |_, producer| {
+        producers += u64::from(last.replace(producer.id) != Some(producer.id));
+        print(producer, out)
+    })?;
+    out.text(|| format!("  {producers} producers: sound"))?;
+    out.json(|| json!({ "type": "snapshot", "file": path.display().to_string(), "producers": producers, "crc": crc }))?;
+    Ok(())
+}
+
+/// Reads a snapshot, with `each` called for every producer and the byte where it stands. Gives the number of entries and the CRC.
+pub(in crate::cli) fn read(
+    path: &Path,
+    each: &mut dyn FnMut(u64, &Producer) -> Result<(), DumpError>,
+) -> Result<(u64, u32), DumpError> {
     let (count, crc) = check(path)?;
     let mut file = FileReader::open(path)?;
     file.read_exact(&mut [0u8; HEAD])?;
-    let (mut producers, mut last) = (0u64, None);
     for _ in 0..count {
         let at = file.position;
         let mut e = [0u8; ENTRY];
         file.read_exact(&mut e)?;
-        let (producer, epoch, sequence) = (field!(e, 0, i64), field!(e, 8, i16), field!(e, 10, i32));
-        let (offset, delta, timestamp) = (field!(e, 14, i64), field!(e, 22, i32), field!(e, 26, i64));
-        producers += u64::from(last.replace(producer) != Some(producer));
-        let (coordinator, open) = (field!(e, 34, i32), field!(e, 38, i64));
-        if delta < 0 || (sequence < 0 && offset >= 0) {
-            return Err(Corrupt::at(at, format!("producer {producer}: sequence {sequence}, offset delta {delta}")));
+        let first_offset = field!(e, 38, i64);
+        let producer = Producer {
+            id: field!(e, 0, i64),
+            epoch: field!(e, 8, i16),
+            last_sequence: field!(e, 10, i32),
+            last_offset: field!(e, 14, i64),
+            offset_delta: field!(e, 22, i32),
+            timestamp: field!(e, 26, i64),
+            coordinator_epoch: field!(e, 34, i32),
+            first_offset: (first_offset >= 0).then_some(first_offset),
+        };
+        let Producer { id, last_sequence: sequence, last_offset, offset_delta: delta, .. } = producer;
+        if delta < 0 || (sequence < 0 && last_offset >= 0) {
+            return Err(Corrupt::at(at, format!("producer {id}: sequence {sequence}, offset delta {delta}")));
         }
-        out.text(|| {
-            let time = show_moment(timestamp).unwrap_or_else(|| timestamp.to_string());
-            let open = if open >= 0 { format!("  open transaction from offset {open}") } else { String::new() };
-            format!(
-                "  producer {producer}/{epoch}  last sequence {sequence}  offsets {}-{offset}  {time}{open}",
-                offset.saturating_sub(i64::from(delta)),
-            )
-        })?;
-        out.json(|| {
-            json!({ "type": "producer", "producer_id": producer, "producer_epoch": epoch, "last_sequence": sequence,
-                "last_offset": offset, "offset_delta": delta, "timestamp": timestamp,
-                "coordinator_epoch": coordinator, "transaction_first_offset": (open >= 0).then_some(open) })
-        })?;
+        each(at, &producer)?;
     }
-    out.text(|| format!("  {producers} producers: sound"))?;
-    out.json(|| json!({ "type": "snapshot", "file": path.display().to_string(), "producers": producers, "crc": crc }))?;
+    Ok((count, crc))
+}
+
+fn print(p: &Producer, out: &mut Out) -> Result<(), DumpError> {
+    out.text(|| {
+        let time = show_moment(p.timestamp).unwrap_or_else(|| p.timestamp.to_string());
+        let open = p.first_offset.map_or(String::new(), |open| format!("  open transaction from offset {open}"));
+        format!(
+            "  producer {}/{}  last sequence {}  offsets {}-{}  {time}{open}",
+            p.id,
+            p.epoch,
+            p.last_sequence,
+            p.last_offset.saturating_sub(i64::from(p.offset_delta)),
+            p.last_offset,
+        )
+    })?;
+    out.json(|| {
+        json!({ "type": "producer", "producer_id": p.id, "producer_epoch": p.epoch, "last_sequence": p.last_sequence,
+            "last_offset": p.last_offset, "offset_delta": p.offset_delta, "timestamp": p.timestamp,
+            "coordinator_epoch": p.coordinator_epoch, "transaction_first_offset": p.first_offset })
+    })?;
     Ok(())
 }
 

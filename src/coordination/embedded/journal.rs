@@ -25,7 +25,7 @@ use super::codec::{self, Record};
 use crate::base::limits::{STORE_FILE_BYTES_MAX, STORE_REQUEST_BYTES_MAX};
 use bytes::Bytes;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -88,7 +88,7 @@ impl Journal {
             return Err(JournalError::TooLarge { path: path.to_path_buf(), bytes });
         }
         let content = std::fs::read(path).map_err(fail("reading"))?;
-        let (tree, snapshot, end) = read_all(path, content.into())?;
+        let (tree, snapshot, end) = read_all(path, content.into(), &mut |_, _, _| {})?;
         if end < bytes {
             tracing::warn!(
                 file = %path.display(),
@@ -150,6 +150,32 @@ impl Journal {
             rewrite_at: snapshot + REWRITE_BYTES_MIN.max(2 * snapshot),
         }
     }
+}
+
+/// A store's file as it lies there, read without changing anything.
+pub struct Inspected {
+    /// Ephemeral nodes of the last process included.
+    pub tree: Tree,
+    pub snapshot_bytes: u64,
+    /// Where the last whole change ends; what follows was never answered, and the next start cuts it.
+    pub valid_bytes: u64,
+    pub file_bytes: u64,
+}
+
+/// Reads a file that nobody need have locked, with `visit` called for each record: its position, the position after it,
+/// and what it says. Of a file that is refused, the records before the damage are visited.
+pub fn inspect(path: &Path, visit: &mut dyn FnMut(u64, u64, &Record)) -> Result<Inspected, JournalError> {
+    let fail = |action| move |source| JournalError::Io { path: path.to_path_buf(), action, source };
+    let file = File::open(path).map_err(fail("opening"))?;
+    // One byte more than is allowed tells that there are more, also where the file grows meanwhile.
+    let mut content = Vec::new();
+    file.take(STORE_FILE_BYTES_MAX + 1).read_to_end(&mut content).map_err(fail("reading"))?;
+    let file_bytes = content.len() as u64;
+    if file_bytes > STORE_FILE_BYTES_MAX {
+        return Err(JournalError::TooLarge { path: path.to_path_buf(), bytes: file_bytes });
+    }
+    let (tree, snapshot_bytes, valid_bytes) = read_all(path, content.into(), visit)?;
+    Ok(Inspected { tree, snapshot_bytes, valid_bytes, file_bytes })
 }
 
 const SYNC_DIRECTORY: &str = "syncing its directory";
@@ -236,7 +262,11 @@ fn record_crc(length: &[u8], payload: &[u8]) -> u32 {
 }
 
 /// The tree, the snapshot's length, and where the valid part ends.
-fn read_all(path: &Path, content: Bytes) -> Result<(Tree, u64, u64), JournalError> {
+fn read_all(
+    path: &Path,
+    content: Bytes,
+    visit: &mut dyn FnMut(u64, u64, &Record),
+) -> Result<(Tree, u64, u64), JournalError> {
     if !content.starts_with(MAGIC.as_bytes()) {
         return Err(JournalError::NotAStore { path: path.to_path_buf() });
     }
@@ -245,7 +275,7 @@ fn read_all(path: &Path, content: Bytes) -> Result<(Tree, u64, u64), JournalErro
         position: position as u64,
         found: found.to_string(),
     };
-    let (mut tree, snapshot) = read_snapshot(&content, &damaged)?;
+    let (mut tree, snapshot) = read_snapshot(&content, &damaged, visit)?;
     let mut position = snapshot;
     while position < content.len() {
         let Some((record, end)) = record_at(&content, position) else {
@@ -255,13 +285,14 @@ fn read_all(path: &Path, content: Bytes) -> Result<(Tree, u64, u64), JournalErro
                 None => Ok((tree, snapshot as u64, position as u64)),
             };
         };
-        let Record::Txn(txn) = record else {
+        let Record::Txn(txn) = &record else {
             return Err(damaged(position, "a snapshot's record among changes"));
         };
-        if txn.zxid != tree.zxid() + 1 {
-            return Err(damaged(position, &format!("change {} where {} was expected", txn.zxid, tree.zxid() + 1)));
+        if Some(txn.zxid) != tree.zxid().checked_add(1) {
+            return Err(damaged(position, &format!("change {} after change {}", txn.zxid, tree.zxid())));
         }
-        tree.apply(&txn).map_err(|error| damaged(position, &format!("a change that does not apply: {error}")))?;
+        tree.apply(txn).map_err(|error| damaged(position, &format!("a change that does not apply: {error}")))?;
+        visit(position as u64, end as u64, &record);
         position = end;
     }
     Ok((tree, snapshot as u64, position as u64))
@@ -270,11 +301,16 @@ fn read_all(path: &Path, content: Bytes) -> Result<(Tree, u64, u64), JournalErro
 fn read_snapshot(
     content: &Bytes,
     damaged: &dyn Fn(usize, &str) -> JournalError,
+    visit: &mut dyn FnMut(u64, u64, &Record),
 ) -> Result<(Tree, usize), JournalError> {
     let mut nodes = Vec::new();
     let mut position = MAGIC.len();
     loop {
-        match record_at(content, position) {
+        let record = record_at(content, position);
+        if let Some((record @ (Record::Nodes(_) | Record::SnapshotEnd { .. }), end)) = &record {
+            visit(position as u64, *end as u64, record);
+        }
+        match record {
             Some((Record::Nodes(more), end)) => {
                 nodes.extend(more);
                 position = end;

@@ -6,7 +6,8 @@
 mod codec;
 mod journal;
 
-pub use journal::JournalError;
+pub use codec::Record;
+pub use journal::{Inspected, JournalError, inspect};
 
 use super::tree::{Change, Tree, Txn};
 use super::watch::{NodeEvent, Watch, WatchEvent, WatchSender};

@@ -48,15 +48,16 @@ def free_ports(count: int) -> int:
 class Broker:
     """One broker process with its data directory. `start` waits until it answers, `kill` is kill -9."""
 
-    def __init__(self, config: dict[str, str] | None = None, shards: int = 2, nofile: tuple[int, int] | None = None):
-        self.kind = KIND
+    def __init__(self, config: dict[str, str] | None = None, shards: int = 2, nofile: tuple[int, int] | None = None,
+                 kind: str = KIND):
+        self.kind = kind
         self.shards = shards
         self.config = dict(config or {})
         self.nofile = nofile
-        self.dir = Path(tempfile.mkdtemp(prefix=f"{KIND}-test-"))
+        self.dir = Path(tempfile.mkdtemp(prefix=f"{kind}-test-"))
         self.data = self.dir / "data"
         self.log = self.dir / "broker.log"
-        self.port = free_ports(shards if KIND == "corelog" else 2)
+        self.port = free_ports(shards if kind == "corelog" else 2)
         self.process: subprocess.Popen | None = None
         self.zookeeper: subprocess.Popen | None = None
 
