@@ -149,7 +149,7 @@ fn open_dirs(config: &BrokerConfig, shards: Option<u16>, cores: usize) -> anyhow
 fn prepare(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<(Vec<BoundShard>, Inventory, PathBuf)> {
     config.listeners.check_shards(opened.shards)?;
     let bound = bind_all(config, opened)?;
-    let inventory = inventory::take(&opened.dirs).context("reading the log directories")?;
+    let inventory = inventory::take(&opened.dirs)?;
     let store_file = inventory.store_file()?;
     Ok((bound, inventory, store_file))
 }
