@@ -20,6 +20,10 @@ pub struct ServeArgs {
     /// Cores to run on: a number, or a list such as 0-3,8
     #[arg(long, value_name = "LIST|N")]
     pub cores: Option<String>,
+    /// Start without this data directory of the node, which is missing and lost for good with its records; its path or
+    /// directory.id. Needed once; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub forget_dir: Vec<String>,
     /// What to log: error, warn, info, debug, trace, or per module (corelog::log=debug)
     #[arg(long, value_name = "LEVEL", env = "CORELOG_LOG", default_value = "info")]
     pub log_level: String,
@@ -33,5 +37,6 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
         set: args.set.into_iter().map(|pair| (pair.key, pair.value)).collect(),
         shards: args.shards,
         cores: args.cores,
+        forget_dirs: args.forget_dir,
     })
 }

@@ -43,6 +43,10 @@ impl Inventory {
             log_starts: read_offsets(&dir.path, checkpoint::LOG_START_OFFSETS),
             partitions: Default::default(),
         };
+        if dir.is_new {
+            self.dirs.push(found);
+            return Ok(());
+        }
         for entry in fs::read_dir(&dir.path)? {
             let entry = entry?;
             if !entry.file_type()?.is_dir() || entry.file_name() == LOST_AND_FOUND {
@@ -160,7 +164,7 @@ mod tests {
                 let metadata = format!("version: 0\ntopic_id: {id}");
                 fs::write(path.join(name).join(PARTITION_METADATA), metadata).expect("writable");
             }
-            LogDir { path, id: number.to_string(), was_clean: true }
+            LogDir { path, id: number.to_string(), was_clean: true, is_new: false }
         };
         dirs.iter().enumerate().map(lay).collect()
     }

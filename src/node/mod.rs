@@ -5,6 +5,7 @@ mod cores;
 mod counters;
 pub mod format;
 mod inventory;
+mod manifest;
 pub mod probe;
 pub mod serve;
 mod shard_main;

@@ -51,16 +51,20 @@ impl Probe {
         }
     }
 
-    /// One line for each thing that was found.
-    pub fn findings(&self) -> Vec<String> {
+    /// One line for each thing that was found; `used` are the cores that the node runs on.
+    pub fn findings(&self, used: &[usize]) -> Vec<String> {
         let ring = match &self.io_uring {
             IoUring::Usable => "usable".to_owned(),
             IoUring::Unusable(why) => format!("not usable: {why}"),
         };
         let memory = self.locked_memory_bytes.map_or_else(|| "unlimited".to_owned(), size);
+        let cores = match ranges(used) {
+            used if used == ranges(&self.cores) => format!("cores {used}"),
+            used => format!("cores {used} (of {})", ranges(&self.cores)),
+        };
         let mut lines = vec![
             format!("kernel {}, io_uring {ring}", self.kernel),
-            format!("cores {}, locked memory {memory}, open files {}", ranges(&self.cores), self.open_files),
+            format!("{cores}, locked memory {memory}, open files {}", self.open_files),
         ];
         lines.extend(self.dirs.iter().map(|(dir, found)| match found {
             Ok(fs) => format!(
@@ -181,13 +185,14 @@ mod tests {
     fn a_good_machine_is_told_and_left_alone() {
         let probe = probe("xfs", 3 << 40);
         assert_eq!(
-            probe.findings(),
+            probe.findings(&[0, 1, 2, 5]),
             [
                 "kernel 6.1.0, io_uring usable",
                 "cores 0-2,5, locked memory unlimited, open files 1000000",
                 "data in /data/corelog: xfs on /data, 3.0 TiB of 4.0 TiB free",
             ]
         );
+        assert!(probe.findings(&[2])[1].starts_with("cores 2 (of 0-2,5), "), "those that --cores chose");
         assert_eq!(probe.advice(), [""; 0]);
         assert_eq!(probe.obstacle(), None);
     }
@@ -212,6 +217,6 @@ mod tests {
     #[test]
     fn this_machine_can_be_looked_at() {
         let probe = Probe::new([PathBuf::from(".")]);
-        assert_eq!(probe.findings().len(), 3);
+        assert_eq!(probe.findings(&[0]).len(), 3);
     }
 }

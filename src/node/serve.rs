@@ -8,7 +8,7 @@ use super::shard_main::{self, ShardParams};
 use super::{checkpoints, cores};
 use crate::base::config::file::{self, Given};
 use crate::base::config::{BrokerConfig, FlushPolicy};
-use crate::base::ids::{BrokerId, SHARDS_PER_NODE, ShardId};
+use crate::base::ids::{BrokerId, NodeId, SHARDS_PER_NODE, ShardId};
 use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX};
 use crate::cluster::image::{Broker, ClusterImage};
 use crate::controller::drive;
@@ -46,6 +46,8 @@ pub struct ServeOptions {
     pub shards: Option<u16>,
     /// A number, or a list such as `0-3,8`.
     pub cores: Option<String>,
+    /// Missing data directories to give up: paths or ids.
+    pub forget_dirs: Vec<String>,
 }
 
 /// Runs a node until SIGTERM or SIGINT. Blocks.
@@ -57,15 +59,9 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     }
     crate::wire::encode::prepare().context("no address space for replies (see ulimit -v)")?;
     let allowed = cores::chosen(options.cores.as_deref(), config.cores)?;
-    let opened = open_dirs(&config, options.shards, allowed.len())?;
-    say_what_was_found(&config, &opened);
-    let (bound, Inventory { dirs: found, deleted }, store_file) = prepare(&config, &opened).inspect_err(|_| {
-        // Nothing was written yet: a start that failed must not make the next one scan the logs.
-        let clean: Vec<_> = opened.dirs.iter().filter(|dir| dir.was_clean).cloned().collect();
-        if let Err(e) = format::mark_clean(&clean) {
-            warn!("{e}; the next start looks through the logs");
-        }
-    })?;
+    let Prepared { opened, bound, inventory: Inventory { dirs: found, deleted }, store } =
+        prepare(&config, options, allowed.len())?;
+    say_what_was_found(&config, &opened, &allowed);
     inventory::remove_deleted(deleted);
     let (commands, command_queue) = mpsc::channel(CONTROL_COMMANDS_MAX);
     let (checkpoint_sender, checkpoint_queue) = mpsc::channel(CHECKPOINTS_WAITING_MAX);
@@ -101,7 +97,6 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         tokio::task::spawn_local(counters.clone().tell_on_signal()?);
         let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(found, opened.shards, checkpoint_queue));
         let control = |ready, shutdown| -> anyhow::Result<_> {
-            let store = EmbeddedStore::open(&store_file).context("opening the embedded store")?;
             Ok(drive::run(drive::Params {
                 store: Store::Embedded(store.connect()),
                 node: opened.node_id,
@@ -132,26 +127,34 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the data directories; formats them if they are new and what is asked for is possible.
-fn open_dirs(config: &BrokerConfig, shards: Option<u16>, cores: usize) -> anyhow::Result<Opened> {
-    let wanted = Wanted {
-        node_id: config.node_id,
-        shards: shards.or(config.shards),
-        shards_default: cores.min(SHARDS_PER_NODE as usize) as u16,
-    };
-    if !config.log_dirs.iter().any(|dir| format::is_formatted(dir)) {
-        config.listeners.check_shards(wanted.shards.unwrap_or(wanted.shards_default))?;
-    }
-    Ok(format::open(&config.log_dirs, wanted)?)
+/// What a node needs before it runs.
+struct Prepared {
+    opened: Opened,
+    bound: Vec<BoundShard>,
+    inventory: Inventory,
+    store: EmbeddedStore,
 }
 
-/// What can fail before anything is written.
-fn prepare(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<(Vec<BoundShard>, Inventory, PathBuf)> {
-    config.listeners.check_shards(opened.shards)?;
-    let bound = bind_all(config, opened)?;
-    let inventory = inventory::take(&opened.dirs)?;
+/// Everything that can fail, what changes the disk last: a start that fails leaves no new directories behind, and does
+/// not make the next one scan the logs.
+fn prepare(config: &BrokerConfig, options: &ServeOptions, cores: usize) -> anyhow::Result<Prepared> {
+    let wanted = Wanted {
+        node_id: config.node_id,
+        shards: options.shards.or(config.shards),
+        shards_default: cores.min(SHARDS_PER_NODE as usize) as u16,
+        forget: options.forget_dirs.clone(),
+    };
+    let survey = format::survey(&config.log_dirs, &wanted)?;
+    config.listeners.check_shards(survey.shards())?;
+    let bound = bind_all(config, survey.node_id(), survey.shards())?;
+    let inventory = inventory::take(&survey.dirs())?;
     let store_file = inventory.store_file()?;
-    Ok((bound, inventory, store_file))
+    let open_store = || EmbeddedStore::open(&store_file).context("opening the embedded store");
+    // One that is there is opened while nothing is formatted yet; a new one needs its directory.
+    let store = store_file.exists().then(open_store).transpose()?;
+    let opened = survey.open()?;
+    let store = store.map_or_else(open_store, Ok)?;
+    Ok(Prepared { opened, bound, inventory, store })
 }
 
 fn load(options: &ServeOptions) -> anyhow::Result<BrokerConfig> {
@@ -167,10 +170,10 @@ fn load(options: &ServeOptions) -> anyhow::Result<BrokerConfig> {
     Ok(loaded.broker)
 }
 
-fn say_what_was_found(config: &BrokerConfig, opened: &Opened) {
+fn say_what_was_found(config: &BrokerConfig, opened: &Opened, cores: &[usize]) {
     // Only now do the directories exist, so that their file systems can be told.
     let probe = Probe::new(opened.dirs.iter().map(|dir| dir.path.clone()));
-    for line in probe.findings() {
+    for line in probe.findings(cores) {
         info!("{line}");
     }
     for line in probe.advice() {
@@ -185,14 +188,14 @@ fn say_what_was_found(config: &BrokerConfig, opened: &Opened) {
 }
 
 /// Binds every port of every shard before any of them serves.
-fn bind_all(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<Vec<BoundShard>> {
+fn bind_all(config: &BrokerConfig, node: NodeId, shards: u16) -> anyhow::Result<Vec<BoundShard>> {
     let settings = SocketSettings {
         backlog: i32::try_from(config.socket_listen_backlog_size).unwrap_or(i32::MAX),
         send_buffer_bytes: config.socket_send_buffer_bytes.map(|bytes| bytes as usize),
         receive_buffer_bytes: config.socket_receive_buffer_bytes.map(|bytes| bytes as usize),
     };
     let mut bound = Vec::new();
-    for shard in 0..opened.shards {
+    for shard in 0..shards {
         let endpoints: Vec<_> = config.listeners.bound_by(shard).collect();
         let [endpoint] = endpoints.as_slice() else {
             bail!("listeners: more than one listener is not built yet; name one");
@@ -201,7 +204,7 @@ fn bind_all(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<Vec<BoundS
         let port = listener.local_addr()?.port();
         let advertised = config.listeners.advertised_by(&endpoint.name, shard);
         let broker = Broker {
-            id: BrokerId::new(opened.node_id, ShardId(shard)),
+            id: BrokerId::new(node, ShardId(shard)),
             host: advertised.as_ref().and_then(|endpoint| endpoint.host.clone()),
             port: advertised.map_or(port, |endpoint| endpoint.port),
             rack: config.rack.clone(),
