@@ -1,7 +1,7 @@
 //! The composition root: everything that a running node consists of is put together here.
 
 mod checkpoints;
-mod cores;
+pub mod cores;
 mod counters;
 pub mod format;
 mod inventory;

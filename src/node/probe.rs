@@ -9,6 +9,8 @@ use std::path::PathBuf;
 const OPEN_FILES_LOW: u64 = 10_000;
 /// What the rings and registered buffers of a shard lock at most, before Linux 5.12 and cgroups.
 const LOCKED_MEMORY_LOW_BYTES: u64 = 64 << 20;
+/// Since then rings are charged to the memory cgroup, and the limit of locked memory does not matter.
+const RINGS_CHARGED_TO_CGROUPS: (u32, u32) = (5, 12);
 /// Free space below which a start says so.
 const FREE_LOW_BYTES: u64 = 1 << 30;
 
@@ -89,7 +91,8 @@ impl Probe {
                 self.open_files
             ));
         }
-        if self.locked_memory_bytes.is_some_and(|bytes| bytes < LOCKED_MEMORY_LOW_BYTES) {
+        let is_old = version(&self.kernel).is_none_or(|version| version < RINGS_CHARGED_TO_CGROUPS);
+        if is_old && self.locked_memory_bytes.is_some_and(|bytes| bytes < LOCKED_MEMORY_LOW_BYTES) {
             lines
                 .push("little memory may be locked, which io_uring needs on older kernels: ulimit -l unlimited".into());
         }
@@ -124,7 +127,8 @@ pub fn opened_line(opened: &Opened) -> String {
         _ => format!(", {unclean} of {} directories to recover", opened.dirs.len()),
     };
     let NodeId(node) = opened.node_id;
-    format!("cluster {}, node {node}, {} shards{formatted}{recovery}", opened.cluster_id, opened.shards)
+    let shards = count(usize::from(opened.shards), "shard");
+    format!("cluster {}, node {node}, {shards}{formatted}{recovery}", opened.cluster_id)
 }
 
 /// What to type next, with the address of the first shard.
@@ -135,6 +139,17 @@ pub fn next_steps(host: &str, port: u16) -> Vec<String> {
         format!("produce  echo hello | kcat -b {host}:{port} -t greetings -P"),
         format!("consume  kcat -b {host}:{port} -t greetings -C -o beginning -e"),
     ]
+}
+
+/// `1 shard`, `2 shards`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Major and minor of a kernel's release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// Bytes for people, in binary units.
@@ -203,7 +218,9 @@ mod tests {
         assert!(probe("tmpfs", 3 << 40).advice()[0].contains("lost at a reboot"));
         assert!(probe("xfs", 5 << 20).advice()[0].contains("only 5.0 MiB free"));
         let poor = Probe { open_files: 1024, locked_memory_bytes: Some(8 << 20), ..probe("xfs", 3 << 40) };
-        assert_eq!(poor.advice().len(), 2);
+        assert_eq!(poor.advice().len(), 1, "locked memory does not matter to this kernel");
+        let old = Probe { kernel: "5.11.0-34-generic".into(), ..poor };
+        assert_eq!(old.advice().len(), 2);
         let closed = Probe { io_uring: IoUring::Unusable("because".into()), ..probe("xfs", 3 << 40) };
         assert_eq!(closed.obstacle().as_deref(), Some("io_uring cannot be used: because"));
     }

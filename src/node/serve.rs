@@ -3,7 +3,7 @@
 use super::counters::Counters;
 use super::format::{self, Opened, Wanted};
 use super::inventory::{self, Inventory};
-use super::probe::{self, Probe};
+use super::probe::{self, Probe, count};
 use super::shard_main::{self, ShardParams};
 use super::{checkpoints, cores};
 use crate::base::config::file::{self, Given};
@@ -44,24 +44,24 @@ pub struct ServeOptions {
     /// `--set name=value`, in order.
     pub set: Vec<(String, String)>,
     pub shards: Option<u16>,
-    /// A number, or a list such as `0-3,8`.
-    pub cores: Option<String>,
+    pub cores: Option<cores::Choice>,
     /// Missing data directories to give up: paths or ids.
     pub forget_dirs: Vec<String>,
 }
 
 /// Runs a node until SIGTERM or SIGINT. Blocks.
 pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
-    let config = Arc::new(load(options)?);
+    let config = load(options)?;
     let probe = Probe::new(config.log_dirs.iter().cloned());
     if let Some(obstacle) = probe.obstacle() {
         bail!(obstacle);
     }
     crate::wire::encode::prepare().context("no address space for replies (see ulimit -v)")?;
-    let allowed = cores::chosen(options.cores.as_deref(), config.cores)?;
+    let allowed = cores::chosen(options.cores.as_ref(), config.cores)?;
     let Prepared { opened, bound, inventory: Inventory { dirs: found, deleted }, store } =
         prepare(&config, options, allowed.len())?;
     say_what_was_found(&config, &opened, &allowed);
+    let config = Arc::new(config.in_effect(opened.shards, allowed.len()));
     inventory::remove_deleted(deleted);
     let (commands, command_queue) = mpsc::channel(CONTROL_COMMANDS_MAX);
     let (checkpoint_sender, checkpoint_queue) = mpsc::channel(CHECKPOINTS_WAITING_MAX);
@@ -301,14 +301,14 @@ impl Drop for StopAtEnd {
 }
 
 fn say_ready(brokers: &[Broker], topics: usize, after: Duration) {
-    let Some((first, last)) = brokers.first().zip(brokers.last()) else { return };
+    let Some(first) = brokers.first() else { return };
     let host = first.host.as_deref().unwrap_or("localhost");
     info!(
-        "ready after {} ms: {} brokers, for clients on ports {}-{}, {topics} topics",
+        "ready after {} ms: {}, for clients on {}, {}",
         after.as_millis(),
-        brokers.len(),
-        first.port,
-        last.port
+        count(brokers.len(), "broker"),
+        ports(&brokers.iter().map(|broker| broker.port).collect::<Vec<_>>()),
+        count(topics, "topic")
     );
     let mut text = format!("corelog is ready on {host}:{}. What to do next:\n", first.port);
     for line in probe::next_steps(host, first.port) {
@@ -317,6 +317,17 @@ fn say_ready(brokers: &[Broker], topics: usize, after: Duration) {
     text.push_str("  stop     Ctrl-C\n");
     // Nobody may be reading: that is no reason to stop.
     let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// `port 9092`, `ports 9092-9095`, or a list where they do not go up by one.
+fn ports(ports: &[u16]) -> String {
+    match ports {
+        [one] => format!("port {one}"),
+        [first, .., last] if ports.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1])) => {
+            format!("ports {first}-{last}")
+        }
+        _ => format!("ports {}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 fn join(threads: Vec<ShardThread<io::Result<bool>>>) -> anyhow::Result<bool> {
@@ -331,6 +342,13 @@ fn join(threads: Vec<ShardThread<io::Result<bool>>>) -> anyhow::Result<bool> {
 mod tests {
     use super::*;
     use rustix::process::{Signal, getpid, kill_process};
+
+    #[test]
+    fn ports_are_listed_where_they_do_not_go_up_by_one() {
+        assert_eq!(ports(&[19092]), "port 19092");
+        assert_eq!(ports(&[9092, 9093, 9094]), "ports 9092-9094");
+        assert_eq!(ports(&[30001, 30417]), "ports 30001, 30417");
+    }
 
     /// A topic is being created when the signal comes: its image must still reach the shards, or the control plane fails
     /// for the shards that it lacks, and an orderly stop is none.
