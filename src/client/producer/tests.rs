@@ -84,7 +84,8 @@ fn run(
         }
         _ => None,
     });
-    let summary = produce(&mut broker.cluster(), "t", options, lines(n), &mut |_| {}).expect("it could begin");
+    let summary =
+        produce(&mut broker.cluster(), "t", options, lines(n), &mut |_| {}, &mut |_| {}).expect("it could begin");
     let sequences = sequences.lock().expect("no panic").clone();
     (summary, sequences, broker)
 }
@@ -154,7 +155,8 @@ fn a_topic_with_an_impossible_partition_is_refused() {
                 answer::<MetadataRequest>(&MetadataResponse::default().with_topics(vec![topic]), seen.version)
             })
         });
-        let error = produce(&mut broker.cluster(), "t", &options(), lines(1), &mut |_| {}).expect_err("impossible");
+        let error = produce(&mut broker.cluster(), "t", &options(), lines(1), &mut |_| {}, &mut |_| {})
+            .expect_err("impossible");
         assert!(error.to_string().contains(&format!("speaks of a partition {index}")), "{error}");
     }
 }
@@ -162,6 +164,7 @@ fn a_topic_with_an_impossible_partition_is_refused() {
 #[test]
 fn a_missing_topic_fails_at_once_unless_it_may_be_created() {
     let broker = FakeBroker::start(1, |_| None);
-    let error = produce(&mut broker.cluster(), "missing", &options(), lines(1), &mut |_| {}).expect_err("no topic");
+    let error = produce(&mut broker.cluster(), "missing", &options(), lines(1), &mut |_| {}, &mut |_| {})
+        .expect_err("no topic");
     assert_eq!(error.code(), Some(ResponseError::UnknownTopicOrPartition));
 }
