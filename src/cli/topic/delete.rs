@@ -54,7 +54,8 @@ pub fn run(args: DeleteArgs) -> anyhow::Result<ExitCode> {
     }
     let selected = select(&wanted, &existing)?;
     if patterns && !selected.is_empty() && !args.yes {
-        bail!("this would delete {} topics; add --yes to do it:\n  {}", selected.len(), selected.join("\n  "));
+        let plural = if selected.len() == 1 { "" } else { "s" };
+        bail!("this would delete {} topic{plural}; add --yes to do it:\n  {}", selected.len(), selected.join("\n  "));
     }
     let mut results = Vec::new();
     for name in &selected {
