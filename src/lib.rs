@@ -9,6 +9,7 @@ pub mod record;
 pub mod wire;
 
 pub mod coordination;
+pub mod journal;
 pub mod log;
 
 pub mod cluster;

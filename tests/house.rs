@@ -32,6 +32,9 @@ const PURE: &[&str] = &[
     "cluster",
     "controller/plan",
     "coordination/tree.rs",
+    "journal/format.rs",
+    "journal/ring.rs",
+    "journal/scan.rs",
     "log/core.rs",
     "log/epochs.rs",
     "log/producers.rs",
@@ -53,11 +56,11 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Rooms that live on one shard's thread: locks would mean that something is shared.
-const ON_SHARDS: &[&str] = &["record", "wire", "log", "partition", "api", "shard"];
+const ON_SHARDS: &[&str] = &["record", "wire", "journal", "log", "partition", "api", "shard"];
 const SHARED: &[&str] = &["Mutex", "RwLock", "Atomic"];
 
 /// The files that know tokio-uring, so that it can be replaced.
-const RING_FILES: &[&str] = &["log/file.rs", "shard/runtime.rs"];
+const RING_FILES: &[&str] = &["journal/file.rs", "log/file.rs", "shard/runtime.rs"];
 
 #[test]
 fn rooms_import_only_lower_rooms() {

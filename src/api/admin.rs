@@ -111,6 +111,7 @@ fn timed_out() -> AdminError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::CONTROL_COMMAND_BYTES_MAX;
     use crate::controller::handle::{Command, ControlHandle, TopicRef};
     use tokio::sync::mpsc;
 
@@ -147,6 +148,27 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(1)).await;
             assert_eq!(queued(&mut commands), ["stays"]);
             drop(stays);
+        });
+    }
+
+    /// Only the number of commands was bounded: clients that sent large ones and left had gigabytes held for them.
+    #[test]
+    fn large_commands_wait_for_room_and_are_not_overtaken() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (sender, mut commands) = mpsc::channel(256);
+            let control = ControlHandle::new(sender, Default::default());
+            let large = "x".repeat(CONTROL_COMMAND_BYTES_MAX / 4);
+            let sent: Vec<_> = (0..10).map(|_| deleting(&control, &large)).collect();
+            let huge = deleting(&control, &"y".repeat(2 * CONTROL_COMMAND_BYTES_MAX));
+            let small = deleting(&control, "small");
+            let mut rounds = Vec::new();
+            while rounds.last() != Some(&vec![b's']) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                rounds.push(queued(&mut commands).iter().map(|name| name.as_bytes()[0]).collect());
+            }
+            assert_eq!(rounds, [&b"xxx"[..], b"xxx", b"xxx", b"x", b"y", b"s"]);
+            drop((sent, huge, small));
         });
     }
 }

@@ -151,7 +151,7 @@ impl ShardContext {
         use std::rc::Rc;
         let me = BrokerId::new(NodeId(0), ShardId(0));
         let shared = Rc::new(PartitionShared::new(64, config.flush_policy, Arc::default()));
-        let partitions = PartitionTable::new(me, Vec::new(), shared);
+        let partitions = PartitionTable::new(me, Vec::new(), crate::partition::journal::Rings::none(), shared);
         let (sender, _) = tokio::sync::mpsc::channel(1);
         let checkpoints = CheckpointSender::new(0, sender, Arc::default());
         Rc::new(ShardContext::new(me, control, Arc::new(config), (partitions, checkpoints), Arc::new(image)))
@@ -206,7 +206,7 @@ mod tests {
             ..FoundLogDir::default()
         };
         let shared = Rc::new(PartitionShared::new(8, FlushPolicy::Disk, Arc::default()));
-        let table = PartitionTable::new(BrokerId(0), vec![found], shared);
+        let table = PartitionTable::new(BrokerId(0), vec![found], crate::partition::journal::Rings::none(), shared);
         let (sender, mut parts) = mpsc::channel(1);
         let checkpoints = CheckpointSender::new(0, sender, Arc::default());
         let control = ControlHandle::new(mpsc::channel(1).0, Arc::default());

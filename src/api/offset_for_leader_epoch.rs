@@ -83,7 +83,7 @@ mod tests {
             ..FoundLogDir::default()
         };
         let shared = Rc::new(PartitionShared::new(8, FlushPolicy::Disk, Arc::default()));
-        let table = PartitionTable::new(BrokerId(0), vec![found], shared);
+        let table = PartitionTable::new(BrokerId(0), vec![found], crate::partition::journal::Rings::none(), shared);
         let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
         table.open_led(&image, &config, false);
         let checkpoints = CheckpointSender::new(0, tokio::sync::mpsc::channel(1).0, Arc::default());

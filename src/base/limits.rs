@@ -19,17 +19,32 @@ pub const RESPONSE_ELEMENTS_MAX: usize = 2_000_000;
 /// Buffers of one write to a segment (IOV_MAX of Linux is 1,024).
 pub const APPEND_IOVECS_MAX: usize = 1000;
 
+/// Bytes that wait for a journal; writers to segments wait then.
+pub const JOURNAL_PENDING_BYTES_MAX: usize = 16 << 20;
+
 /// Bytes of one write to a segment.
 pub const APPEND_BYTES_MAX: usize = 8 << 20;
 
 /// Uncompressed bytes that one record batch may grow to when its records are checked or recompressed.
 pub const DECOMPRESSED_BATCH_BYTES_MAX: usize = 256 << 20;
 
+/// Bits of the window that a zstd frame may declare: 128 MiB, zstd's own limit and what level 22 writes. Real producers
+/// stay far below (2 MiB at the clients' default level 3, 8 MiB at level 19, in Go up to 32 MiB), but Kafka offers levels
+/// up to 22, so a smaller bound would refuse sound batches. It costs memory only as far as it is filled, and only while
+/// its batch is looked at, one at a time in each shard.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// Bytes of one zstd stream beyond which the decoder that a thread keeps for the next one is given up with its window.
+pub const ZSTD_KEPT_BYTES_MAX: usize = 8 << 20;
+
 /// Bytes of server.properties.
 pub const PROPERTIES_BYTES_MAX: u64 = 1 << 20;
 
 /// Bytes of a compressed batch that are held uncompressed at a time while its records are checked.
 pub const DECOMPRESS_CHUNK_BYTES: usize = 64 << 10;
+
+/// The highest offset at which a batch may begin: a segment's reach and a batch's, 2^31 each, stay below overflow.
+pub const LOG_OFFSET_MAX: i64 = i64::MAX - (4 << 30);
 
 /// Record errors that one refused batch is answered with; the rest are only counted.
 pub const RECORD_ERRORS_MAX: usize = 1000;
@@ -99,6 +114,10 @@ pub const CLUSTER_PARTITIONS_MAX: usize = 150_000;
 
 /// Commands to the control plane that wait for their turn; senders wait beyond that.
 pub const CONTROL_COMMANDS_MAX: usize = 256;
+
+/// Bytes of those commands together: they are done even if who asked has gone, so that no connection's bound holds them.
+/// A larger one is taken when it is alone.
+pub const CONTROL_COMMAND_BYTES_MAX: usize = 64 << 20;
 
 /// Milliseconds that an answer waits for all shards to apply an image.
 pub const SHARD_APPLY_MS_MAX: u64 = 30_000;

@@ -84,6 +84,13 @@ shard_counters! {
     append_bytes,
     /// Writes to segments that were given to io_uring; appends over writes is what one write carries.
     append_writes,
+    /// Writes of the journals, what they held, and their bytes on disk.
+    journal_groups,
+    journal_entries,
+    journal_bytes,
+    /// How often the tail of a journal was moved up, and how often writers had to wait for it.
+    journal_checkpoints,
+    journal_full,
     /// Batches of the write that carried most.
     append_batches_max,
     /// Flushes to disk.

@@ -1,4 +1,4 @@
-//! What every other room may use: identifiers, limits, configuration, metric cells.
+//! What every other room may use: identifiers, limits, configuration, metric cells, numbers for people.
 
 pub mod clock;
 pub mod config;
@@ -8,3 +8,4 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod owner;
+pub mod show;

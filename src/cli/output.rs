@@ -74,19 +74,6 @@ fn render(row: &[String], widths: &[usize], numeric: &[bool]) -> String {
     cells.collect::<Vec<_>>().join("  ")
 }
 
-/// `1,234,567 bytes` are easier on the eye as `1.2 MiB`.
-pub fn show_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let name = UNITS.get(unit).copied().unwrap_or("B");
-    if unit == 0 { format!("{bytes} {name}") } else { format!("{value:.1} {name}") }
-}
-
 /// `1, 2, 3`, or `-` for none.
 pub fn show_ids(ids: &[i32]) -> String {
     match ids {
@@ -105,12 +92,5 @@ mod tests {
         table.row(vec!["clicks".to_owned(), "8".to_owned()]);
         table.row(vec!["a".to_owned(), "100".to_owned()]);
         assert_eq!(table.lines(0), ["TOPIC   PARTITIONS", "clicks           8", "a              100"]);
-    }
-
-    #[test]
-    fn bytes_are_shown_short() {
-        assert_eq!(show_bytes(999), "999 B");
-        assert_eq!(show_bytes(1536), "1.5 KiB");
-        assert_eq!(show_bytes(3 << 40), "3.0 TiB");
     }
 }

@@ -6,7 +6,7 @@ use super::producers::{ProducerError, ProducerStates, Verdict};
 use super::segment::{BatchPlace, Segment};
 use crate::base::config::topic::TopicConfig;
 use crate::base::ids::{LeaderEpoch, Offset};
-use crate::base::limits::{APPEND_BYTES_MAX, APPEND_IOVECS_MAX, RECENT_BATCHES_MAX};
+use crate::base::limits::{APPEND_BYTES_MAX, APPEND_IOVECS_MAX, LOG_OFFSET_MAX, RECENT_BATCHES_MAX};
 use crate::record::batch::{BatchHeader, PREFIX_LEN, patch_prefix};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -55,7 +55,10 @@ pub struct Appended {
 /// One write to one segment's end.
 pub struct Write {
     pub segment: Rc<Segment>,
-    pub position: u64,
+    pub position: u32,
+    /// The offsets of its batches.
+    pub base: Offset,
+    pub end: Offset,
     pub buffers: Vec<Bytes>,
     pub bytes: usize,
     pub batches: usize,
@@ -194,6 +197,11 @@ impl LogCore {
         if let Verdict::Duplicate { base_offset, last_offset, timestamp_ms } = self.producers.check(&header)? {
             return Ok(Appended { base_offset, end: last_offset + 1, duplicate_timestamp_ms: Some(timestamp_ms) });
         }
+        if self.staged_end.0 > LOG_OFFSET_MAX {
+            return Err(AppendError::Failed(Rc::from("its offsets are used up")));
+        }
+        // Where the store is older than the log: within a log epochs never fall, or recovery would take it for damage.
+        let epoch = self.epochs.latest().map_or(epoch, |latest| latest.max(epoch));
         header.base_offset = self.staged_end;
         header.partition_leader_epoch = epoch.0;
         self.epochs.assign(epoch, header.base_offset);
@@ -218,7 +226,7 @@ impl LogCore {
                 next
             }
         };
-        let position = u64::from(active.size());
+        let position = active.size();
         let mut gather = Gather::new();
         let mut tail = active.tail();
         while let Some(staged) = self.staged.front() {
@@ -234,7 +242,20 @@ impl LogCore {
             self.in_flight.push_back(staged);
         }
         let (buffers, bytes) = gather.finish();
-        Some(Write { segment: active, position, buffers, bytes, batches: self.in_flight.len(), sealed, first })
+        let ends = self.in_flight.front().zip(self.in_flight.back());
+        let (first_batch, last_batch) = ends.expect("a write holds at least one batch");
+        let (base, end) = (first_batch.header.base_offset, last_batch.header.next_offset());
+        Some(Write {
+            segment: active,
+            position,
+            base,
+            end,
+            buffers,
+            bytes,
+            batches: self.in_flight.len(),
+            sealed,
+            first,
+        })
     }
 
     /// The write that `next_write` gave has completed: its batches can be read now. After a failure it changes nothing.

@@ -68,14 +68,23 @@ impl SegmentFile {
         Ok(buffer.into())
     }
 
-    /// Reads what is in the page cache at `position`, without waiting for a disk; None when nothing is.
+    /// Reads what is in the page cache at `position`, without waiting for a disk; None when nothing is. Where a file system
+    /// knows no RWF_NOWAIT (FUSE is one), mincore tells: otherwise what was brought from disk would stay out of reach.
     pub fn read_cached(&self, position: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let read = rustix::io::preadv2(self.as_fd(), &mut [IoSliceMut::new(buffer)], position, ReadWriteFlags::NOWAIT);
         match read {
             Ok(read) => Ok(Some(read)),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => Ok(None),
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => self.read_resident(position, buffer),
             Err(e) => Err(e.into()),
         }
+    }
+
+    fn read_resident(&self, position: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        if !self.is_cached(position, buffer.len()) {
+            return Ok(None);
+        }
+        Ok(Some(rustix::io::pread(self.as_fd(), buffer, position)?))
     }
 }
 
@@ -172,6 +181,8 @@ mod tests {
             let mut buffer = [0; 5];
             assert_eq!(file.read_cached(9, &mut buffer).expect("read"), Some(5));
             assert_eq!(&buffer, b"world");
+            assert_eq!(file.read_resident(6, &mut buffer).expect("read"), Some(5));
+            assert_eq!(&buffer, b"lo wo", "the way without RWF_NOWAIT");
             assert!(file.is_cached(3, 11), "just written");
         });
     }

@@ -43,6 +43,7 @@ pub mod open_files;
 pub mod paths;
 pub mod producers;
 pub mod read;
+pub mod redo;
 pub mod retain;
 pub mod scan;
 pub mod segment;

@@ -14,7 +14,11 @@
 //!   segment's very end may be older than the roll: that segment is read too, since its index files may be those of an
 //!   earlier clean stop.
 //! - *Segments after a cut* are removed, the last one first and all of them before the cut itself: a recovery that is cut
-//!   short finds the same damage again. A *gap between segments* is kept, as Kafka keeps it: compaction makes such gaps.
+//!   short finds the same damage again.
+//! - *A gap between segments* below the recovery point or the log's start is kept, as Kafka keeps it: compaction and removal
+//!   make such gaps. Beyond both it is damage, unless the topic is compacted: a power loss kept the name of a later segment, and
+//!   of the one before only what was flushed, which can end between two batches. What follows was never promised, and readers
+//!   would wait before the gap for ever.
 //! - *Killed, but the machine lived on*: batches may be whole in the page cache and not on disk. What was scanned is synced
 //!   before the log is served, so that a retry of such a batch is not called durable before it is.
 //! - *Half-done removal*: files that were marked `.deleted`, temporary files, and indexes without their segment are removed.
@@ -34,6 +38,7 @@ use super::scan::{Depth, Problem, ScanEnd, old_format_at, scan};
 use super::segment::{DetachedSegment, Indexes, Segment};
 use crate::base::config::topic::TopicConfig;
 use crate::base::ids::{LeaderEpoch, Offset};
+use crate::base::limits::LOG_OFFSET_MAX;
 use crate::record::batch::BatchHeader;
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -86,12 +91,19 @@ pub enum OpenError {
         "{path}: message format v{magic} at byte {position}: only v2 is served; have Kafka rewrite the topic in a newer format first"
     )]
     OldFormat { path: PathBuf, position: u32, magic: i8 },
+    #[error("{path}: begins at offset {offset}, which no log reaches; remove the file if it is none of Kafka's")]
+    OffsetTooHigh { path: PathBuf, offset: Offset },
+    #[error("{path}: the checkpoint of log starts says {offset}, which no log reaches; correct its line")]
+    StartTooHigh { path: PathBuf, offset: Offset },
     #[error("{path}: an unfinished compaction of Kafka; start and stop Kafka on this directory once")]
     UnfinishedSwap { path: PathBuf },
 }
 
 /// Opens the directory; an empty one is a log that begins at `log_start`, or 0. Blocking.
 pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenError> {
+    if let Some(offset) = params.log_start.filter(|offset| offset.0 > LOG_OFFSET_MAX) {
+        return Err(OpenError::StartTooHigh { path: params.dir.to_path_buf(), offset });
+    }
     let listing = Listing::read(&params.dir)?;
     listing.remove_leftovers();
     let stored_epochs = read_epochs(&params.dir);
@@ -205,7 +217,8 @@ impl Opening<'_> {
         self.keep_snapshot(segment.base)?;
         let size = segment.size();
         segment.reset();
-        let end = self.scan_rest(segment, (0, size), segment.base, Depth::Checksums)?;
+        let mut end = self.scan_rest(segment, (0, size), segment.base, Depth::Checksums)?;
+        end.problem = end.problem.or_else(|| self.gap_before(later, end.next_offset));
         let path = segment.path(paths::LOG);
         if let Some(problem) = end.problem {
             refuse_old_format(&path, end.valid_bytes, size)?;
@@ -222,7 +235,17 @@ impl Opening<'_> {
             let synced = open_file(&path)?.sync_all();
             synced.map_err(|source| OpenError::Io { path, source })?;
         }
+        // They may tell of batches that the segment no longer has; what was read of it takes their place.
+        remove_existing(segment, &[paths::OFFSET_INDEX, paths::TIME_INDEX])?;
         Ok(end.next_offset)
+    }
+
+    /// The next segment does not go on where this one ends, and nothing but a crash can be why.
+    fn gap_before(&self, later: &[Found], end: Offset) -> Option<Problem> {
+        let next = later.first()?.base;
+        let known = self.params.recovery_point.max(self.params.log_start.unwrap_or(Offset(0)));
+        let is_damage = next > end && next > known && !self.config.cleanup_policy.compact;
+        is_damage.then_some(Problem::Gap { next })
     }
 
     /// Opens the last segment after a clean stop: reads on from its last index entry.
@@ -299,14 +322,7 @@ impl Opening<'_> {
     }
 
     fn remove_files(&self, segment: &Segment) -> Result<(), OpenError> {
-        for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::TXN_INDEX] {
-            let path = segment.path(suffix);
-            match fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(OpenError::Io { path, source }),
-                _ => {}
-            }
-        }
-        Ok(())
+        remove_existing(segment, &[paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::TXN_INDEX])
     }
 
     /// What the log says of producers below `end`: the newest good snapshot that is not beyond it, brought up to date from
@@ -401,6 +417,17 @@ fn read_headers(segment: &Segment, on_batch: &mut dyn FnMut(&BatchHeader)) -> Re
     read.map(drop).map_err(|source| OpenError::Io { path, source })
 }
 
+fn remove_existing(segment: &Segment, suffixes: &[&str]) -> Result<(), OpenError> {
+    for suffix in suffixes {
+        let path = segment.path(suffix);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(OpenError::Io { path, source }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// What looks torn may be a message of an old format: that is no damage, and must not be cut.
 fn refuse_old_format(path: &Path, position: u32, size: u32) -> Result<(), OpenError> {
     let found = old_format_at(&open_file(path)?, position, size);
@@ -446,6 +473,9 @@ impl Listing {
             let entry = entry.map_err(at)?;
             let (name, path) = (entry.file_name(), entry.path());
             match name.to_str().and_then(paths::parse_segment_file) {
+                Some((offset, paths::LOG)) if offset.0 > LOG_OFFSET_MAX => {
+                    return Err(OpenError::OffsetTooHigh { path, offset });
+                }
                 Some((base, paths::LOG)) => listing.segments.push(Found::look(base, &entry)?),
                 Some((base, paths::PRODUCER_SNAPSHOT)) => listing.snapshots.push(base),
                 Some((base, paths::OFFSET_INDEX | paths::TIME_INDEX | paths::TXN_INDEX)) => {

@@ -8,6 +8,10 @@
 //!        | timestamp i64 | coordinator epoch i32 | first offset of the open transaction i64, or -1 |
 //! ```
 //!
+//! Kafka writes one entry for a producer, its last batch. Here there is one for each batch that is remembered, oldest first: a
+//! producer that had five requests under way when the broker died sends all five again, and all must be recognised. Kafka takes
+//! the last entry of a producer, which is the one that it would have written.
+//!
 //! Crash argument: a snapshot named after offset N only repeats what the log says below N. It is written when a segment
 //! is sealed and when the log is closed; recovery takes the newest one that passes its CRC and is not beyond the log's
 //! end, and reads the log from there. Without any, it reads the log from its start.
@@ -22,6 +26,9 @@ const SNAPSHOT_HEADER_BYTES: usize = 10;
 const SNAPSHOT_ENTRY_BYTES: usize = 46;
 /// Batches that are remembered of each producer: what clients keep in flight at most.
 const BATCHES_KEPT: usize = 5;
+/// One more tells a snapshot what came before those in flight: a client of five in flight may have all of them above its
+/// offset, and a crash may take all of them.
+const SPANS_KEPT: usize = BATCHES_KEPT + 1;
 /// When there are too many producers, one of so many goes.
 const FORGOTTEN_SHARE: usize = 100;
 
@@ -145,7 +152,7 @@ impl ProducerStates {
         if batch.is_transactional() && entry.transaction_first_offset.is_none() {
             entry.transaction_first_offset = Some(batch.base_offset);
         }
-        if entry.batches.len() == BATCHES_KEPT {
+        if entry.batches.len() == SPANS_KEPT {
             entry.batches.pop_front();
         }
         entry.batches.push_back(BatchSpan {
@@ -173,19 +180,17 @@ impl ProducerStates {
         let mut body = Vec::with_capacity(4 + self.producers.len() * SNAPSHOT_ENTRY_BYTES);
         let mut sorted: Vec<_> = self.producers.iter().filter(|(_, entry)| entry.is_known_below(end)).collect();
         sorted.sort_by_key(|(id, _)| **id);
-        body.extend_from_slice(&i32::try_from(sorted.len()).expect("bounded by the limit").to_be_bytes());
+        body.extend_from_slice(&[0; 4]);
+        let mut count = 0i32;
         for (id, entry) in sorted {
-            let last = entry.batches.iter().rev().find(|span| span.last_offset < end);
-            body.extend_from_slice(&id.0.to_be_bytes());
-            body.extend_from_slice(&entry.epoch.to_be_bytes());
-            body.extend_from_slice(&last.map_or(NO_SEQUENCE, |span| span.last_sequence).to_be_bytes());
-            body.extend_from_slice(&last.map_or(-1, |span| span.last_offset.0).to_be_bytes());
-            body.extend_from_slice(&last.map_or(0, |span| span.offset_delta).to_be_bytes());
-            let timestamp_ms = last.map_or(entry.last_timestamp_ms, |span| span.timestamp_ms);
-            body.extend_from_slice(&timestamp_ms.to_be_bytes());
-            body.extend_from_slice(&entry.coordinator_epoch.to_be_bytes());
-            body.extend_from_slice(&entry.transaction_first_offset.map_or(-1, |offset| offset.0).to_be_bytes());
+            let below = entry.batches.iter().filter(|span| span.last_offset < end).map(Some);
+            let none = entry.batches.is_empty().then_some(None);
+            for span in below.chain(none) {
+                encode_entry(&mut body, *id, entry, span);
+                count += 1;
+            }
         }
+        body[..4].copy_from_slice(&count.to_be_bytes());
         let mut out = Vec::with_capacity(6 + body.len());
         out.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
         out.extend_from_slice(&crc32c(&body).to_be_bytes());
@@ -211,8 +216,25 @@ impl ProducerStates {
         if chunks.len() < count {
             return Err(short(SNAPSHOT_HEADER_BYTES + count.saturating_mul(SNAPSHOT_ENTRY_BYTES)));
         }
-        let producers = chunks.iter().take(count.min(PRODUCERS_PER_PARTITION_MAX)).map(decode_entry).collect();
-        Ok(ProducerStates { producers })
+        let mut states = ProducerStates::default();
+        for (id, entry) in chunks.iter().take(count).map(decode_entry) {
+            if states.producers.len() < PRODUCERS_PER_PARTITION_MAX || states.producers.contains_key(&id) {
+                states.take_in(id, entry);
+            }
+        }
+        Ok(states)
+    }
+
+    /// Adds a snapshot's entry; what earlier ones said of the producer's batches stays as far as there is room.
+    fn take_in(&mut self, id: ProducerId, mut entry: ProducerEntry) {
+        if let Some(earlier) = self.producers.remove(&id).filter(|earlier| earlier.epoch == entry.epoch) {
+            let newest = std::mem::replace(&mut entry.batches, earlier.batches);
+            entry.batches.extend(newest);
+            while entry.batches.len() > SPANS_KEPT {
+                entry.batches.pop_front();
+            }
+        }
+        self.producers.insert(id, entry);
     }
 
     /// Forgets those that were silent longest, many at once: looking for them goes through all of them.
@@ -247,10 +269,8 @@ impl ProducerEntry {
             return None;
         }
         let last_sequence = batch.last_sequence();
-        self.batches
-            .iter()
-            .find(|span| span.last_sequence == last_sequence && span.offset_delta == batch.last_offset_delta)
-            .copied()
+        let mut latest = self.batches.iter().rev().take(BATCHES_KEPT);
+        latest.find(|span| span.last_sequence == last_sequence && span.offset_delta == batch.last_offset_delta).copied()
     }
 }
 
@@ -261,6 +281,18 @@ fn producer_of(batch: &BatchHeader) -> Option<ProducerId> {
 /// Whether `next` follows `last`: sequences count records and wrap from the greatest i32 to 0.
 fn follows(last: i32, next: i32) -> bool {
     if last == NO_SEQUENCE { next == 0 } else { next == increment_sequence(last, 1) }
+}
+
+/// `span`: one of the producer's batches, if there are any.
+fn encode_entry(body: &mut Vec<u8>, id: ProducerId, entry: &ProducerEntry, span: Option<&BatchSpan>) {
+    body.extend_from_slice(&id.0.to_be_bytes());
+    body.extend_from_slice(&entry.epoch.to_be_bytes());
+    body.extend_from_slice(&span.map_or(NO_SEQUENCE, |span| span.last_sequence).to_be_bytes());
+    body.extend_from_slice(&span.map_or(-1, |span| span.last_offset.0).to_be_bytes());
+    body.extend_from_slice(&span.map_or(0, |span| span.offset_delta).to_be_bytes());
+    body.extend_from_slice(&span.map_or(entry.last_timestamp_ms, |span| span.timestamp_ms).to_be_bytes());
+    body.extend_from_slice(&entry.coordinator_epoch.to_be_bytes());
+    body.extend_from_slice(&entry.transaction_first_offset.map_or(-1, |offset| offset.0).to_be_bytes());
 }
 
 fn decode_entry(chunk: &[u8; SNAPSHOT_ENTRY_BYTES]) -> (ProducerId, ProducerEntry) {
@@ -354,6 +386,23 @@ mod tests {
         }
     }
 
+    /// A producer sent its five batches again after the broker's death; a snapshot knew the last one only, and the first
+    /// was refused as out of order, although it was in the log.
+    #[test]
+    fn all_batches_that_may_come_again_are_recognised_after_a_snapshot() {
+        let mut states = ProducerStates::default();
+        for i in 0..7 {
+            states.note(&batch(0, i * 10, 10, i64::from(i) * 10));
+        }
+        let mut loaded = ProducerStates::decode(&states.encode(Offset(70))).expect("valid");
+        assert_eq!(loaded, states);
+        for i in 2..7 {
+            assert!(matches!(loaded.check(&batch(0, i * 10, 10, 0)), Ok(Verdict::Duplicate { .. })), "batch {i}");
+        }
+        loaded.note(&batch(0, 70, 10, 70));
+        assert!(loaded.check(&batch(0, 20, 10, 0)).is_err(), "five are remembered");
+    }
+
     #[test]
     fn a_snapshot_holds_nothing_above_its_offset() {
         let mut states = ProducerStates::default();
@@ -362,6 +411,21 @@ mod tests {
         states.note(&batch(3, 10, 10, 110));
         assert_eq!(states.encode(Offset(110)), below);
         assert!(ProducerStates::decode(&states.encode(Offset(100))).expect("valid").is_empty());
+    }
+
+    /// A segment was sealed while five batches of a producer were on their way to the next one, and a crash took all five:
+    /// the snapshot did not know the producer, so that the first retry to arrive was taken, whichever it was.
+    #[test]
+    fn a_snapshot_knows_a_producer_with_all_that_it_has_in_flight_above() {
+        let mut states = ProducerStates::default();
+        states.note(&batch(0, 0, 10, 100));
+        for i in 1..=5 {
+            states.note(&batch(0, i * 10, 10, 100 + i64::from(i) * 10));
+        }
+        let known = ProducerStates::decode(&states.encode(Offset(110))).expect("valid");
+        assert_eq!(known.check(&batch(0, 10, 10, 0)), Ok(Verdict::Append));
+        assert!(matches!(known.check(&batch(0, 20, 10, 0)), Err(ProducerError::OutOfOrder { found: 20, last: 9, .. })));
+        assert!(matches!(known.check(&batch(0, 0, 10, 0)), Ok(Verdict::Duplicate { base_offset: Offset(100), .. })));
     }
 
     /// Each new producer beyond the bound had all others looked through: a client with many ids stopped the shard.

@@ -38,6 +38,9 @@ pub enum Problem {
     Epoch { last: i32, found: i32 },
     #[error("last offset delta {delta} with {count} records")]
     Counts { delta: i32, count: i32 },
+    /// Of a segment's end, not of its bytes.
+    #[error("the next segment begins at offset {next}, and what lay before it is gone")]
+    Gap { next: Offset },
 }
 
 /// How strictly batches are looked at.

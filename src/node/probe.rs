@@ -3,6 +3,7 @@
 use super::format::Opened;
 use crate::base::host::{self, FileSystem, IoUring};
 use crate::base::ids::NodeId;
+use crate::base::show::show_bytes;
 use std::path::PathBuf;
 
 /// Descriptors that a node needs beside its partitions and connections.
@@ -59,7 +60,7 @@ impl Probe {
             IoUring::Usable => "usable".to_owned(),
             IoUring::Unusable(why) => format!("not usable: {why}"),
         };
-        let memory = self.locked_memory_bytes.map_or_else(|| "unlimited".to_owned(), size);
+        let memory = self.locked_memory_bytes.map_or_else(|| "unlimited".to_owned(), show_bytes);
         let cores = match ranges(used) {
             used if used == ranges(&self.cores) => format!("cores {used}"),
             used => format!("cores {used} (of {})", ranges(&self.cores)),
@@ -74,8 +75,8 @@ impl Probe {
                 dir.display(),
                 fs.kind,
                 fs.mount_point.display(),
-                size(fs.free_bytes),
-                size(fs.total_bytes)
+                show_bytes(fs.free_bytes),
+                show_bytes(fs.total_bytes)
             ),
             Err(error) => format!("data in {}: {error}", dir.display()),
         }));
@@ -111,7 +112,7 @@ impl Probe {
                 kind => lines.push(format!("{dir} is on {kind}; XFS is preferred")),
             }
             if fs.free_bytes < FREE_LOW_BYTES {
-                lines.push(format!("{dir} has only {} free", size(fs.free_bytes)));
+                lines.push(format!("{dir} has only {} free", show_bytes(fs.free_bytes)));
             }
         }
         lines
@@ -150,18 +151,6 @@ pub fn count(number: usize, what: &str) -> String {
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-/// Bytes for people, in binary units.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} bytes") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
 /// `0-3,8`: the cores as taskset would take them.

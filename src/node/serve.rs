@@ -64,6 +64,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let config = Arc::new(config.in_effect(opened.shards, allowed.len()));
     inventory::remove_deleted(deleted);
     let (commands, command_queue) = mpsc::channel(CONTROL_COMMANDS_MAX);
+    let control = ControlHandle::new(commands, Arc::default());
     let (checkpoint_sender, checkpoint_queue) = mpsc::channel(CHECKPOINTS_WAITING_MAX);
     let (stop, stopped) = watch::channel(false);
     let budget = Budget::new(probe.open_files, opened.shards);
@@ -76,7 +77,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         let params = ShardParams {
             broker: broker.id,
             listeners,
-            control: ControlHandle::new(commands.clone(), Arc::clone(&metrics)),
+            control: control.of_shard(Arc::clone(&metrics)),
             updates: queue,
             checkpoints: CheckpointSender::new(shard, checkpoint_sender.clone(), Arc::clone(&metrics)),
             config: Arc::clone(&config),
@@ -90,7 +91,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         let cpu = cpu_of(ShardId(shard), &allowed, allowed.len());
         threads.push(runtime::spawn(ShardId(shard), cpu, move || shard_main::run(params))?);
     }
-    drop((commands, checkpoint_sender, stopped));
+    drop((control, checkpoint_sender, stopped));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     let clean = local.block_on(&runtime, async {

@@ -3,13 +3,14 @@
 use crate::api::context::ShardContext;
 use crate::api::{Outcome, registry};
 use crate::base::clock::now_ms;
-use crate::base::config::BrokerConfig;
+use crate::base::config::{BrokerConfig, FlushPolicy};
 use crate::base::ids::BrokerId;
 use crate::base::metrics::ShardMetrics;
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
 use crate::controller::publish::ShardUpdate;
 use crate::partition::checkpoints::CheckpointSender;
+use crate::partition::journal::{Rings, Settings};
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::{FoundLogDir, PartitionTable};
 use crate::shard::{ConnectionLimits, ConnectionMeta, NetSettings, Network, Service};
@@ -60,7 +61,12 @@ impl Service for Broker {
 pub async fn run(mut params: ShardParams) -> io::Result<bool> {
     let shared =
         Rc::new(PartitionShared::new(params.open_files_max, params.config.flush_policy, Arc::clone(&params.metrics)));
-    let partitions = PartitionTable::new(params.broker, params.found, shared);
+    let settings = Settings {
+        shard: params.broker.shard().0,
+        ring_bytes: params.config.journal_bytes.filter(|_| params.config.flush_policy == FlushPolicy::Disk),
+    };
+    let rings = Rings::read(settings, &params.found).map_err(io::Error::other)?;
+    let partitions = PartitionTable::new(params.broker, params.found, rings, shared);
     let context = Rc::new(ShardContext::new(
         params.broker,
         params.control,
@@ -81,6 +87,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
                 context.apply(image).await;
                 network.set_limits(ConnectionLimits::of(&context.config()));
                 if !serving {
+                    context.partitions.begin_journals(&context.image()).await.map_err(io::Error::other)?;
                     // Not before the first image: a client must not be told that there are no topics.
                     params.listeners.drain(..).try_for_each(|listener| network.serve(listener))?;
                     serving = true;

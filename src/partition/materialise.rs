@@ -4,6 +4,7 @@
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use crate::log::checkpoint::{encode_epochs, sync_dir, write_atomically};
 use crate::log::paths;
+use crate::log::redo::{RedoWrite, redo};
 use crate::log::segment::DetachedSegment;
 use std::fs::{self, File};
 use std::io;
@@ -21,8 +22,9 @@ pub struct Home {
     /// The partition's own directory in it.
     pub dir: Rc<Path>,
     pub exists: bool,
-    /// Names were made that are not durable yet.
-    pub needs_sync: bool,
+    /// How often names were made in it, and up to which time they are durable.
+    names_made: u64,
+    names_synced: u64,
     /// The directory is as a clean stop leaves it for a log that ends here: nothing need be written if it still does.
     pub clean_end: Option<Offset>,
 }
@@ -42,7 +44,22 @@ pub struct CleanState {
 impl Home {
     pub fn new(log_dir: &Path, topic: &str, partition: PartitionIndex, exists: bool) -> Home {
         let dir = Rc::from(log_dir.join(paths::partition_dir(topic, partition)));
-        Home { log_dir: log_dir.to_owned(), dir, exists, needs_sync: false, clean_end: None }
+        Home { log_dir: log_dir.to_owned(), dir, exists, names_made: 0, names_synced: 0, clean_end: None }
+    }
+
+    /// A file was made, and the directory if it was the first.
+    pub fn made_names(&mut self) {
+        self.exists = true;
+        self.names_made += 1;
+    }
+
+    /// What to tell `synced_names` after a sync that begins now; None: all names are durable.
+    pub fn unsynced_names(&self) -> Option<u64> {
+        (self.names_synced < self.names_made).then_some(self.names_made)
+    }
+
+    pub fn synced_names(&mut self, made: u64) {
+        self.names_synced = self.names_synced.max(made);
     }
 }
 
@@ -53,11 +70,7 @@ pub async fn make_segment(home: Home, (topic, id): (&str, TopicPartition), base:
     let stray = home.log_dir.join(paths::stray_dir(topic, id.partition));
     run(move || {
         if !exists {
-            if dir.exists() && read_topic_id(&dir) != Some(id.topic) {
-                fs::rename(&dir, &stray)?;
-            }
-            fs::create_dir_all(&dir)?;
-            fs::write(dir.join(paths::PARTITION_METADATA), format!("version: 0\ntopic_id: {}", id.topic))?;
+            make_dir(&dir, id.topic, &stray)?;
         }
         make_segment_file(&dir, base)
     })
@@ -65,6 +78,26 @@ pub async fn make_segment(home: Home, (topic, id): (&str, TopicPartition), base:
 }
 
 /// A file of that name with something in it is no segment of this log: neither to be overwritten nor to be taken over.
+/// Makes a partition's directory, or finds it as a crash left it.
+fn make_dir(dir: &Path, topic: TopicId, stray: &Path) -> io::Result<()> {
+    if dir.exists() && read_topic_id(dir) != Some(topic) {
+        fs::rename(dir, stray)?;
+    }
+    fs::create_dir_all(dir)?;
+    fs::write(dir.join(paths::PARTITION_METADATA), format!("version: 0\ntopic_id: {topic}"))
+}
+
+/// Puts what a journal has back into the segments, making what is missing; on disk when it returns. Blocking.
+pub fn redo_journaled(home: &Home, (topic, id): (&str, TopicPartition), writes: &[RedoWrite]) -> io::Result<()> {
+    if !home.exists {
+        make_dir(&home.dir, id.topic, &home.log_dir.join(paths::stray_dir(topic, id.partition)))?;
+    }
+    redo(&home.dir, writes)?;
+    File::open(home.dir.join(paths::PARTITION_METADATA))?.sync_all()?;
+    sync_dir(&home.dir)?;
+    sync_dir(&home.log_dir)
+}
+
 fn make_segment_file(dir: &Path, base: Offset) -> io::Result<()> {
     let path = paths::segment_file(dir, base, paths::LOG);
     let file = File::options().write(true).create(true).truncate(false).open(path)?;
@@ -87,6 +120,8 @@ pub async fn replace_segments(
     run(move || {
         make_segment_file(&dir, base)?;
         write_atomically(&paths::segment_file(&dir, base, paths::PRODUCER_SNAPSHOT), &snapshot)?;
+        // Never a directory without a segment: the log would begin anew at an older offset.
+        sync_dir(&dir)?;
         mark_deleted(&gone)
     })
     .await

@@ -1,6 +1,8 @@
 //! A partition that this shard leads: its log, its high watermark, and who waits for them.
 
 pub mod checkpoints;
+mod durability;
+pub mod journal;
 pub mod leader;
 pub mod materialise;
 pub mod shared;

@@ -1,8 +1,12 @@
 //! What the partitions of a shard have in common: open files, counters, and the turns that bound work under way.
 
+use super::journal::Journal;
 use crate::base::config::FlushPolicy;
 use crate::base::metrics::ShardMetrics;
 use crate::log::open_files::OpenFiles;
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -14,6 +18,7 @@ pub struct PartitionShared {
     /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
     /// records of ten thousand partitions take turns.
     turns: Semaphore,
+    journals: RefCell<Vec<Rc<Journal>>>,
 }
 
 /// More at once gains nothing: the kernel's own workers are fewer.
@@ -26,7 +31,26 @@ impl PartitionShared {
     pub fn new(open_files_max: usize, policy: FlushPolicy, metrics: Arc<ShardMetrics>) -> PartitionShared {
         let turns = (open_files_max / 8).clamp(1, TURNS_MAX);
         let files = OpenFiles::new(open_files_max.saturating_sub(turns * TURN_DESCRIPTORS));
-        PartitionShared { files, policy, metrics, turns: Semaphore::new(turns) }
+        PartitionShared { files, policy, metrics, turns: Semaphore::new(turns), journals: RefCell::default() }
+    }
+
+    /// Partitions journal from now on.
+    pub fn set_journals(&self, journals: Vec<Rc<Journal>>) {
+        self.journals.replace(journals);
+    }
+
+    /// The journal of a log directory, if it has one.
+    pub(super) fn journal(&self, log_dir: &Path) -> Option<Rc<Journal>> {
+        self.journals.borrow().iter().find(|journal| journal.log_dir() == log_dir).cloned()
+    }
+
+    /// Clean stop, after all partitions have closed; whether no journal has anything for the next start.
+    pub async fn close_journals(&self) -> bool {
+        let mut clean = true;
+        for journal in self.journals.take() {
+            clean &= journal.close().await;
+        }
+        clean
     }
 
     /// Waits for a turn; it lasts until the permit is dropped.

@@ -1,20 +1,22 @@
 //! The partitions that a shard leads, found by topic name or id, and kept in step with the cluster image.
 
 use super::checkpoints::{Checkpoints, Outdated};
+use super::journal::Rings;
 use super::leader::Partition;
-use super::materialise::Home;
+use super::materialise::{self, Home};
 use super::shared::PartitionShared;
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, TopicConfig};
 use crate::base::ids::Offset;
 use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
 use crate::cluster::image::{self, ClusterImage, Topic};
+use crate::journal::file::JournalError;
 use crate::log::checkpoint::PartitionOffsets;
 use crate::log::core::LogCore;
 use crate::log::open::{self, OpenParams};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use tracing::{error, info, warn};
@@ -42,6 +44,8 @@ pub struct PartitionTable {
     log_dirs: RefCell<Vec<LogDirState>>,
     /// Logs that an unclean stop left to be checked, and the bytes read for it, since that was last told.
     recovered: Cell<(usize, u64)>,
+    /// What the journals hold for logs that are not open yet; None once they are in use.
+    rings: RefCell<Option<Rings>>,
 }
 
 #[derive(Default)]
@@ -80,7 +84,7 @@ impl LocalTopic {
 }
 
 impl PartitionTable {
-    pub fn new(me: BrokerId, log_dirs: Vec<FoundLogDir>, shared: Rc<PartitionShared>) -> PartitionTable {
+    pub fn new(me: BrokerId, log_dirs: Vec<FoundLogDir>, rings: Rings, shared: Rc<PartitionShared>) -> PartitionTable {
         let log_dirs = log_dirs.into_iter().map(|found| LogDirState { found, count: 0 }).collect();
         PartitionTable {
             me,
@@ -88,6 +92,7 @@ impl PartitionTable {
             topics: RefCell::default(),
             log_dirs: RefCell::new(log_dirs),
             recovered: Cell::default(),
+            rings: RefCell::new(Some(rings)),
         }
     }
 
@@ -209,8 +214,9 @@ impl PartitionTable {
         config: &Rc<TopicConfig>,
     ) -> Rc<Partition> {
         let id = TopicPartition { topic: topic.id, partition: index };
-        let (mut home, params) = self.find_home(topic, index);
-        let core = match self.open_log(&mut home, &params, config) {
+        let (mut home, mut params) = self.find_home(topic, index);
+        let redone = self.redo(&mut home, &mut params, (&topic.name, id));
+        let core = match redone.and_then(|()| self.open_log(&mut home, &params, config)) {
             Ok(core) => core,
             Err(e) => {
                 error!("{}-{index} is offline: {e}", topic.name);
@@ -221,8 +227,43 @@ impl PartitionTable {
             }
         };
         let epoch = LeaderEpoch(state.leader_epoch.0);
+        if let Some(newest) = core.epochs().latest().filter(|newest| *newest > epoch) {
+            warn!(
+                "{}-{index}: the store says leader epoch {epoch}, but the log has records of {newest}: the store must be \
+                 older than the log; new records bear {newest}",
+                topic.name
+            );
+        }
         let (config, shared) = (Rc::clone(config), Rc::clone(&self.shared));
         Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared)
+    }
+
+    /// Brings a log up to date from the journal, if that has anything for it.
+    fn redo(
+        &self,
+        home: &mut Home,
+        params: &mut OpenParams,
+        (name, id): (&str, TopicPartition),
+    ) -> Result<(), open::OpenError> {
+        let mut rings = self.rings.borrow_mut();
+        let Some(rings) = rings.as_mut() else { return Ok(()) };
+        let writes = rings.redo(&home.log_dir, id);
+        if writes.is_empty() {
+            return Ok(());
+        }
+        materialise::redo_journaled(home, (name, id), writes)
+            .map_err(|source| open::OpenError::Io { path: home.dir.to_path_buf(), source })?;
+        (home.exists, params.clean) = (true, false);
+        rings.done(&home.log_dir, id);
+        Ok(())
+    }
+
+    /// After the first image: takes the journals into use, since all that they held is in its segments now.
+    pub async fn begin_journals(&self, image: &ClusterImage) -> Result<(), JournalError> {
+        let Some(rings) = self.rings.take() else { return Ok(()) };
+        let journals = rings.begin(|id| image.topic_by_id(id).is_some(), &self.shared.metrics).await?;
+        self.shared.set_journals(journals);
+        Ok(())
     }
 
     fn open_log(&self, home: &mut Home, params: &OpenParams, config: &TopicConfig) -> Result<LogCore, open::OpenError> {
@@ -254,9 +295,12 @@ impl PartitionTable {
     fn find_home(&self, topic: &Topic, index: PartitionIndex) -> (Home, OpenParams) {
         let mut dirs = self.log_dirs.borrow_mut();
         let key = (topic.name.to_string(), index);
+        let id = TopicPartition { topic: topic.id, partition: index };
         let holds = |dir: &LogDirState| dir.found.partitions.get(&key).is_some_and(|id| *id == Some(topic.id));
         let holder = dirs.iter().position(holds);
-        let at = holder.unwrap_or_else(|| {
+        let journaled = self.rings.borrow().as_ref().and_then(|rings| rings.holder(id).map(Path::to_owned));
+        let journaled = journaled.and_then(|path| dirs.iter().position(|dir| dir.found.path == path));
+        let at = holder.or(journaled).unwrap_or_else(|| {
             let fewest = dirs.iter().enumerate().min_by_key(|(_, dir)| dir.count).map(|(i, _)| i);
             fewest.expect("a broker has at least one log directory")
         });
@@ -321,7 +365,7 @@ impl PartitionTable {
         while let Some(closed) = closing.join_next().await {
             clean &= closed.unwrap_or(false);
         }
-        clean
+        clean & self.shared.close_journals().await
     }
 
     pub fn topics(&self) -> Ref<'_, HashMap<TopicId, Rc<LocalTopic>, foldhash::fast::RandomState>> {

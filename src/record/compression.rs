@@ -20,10 +20,10 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
 
 use thiserror::Error;
-use zstd::stream::raw::{InBuffer, Operation, OutBuffer};
+use zstd::stream::raw::{DParameter, InBuffer, Operation, OutBuffer};
 
 use super::batch::Codec;
-use crate::base::limits::DECOMPRESS_CHUNK_BYTES;
+use crate::base::limits::{DECOMPRESS_CHUNK_BYTES, ZSTD_KEPT_BYTES_MAX, ZSTD_WINDOW_LOG_MAX};
 
 /// A codec and its level (KIP-390, KIP-780). None and snappy have no level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -426,6 +426,8 @@ fn snappy_error(reason: impl ToString) -> CompressionError {
 struct ZstdDecoder<'a> {
     rest: &'a [u8],
     in_frame: bool,
+    /// Of the stream so far: the window has taken no more memory than that.
+    written: usize,
     context: Option<zstd::stream::raw::Decoder<'static>>,
 }
 
@@ -442,9 +444,13 @@ impl<'a> ZstdDecoder<'a> {
                 kept.reinit().map_err(damaged)?;
                 kept
             }
-            None => zstd::stream::raw::Decoder::new().map_err(damaged)?,
+            None => {
+                let mut fresh = zstd::stream::raw::Decoder::new().map_err(damaged)?;
+                fresh.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).map_err(damaged)?;
+                fresh
+            }
         };
-        Ok(ZstdDecoder { rest: bytes, in_frame: false, context: Some(context) })
+        Ok(ZstdDecoder { rest: bytes, in_frame: false, written: 0, context: Some(context) })
     }
 
     fn read(&mut self, out: &mut [u8]) -> Result<usize, CompressionError> {
@@ -459,6 +465,7 @@ impl<'a> ZstdDecoder<'a> {
             let (used, written) = (input.pos(), output.pos());
             self.rest = &self.rest[used..];
             self.in_frame = wanted > 0;
+            self.written += written;
             if written > 0 {
                 return Ok(written);
             }
@@ -471,7 +478,8 @@ impl<'a> ZstdDecoder<'a> {
 
 impl Drop for ZstdDecoder<'_> {
     fn drop(&mut self) {
-        ZSTD_CONTEXT.set(self.context.take());
+        let kept = self.context.take().filter(|_| self.written <= ZSTD_KEPT_BYTES_MAX);
+        ZSTD_CONTEXT.set(kept);
     }
 }
 
@@ -484,5 +492,38 @@ pub(super) fn take_chunk() -> Vec<u8> {
 pub(super) fn return_chunk(chunk: Vec<u8>) {
     if chunk.len() == DECOMPRESS_CHUNK_BYTES {
         CHUNK.set(Some(chunk));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame of one raw block with one byte, that declares a window of so many bits.
+    fn frame_with_window(log: u8) -> Vec<u8> {
+        let descriptor = (log - 10) << 3;
+        [&0xfd2f_b528_u32.to_le_bytes()[..], &[0, descriptor], &[0b1001, 0, 0], b"x"].concat()
+    }
+
+    #[test]
+    fn windows_of_every_level_are_taken_and_no_larger_ones() {
+        for log in [10, 21, 23, 27] {
+            assert_eq!(decompress(Codec::Zstd, &frame_with_window(log), 10), Ok(b"x".to_vec()), "{log} bits");
+        }
+        let refused = decompress(Codec::Zstd, &frame_with_window(28), 10).expect_err("refused");
+        assert!(matches!(refused, CompressionError::Damaged { codec: Codec::Zstd, .. }), "{refused}");
+    }
+
+    /// The context that a thread keeps held the largest window that it had ever filled: up to 128 MiB in each shard.
+    #[test]
+    fn a_context_with_a_large_window_is_not_kept() {
+        let zeros = |len: usize| compress(Compression { codec: Codec::Zstd, level: 22 }, &vec![0; len]).expect("fits");
+        for (len, is_kept) in [(1000, true), (ZSTD_KEPT_BYTES_MAX + 1, false), (1000, true)] {
+            let out = decompress(Codec::Zstd, &zeros(len), len).expect("whole");
+            assert_eq!(out.len(), len);
+            let kept = ZSTD_CONTEXT.take();
+            assert_eq!(kept.is_some(), is_kept, "after {len} bytes");
+            ZSTD_CONTEXT.set(kept);
+        }
     }
 }

@@ -22,12 +22,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 /// Bytes that one connection moves, each way, before others have their turn.
 const TURN_BYTES_MAX: usize = 1 << 20;
 /// Reads of one connection before others have their turn.
 const TURN_READS_MAX: usize = 32;
+/// How long requests of one connection that came together are dispatched before others have their turn. By the clock: a
+/// hundred small requests may be nothing, or a hundred descriptions of every topic.
+const TURN_DISPATCH_MAX: Duration = Duration::from_millis(1);
 /// From this size on, a connection's next frame is expected to be large too, and is read into a buffer of its own.
 const BULK_FRAME_BYTES_MIN: usize = 32 << 10;
 /// Small requests other than Produce may wait long (a fetch, a join): they get memory of their own, so that none of
@@ -109,6 +113,10 @@ pub(super) struct Connection {
     sender: Sender,
     /// How much of what the sender could not send at once the shard's budget counts.
     unsent_bytes: usize,
+    /// Requests dispatched in this turn.
+    dispatched: usize,
+    /// When this turn's dispatching must end; set when there is a second request to dispatch.
+    turn_ends: Option<Instant>,
     /// No further request is taken; the connection ends when earlier answers have left.
     ending: Option<End>,
 }
@@ -134,6 +142,8 @@ impl Connection {
             held_bytes: 0,
             sender: Sender::default(),
             unsent_bytes: 0,
+            dispatched: 0,
+            turn_ends: None,
             ending: None,
         }
     }
@@ -165,6 +175,7 @@ impl Connection {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<Poll<End>, End> {
         let (mut received, mut reads, mut sent) = (0, 0, 0);
+        (self.dispatched, self.turn_ends) = (0, None);
         let mut head_waits = false;
         loop {
             let got = self.receive(cx)?;
@@ -184,7 +195,8 @@ impl Connection {
                 return Ok(Poll::Ready(end));
             }
             self.settle_budget(&progress);
-            if progress == Progress::Turn || received >= TURN_BYTES_MAX || reads >= TURN_READS_MAX {
+            let is_over = received >= TURN_BYTES_MAX || reads >= TURN_READS_MAX || self.is_overtime();
+            if progress == Progress::Turn || is_over {
                 self.network.metrics.breathers.add(1);
                 self.network.breather.wake_later(cx.waker());
                 return Ok(Poll::Pending);
@@ -222,10 +234,15 @@ impl Connection {
     /// Dispatches what is there, reads at most once, and dispatches that. None: nothing was read.
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<Option<usize>, End> {
         self.dispatch_frames();
-        if self.takes_no_more() {
+        if self.takes_no_more() || self.is_overtime() {
             return Ok(None);
         }
-        if self.is_full() || self.is_out_of_memory(cx) {
+        if self.is_full() {
+            self.network.metrics.reading_paused.add(1);
+            return Ok(None);
+        }
+        if self.is_out_of_memory() {
+            self.network.wait_for_memory(self.meta.id, cx.waker());
             self.network.metrics.reading_paused.add(1);
             return Ok(None);
         }
@@ -255,29 +272,39 @@ impl Connection {
             || self.held_bytes + self.sender.memory() >= CONNECTION_HELD_BYTES_MAX
     }
 
-    /// Whether the shard's bound is reached. With nothing in flight a connection is read even then: a follower's fetch
-    /// may be what the others wait for.
-    fn is_out_of_memory(&self, cx: &Context<'_>) -> bool {
-        let budget = &self.network.receive.budget;
-        let wait = budget.is_exhausted() && !(self.slots.is_empty() && self.sender.is_empty());
-        if wait {
-            self.network.wait_for_memory(self.meta.id, cx.waker());
-        }
-        wait
+    /// Whether the shard's bound is reached. With nothing in flight a connection is served even then, one request at a
+    /// time: a follower's fetch may be what the others wait for.
+    fn is_out_of_memory(&self) -> bool {
+        self.network.receive.budget.is_exhausted() && !(self.slots.is_empty() && self.sender.is_empty())
     }
 
-    /// Stage one of every whole frame that is there, as far as the bounds allow.
+    /// Whether the turn's time is up. The clock is looked at only from the second request of a turn on.
+    fn is_overtime(&mut self) -> bool {
+        if self.buffer.is_empty() || self.dispatched == 0 {
+            return false;
+        }
+        let now = Instant::now();
+        now >= *self.turn_ends.get_or_insert(now + TURN_DISPATCH_MAX)
+    }
+
+    /// Whether the next frame must wait for room. What has a share of the budget already need not wait for another.
+    fn must_wait(&self) -> bool {
+        self.is_full() || (self.reserved_bytes == 0 && self.is_out_of_memory())
+    }
+
+    /// Stage one of the whole frames that are there, as far as the bounds and this turn's time allow.
     fn dispatch_frames(&mut self) {
-        while !self.buffer.is_empty() && !self.takes_no_more() && !self.is_full() {
+        while !self.buffer.is_empty() && !self.takes_no_more() && !self.must_wait() && !self.is_overtime() {
             match next_frame(&mut self.buffer, self.network.settings.request_bytes_max) {
                 Ok(Some(frame)) => {
                     self.note_size(frame.len() + FRAME_SIZE_BYTES);
-                    let chunked = self.own_bytes == 0;
-                    if self.buffer.is_empty() && !chunked {
+                    // Of the chunk, or of a buffer that held more than this frame.
+                    let is_small_part = self.own_bytes == 0 || frame.len() < self.own_bytes / 2;
+                    if self.buffer.is_empty() && self.own_bytes > 0 {
                         // The frame itself keeps the memory from now on, and is what counts.
                         self.drop_buffer();
                     }
-                    self.dispatch(frame, chunked);
+                    self.dispatch(frame, is_small_part);
                 }
                 Ok(None) => break,
                 // Where the next frame would start is unknown; earlier requests are still answered.
@@ -292,10 +319,11 @@ impl Connection {
             if total >= BULK_FRAME_BYTES_MIN { total.max(self.bulk_bytes - self.bulk_bytes / 8) } else { 0 };
     }
 
-    fn dispatch(&mut self, frame: Bytes, chunked: bool) {
+    fn dispatch(&mut self, frame: Bytes, is_small_part: bool) {
         self.network.metrics.requests.add(1);
+        self.dispatched += 1;
         let held = frame.len();
-        let copy = chunked && held <= COPIED_FRAME_BYTES_MAX && !frame.starts_with(&API_KEY_PRODUCE);
+        let copy = is_small_part && held <= COPIED_FRAME_BYTES_MAX && !frame.starts_with(&API_KEY_PRODUCE);
         let frame = if copy { Bytes::copy_from_slice(&frame) } else { frame };
         match self.network.service.dispatch(&self.meta, frame) {
             Outcome::Reply(reply) if self.slots.is_empty() => self.sender.push(reply),
@@ -414,18 +442,33 @@ impl Connection {
         if reserved > self.reserved_bytes && !receive.budget.reserve(self.meta.id, reserved - self.reserved_bytes) {
             return false;
         }
-        let mut larger = receive.take(capacity);
-        larger.extend_from_slice(&self.buffer);
-        let old = std::mem::replace(&mut self.buffer, larger);
-        if self.own_bytes > 0 {
-            receive.retire(old, self.own_bytes);
-        }
         if reserved < self.reserved_bytes {
             receive.budget.release(self.reserved_bytes - reserved);
         }
-        (self.own_bytes, self.reserved_bytes) = (capacity, reserved);
+        self.move_buffer(capacity, reserved);
         self.registration.set_arriving(reserved > 0);
         true
+    }
+
+    /// Takes what waits for room in the queue out of the shard's chunk. It has arrived, so it counts whatever the budget
+    /// says; and nobody can say that the peer is slow with it.
+    fn leave_chunk(&mut self) {
+        let bytes = self.buffer.len();
+        let reserved = if bytes > SMALL_BUFFER_BYTES { bytes } else { 0 };
+        self.network.receive.budget.hold(reserved);
+        self.move_buffer(bytes, reserved);
+    }
+
+    /// Moves what is in `buffer` to one of `capacity`, of which the budget counts `reserved`.
+    fn move_buffer(&mut self, capacity: usize, reserved: usize) {
+        let receive = &self.network.receive;
+        let mut moved = receive.take(capacity);
+        moved.extend_from_slice(&self.buffer);
+        let old = std::mem::replace(&mut self.buffer, moved);
+        if self.own_bytes > 0 {
+            receive.retire(old, self.own_bytes);
+        }
+        (self.own_bytes, self.reserved_bytes) = (capacity, reserved);
     }
 
     /// Gives the buffer back, with the budget's share.
@@ -447,7 +490,9 @@ impl Connection {
             if self.own_bytes > 0 {
                 self.drop_buffer();
             }
-        } else if self.own_bytes == 0 && !self.is_full() {
+        } else if self.own_bytes == 0 && self.must_wait() {
+            self.leave_chunk();
+        } else if self.own_bytes == 0 {
             // A torn frame must not keep the chunk of all alive. Where the budget refuses, the bytes are counted when
             // room is found: they are few, or the connection is waiting for it.
             let capacity = self.wanted_capacity();

@@ -6,7 +6,7 @@ import pytest
 
 from harness import raw
 from harness.broker import KIND
-from harness.wait import create_again, wait_for_leader, wait_until
+from harness.wait import create_again, wait_for_leader, wait_for_records, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 # The running clients refresh metadata every 2 s; one refresh and a little for the machine.
@@ -22,15 +22,16 @@ def test_recreated_under_traffic(client, own_broker, connect):
     wait_for_leader(broker, "moving")
     home = raw.metadata(broker.port, ["moving"])[1]["moving"].leaders[0]
     running.traffic_start("moving", 0)
-    time.sleep(2)
+    wait_for_records(broker, "moving", 200)
 
     for number in range(3):
         admin.delete_topic("moving")
         wait_until(lambda: not raw.exists(broker.port, "moving"), "the topic is still listed")
         deleted_ms = int(time.time() * 1000)
-        time.sleep(0.5)
+        time.sleep(0.5)  # the clients are to meet a broker without the topic
         home = create_elsewhere(admin, broker, home, number)
         created_ms = int(time.time() * 1000)
+        # By the clock: what is tested is that both resume within it, and the consumer does not tell before it is stopped.
         time.sleep(REFRESH_S + SLACK_S)
 
     seen = running.traffic_stop()

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from harness import raw
-from harness.wait import wait_for_leader
+from harness.wait import wait_for_leader, wait_for_records
 
 pytestmark = pytest.mark.timeout(120)
 # Reconnecting backs off up to a second in every client; the rest is for the machine.
@@ -20,12 +20,13 @@ def test_restart_under_traffic(client, end, own_broker, connect):
     admin.create_topic("busy", 1, {})
     wait_for_leader(broker, "busy")
     running.traffic_start("busy", 0)
-    time.sleep(2)
+    wait_for_records(broker, "busy", 200)
 
     getattr(broker, end)()
     broker.start()
     wait_for_leader(broker, "busy")
     started_ms = int(time.time() * 1000)
+    # By the clock: what is tested is that both resume within it, and the consumer does not tell before it is stopped.
     time.sleep(RESUME_S)
     seen = running.traffic_stop()
 

@@ -23,6 +23,7 @@ mod batches;
 mod floods;
 mod frames;
 mod memory;
+mod sessions;
 
 use broker::{Broker, SHARDS, Start};
 use load::{Load, Witness};

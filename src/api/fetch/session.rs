@@ -111,7 +111,7 @@ impl FetchSessions {
                 self.remove(id);
             }
             let kind = if epoch == FINAL_EPOCH { Kind::Sessionless } else { Kind::Full };
-            return Ok((kind, all_wanted(version, request)));
+            return Ok((kind, named_once(named(version, request))));
         }
         let session = self.sessions.get_mut(&id).ok_or(ResponseError::FetchSessionIdNotFound)?;
         if session.uses_topic_ids != (version >= TOPIC_IDS_SINCE) {
@@ -243,7 +243,7 @@ impl TopicKey {
 
 impl Session {
     fn update(&mut self, version: i16, request: &FetchRequest) {
-        for wanted in all_wanted(version, request) {
+        for wanted in named(version, request) {
             let key = (wanted.topic.clone(), wanted.partition);
             if let Some(cached) = self.partitions.get_mut(&key) {
                 cached.wanted = wanted;
@@ -309,8 +309,24 @@ impl Session {
     }
 }
 
-/// The partitions that a request names itself.
-fn all_wanted(version: i16, request: &FetchRequest) -> Vec<Wanted> {
+/// A partition that is named again keeps its place, and what is asked of it last counts (Kafka's `FetchRequest.fetchData`).
+fn named_once(mut named: Vec<Wanted>) -> Vec<Wanted> {
+    if named.len() < 2 {
+        return named;
+    }
+    let mut seen = HashSet::with_capacity_and_hasher(named.len(), foldhash::fast::RandomState::default());
+    if named.iter().all(|wanted| seen.insert((&wanted.topic, wanted.partition))) {
+        return named;
+    }
+    let mut last: IndexMap<_, Wanted, foldhash::fast::RandomState> = IndexMap::default();
+    for wanted in named.drain(..) {
+        last.insert((wanted.topic.clone(), wanted.partition), wanted);
+    }
+    last.into_values().collect()
+}
+
+/// The partitions that a request names itself, as often as it does.
+fn named(version: i16, request: &FetchRequest) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     for topic in &request.topics {
         let key = topic_key(version, &topic.topic, topic.topic_id);
@@ -457,6 +473,25 @@ mod tests {
         assert!(matches!(sessions.begin(12, &request(id, -1, &[0]), 1), Ok((Kind::Sessionless, _))));
         sessions.check_invariants();
         assert!(sessions.is_empty());
+    }
+
+    /// Each mention was answered, so that thirty bytes of request fetched the same megabyte again.
+    #[test]
+    fn a_partition_is_answered_once_and_its_last_mention_counts() {
+        for epoch in [0, -1] {
+            let mut sessions = FetchSessions::new(10);
+            let mut asked = request(0, epoch, &[4, 5, 4]);
+            asked.topics[0].partitions[0].fetch_offset = 10;
+            asked.topics[0].partitions[2].fetch_offset = 20;
+            let mut again = asked.topics[0].clone();
+            again.partitions.truncate(2);
+            again.partitions[1].fetch_offset = 30;
+            again.partitions.remove(0);
+            asked.topics.push(again);
+            let (_, wanted) = sessions.begin(12, &asked, 0).expect("begins");
+            let wanted: Vec<_> = wanted.iter().map(|w| (w.partition, w.fetch_offset)).collect();
+            assert_eq!(wanted, [(4, 20), (5, 30)]);
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct BrokerConfig {
     /// In the order given, each once.
     pub log_dirs: Vec<PathBuf>,
     pub flush_policy: FlushPolicy,
+    /// Bytes of each journal; None: segments are synced (`log.flush.method`).
+    pub journal_bytes: Option<u64>,
 
     pub num_partitions: i32,
     pub default_replication_factor: i32,
@@ -139,6 +141,8 @@ impl BrokerConfig {
                 Some("os") => FlushPolicy::Os,
                 _ => FlushPolicy::Disk,
             },
+            journal_bytes: (settings.text("log.flush.method") == Some("journal"))
+                .then(|| u64::try_from(settings.integer("log.journal.bytes")).unwrap_or(0).next_multiple_of(1 << 20)),
             num_partitions: int("num.partitions"),
             default_replication_factor: int("default.replication.factor"),
             auto_create_topics_enable: settings.flag("auto.create.topics.enable"),

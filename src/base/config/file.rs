@@ -334,6 +334,20 @@ mod tests {
         );
     }
 
+    /// Kafka takes acks=all into a topic whose minimum is above its replication factor (KAFKA-15583), and so do we.
+    #[test]
+    fn a_minimum_of_replicas_above_the_only_one_is_told_and_asks_for_nothing() {
+        let loaded = load_text("min.insync.replicas=2\n").expect("ok");
+        assert_eq!(
+            loaded.warnings,
+            [
+                "no effect: min.insync.replicas (server.properties line 1): no more in-sync replicas are asked for than a \
+              partition has, and each has one"
+            ]
+        );
+        assert!(load_text("min.insync.replicas=0\n").is_err());
+    }
+
     #[test]
     fn unknown_names_are_told_with_a_hint() {
         let loaded = load_text("log.segment.byte=5\nretention.ms=5\nmy.own=1\n").expect("ok");

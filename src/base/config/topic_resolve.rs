@@ -83,7 +83,6 @@ pub(super) fn typed(values: &TopicValues) -> TopicConfig {
         },
         message_timestamp_before_max_ms: timestamp("message.timestamp.before.max.ms"),
         message_timestamp_after_max_ms: timestamp("message.timestamp.after.max.ms"),
-        min_insync_replicas: size("min.insync.replicas"),
         preallocate: values["preallocate"].as_bool(),
         retention_bytes: unlimited_if_negative("retention.bytes"),
         retention_ms: unlimited_if_negative("retention.ms"),

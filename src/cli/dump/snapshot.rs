@@ -5,6 +5,8 @@
 //! producer id i64 | epoch i16 | last sequence i32 | last offset i64 | offset delta i32 | timestamp i64
 //!   | coordinator epoch i32 | first offset of the open transaction i64 (-1: none)
 //! ```
+//!
+//! Corelog writes an entry for each batch that it remembers of a producer, oldest first; Kafka one for the last batch.
 
 use super::reader::{Corrupt, FileReader, field};
 use super::{DumpError, Out};
@@ -20,12 +22,14 @@ pub(super) fn dump(path: &Path, out: &mut Out) -> Result<(), DumpError> {
     let (count, crc) = check(path)?;
     let mut file = FileReader::open(path)?;
     file.read_exact(&mut [0u8; HEAD])?;
+    let (mut producers, mut last) = (0u64, None);
     for _ in 0..count {
         let at = file.position;
         let mut e = [0u8; ENTRY];
         file.read_exact(&mut e)?;
         let (producer, epoch, sequence) = (field!(e, 0, i64), field!(e, 8, i16), field!(e, 10, i32));
         let (offset, delta, timestamp) = (field!(e, 14, i64), field!(e, 22, i32), field!(e, 26, i64));
+        producers += u64::from(last.replace(producer) != Some(producer));
         let (coordinator, open) = (field!(e, 34, i32), field!(e, 38, i64));
         if delta < 0 || (sequence < 0 && offset >= 0) {
             return Err(Corrupt::at(at, format!("producer {producer}: sequence {sequence}, offset delta {delta}")));
@@ -44,8 +48,8 @@ pub(super) fn dump(path: &Path, out: &mut Out) -> Result<(), DumpError> {
                 "coordinator_epoch": coordinator, "transaction_first_offset": (open >= 0).then_some(open) })
         })?;
     }
-    out.text(|| format!("  {count} producers: sound"))?;
-    out.json(|| json!({ "type": "snapshot", "file": path.display().to_string(), "producers": count, "crc": crc }))?;
+    out.text(|| format!("  {producers} producers: sound"))?;
+    out.json(|| json!({ "type": "snapshot", "file": path.display().to_string(), "producers": producers, "crc": crc }))?;
     Ok(())
 }
 

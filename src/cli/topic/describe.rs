@@ -1,8 +1,9 @@
 //! `corelog topic describe`.
 
 use super::select::select;
+use crate::base::show::show_bytes;
 use crate::cli::connect::ConnectArgs;
-use crate::cli::output::{self, Table, show_bytes, show_ids};
+use crate::cli::output::{self, Table, show_ids};
 use crate::client::admin::{self, ConfigEntry, ConfigSource, ReplicaSize};
 use crate::client::error::{ClientError, code_name};
 use crate::client::metadata::{PartitionInfo, TopicInfo, Topics};

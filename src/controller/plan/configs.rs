@@ -12,7 +12,7 @@ use crate::base::limits::STORE_REQUEST_BYTES_MAX;
 use crate::cluster::edit::Edit;
 use crate::coordination::Op;
 use kafka_protocol::ResponseError;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 type Texts = BTreeMap<String, String>;
@@ -121,18 +121,24 @@ fn altered(
                 settings.remove(name);
             }
             ConfigOp::Append(value) => {
-                let mut list = list_of(&settings, name, "append", key_of)?;
-                let new: Vec<&str> = value.split(',').filter(|new| !list.iter().any(|old| old == new)).collect();
-                list.extend(new.into_iter().map(str::to_string));
+                let old = list_of(&settings, name, "append", key_of)?;
+                let known: HashSet<&str> = old.iter().copied().collect();
+                let new = value.split(',').filter(|part| !known.contains(part));
+                let list: Vec<&str> = old.iter().copied().chain(new).collect();
                 settings.insert(name.clone(), list.join(","));
             }
             ConfigOp::Subtract(value) => {
                 let mut list = list_of(&settings, name, "subtract", key_of)?;
-                for gone in value.split(',') {
-                    if let Some(index) = list.iter().position(|old| old == gone) {
-                        list.remove(index);
+                // As often as it is named, from the front.
+                let mut gone: HashMap<&str, usize> = HashMap::new();
+                value.split(',').for_each(|part| *gone.entry(part).or_default() += 1);
+                list.retain(|part| match gone.get_mut(part) {
+                    Some(times @ 1..) => {
+                        *times -= 1;
+                        false
                     }
-                }
+                    _ => true,
+                });
                 settings.insert(name.clone(), list.join(","));
             }
         }
@@ -141,12 +147,12 @@ fn altered(
 }
 
 /// What a list holds now: the resource's own value, else the table's default (not the broker's, as in Kafka).
-fn list_of(
-    settings: &Texts,
+fn list_of<'a>(
+    settings: &'a Texts,
     name: &str,
     action: &str,
     key_of: fn(&str) -> Option<&'static Key>,
-) -> AdminResult<Vec<String>> {
+) -> AdminResult<Vec<&'a str>> {
     let Some(key) = key_of(name) else {
         return refuse(ResponseError::InvalidConfig, format!("Unknown config name: {name}"));
     };
@@ -157,7 +163,7 @@ fn list_of(
         );
     }
     let text = settings.get(name).map(String::as_str).or(key.default).unwrap_or_default();
-    Ok(text.split(',').filter(|part| !part.is_empty()).map(str::to_string).collect())
+    Ok(text.split(',').filter(|part| !part.is_empty()).collect())
 }
 
 /// A failed check is INVALID_REQUEST (KAFKA-13609).

@@ -62,6 +62,24 @@ fn lists_grow_and_shrink() {
     );
 }
 
+/// Each element was looked for among all others: a request of some megabytes held the controller for hours.
+#[test]
+fn long_lists_cost_one_pass() {
+    const MANY: usize = 300_000;
+    let mut fixture = Fixture::new(1);
+    fixture.topic("t", 1);
+    let name = "follower.replication.throttled.replicas";
+    let elements = |from: usize| (from..from + MANY).map(|i| format!("{i}:1")).collect::<Vec<_>>().join(",");
+    let mut settings = (*fixture.image.topics["t"]).clone();
+    settings.settings.insert(name.into(), elements(0));
+    fixture.image = fixture.image.edited(vec![Edit::PutTopic(Arc::new(settings))]);
+    let large = (ResponseError::InvalidRequest, "The settings of one resource take too many bytes.".to_string());
+    assert_eq!(run(&mut fixture, topic("t", false, &[(name, ConfigOp::Append(elements(MANY)))])), Err(large.clone()));
+    assert_eq!(run(&mut fixture, topic("t", false, &[(name, ConfigOp::Subtract(elements(MANY)))])), Err(large));
+    run(&mut fixture, topic("t", false, &[(name, ConfigOp::Subtract(elements(1)))])).unwrap();
+    assert_eq!(fixture.image.topics["t"].settings[name], "0:1");
+}
+
 #[test]
 fn refusals_about_topics_are_kafkas() {
     let mut fixture = Fixture::new(1);

@@ -10,13 +10,13 @@ use crate::base::config::TopicConfig;
 use crate::base::ids::{BrokerId, TopicId};
 use crate::base::limits::{CLUSTER_PARTITIONS_MAX, CREATE_PARTITIONS_MAX};
 use crate::cluster::edit::Edit;
-use crate::cluster::image::Topic;
+use crate::cluster::image::{ClusterImage, Topic};
 use crate::cluster::placement::{Load, check_new_assignment, count_assignment, place};
 use crate::cluster::topic_name;
 use crate::coordination::Op;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 const CLUSTER_METADATA: &str = "__cluster_metadata";
@@ -31,7 +31,7 @@ pub fn create(
     ids: &mut Ids,
 ) -> (Vec<AdminResult<CreatedTopic>>, Change) {
     let (load, placed) = loads_of(context.image);
-    let mut creation = Creation { context, ids, load, placed, asked: 0, staged: BTreeMap::new() };
+    let mut creation = Creation { context, ids, load, placed, asked: 0, existing: None, staged: BTreeMap::new() };
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     topics.iter().for_each(|topic| *counts.entry(&topic.name).or_default() += 1);
     let mut change = Change::default();
@@ -126,6 +126,8 @@ struct Creation<'a> {
     placed: usize,
     /// Partitions of this request.
     asked: usize,
+    /// Topics that are there, by the same form; filled when the first name that can collide is looked at.
+    existing: Option<HashMap<String, Vec<&'a str>>>,
     /// Names of this request's topics, by their form in which '.' and '_' are the same.
     staged: BTreeMap<String, String>,
 }
@@ -192,16 +194,15 @@ impl Creation<'_> {
         check_count(self.asked + partitions, self.placed + partitions)
     }
 
-    fn check_collision(&self, name: &str) -> AdminResult<()> {
+    fn check_collision(&mut self, name: &str) -> AdminResult<()> {
         if !name.contains(['.', '_']) {
             return Ok(());
         }
         let own = unified(name);
-        let existing = self.context.image.topics.keys().map(|other| &**other);
-        let colliding: Vec<&str> = existing
-            .filter(|other| other.len() == own.len() && unified(other) == own)
-            .chain(self.staged.get(&own).map(String::as_str))
-            .collect();
+        let image = self.context.image;
+        let existing = self.existing.get_or_insert_with(|| by_unified_name(image));
+        let existing = existing.get(&own).into_iter().flatten().copied();
+        let colliding: Vec<&str> = existing.chain(self.staged.get(&own).map(String::as_str)).collect();
         if colliding.is_empty() {
             return Ok(());
         }
@@ -239,6 +240,15 @@ fn settings_of(topic: &NewTopic) -> AdminResult<BTreeMap<String, String>> {
         );
     }
     Ok(topic.settings.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect())
+}
+
+/// The topics whose names may collide with others.
+fn by_unified_name(image: &ClusterImage) -> HashMap<String, Vec<&str>> {
+    let mut names: HashMap<String, Vec<&str>> = HashMap::new();
+    for name in image.topics.keys().filter(|name| name.contains(['.', '_'])) {
+        names.entry(unified(name)).or_default().push(name);
+    }
+    names
 }
 
 /// Metric names take '.' and '_' for the same, so names that differ only there collide.

@@ -16,9 +16,12 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
+use std::time::Duration;
 
 const SEEDS: u64 = 150;
 const STEPS: usize = 40;
+/// So small that it goes round, and that writes wait for it.
+const RING_BYTES: u64 = 64 << 10;
 
 /// A batch that was taken.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +36,7 @@ struct Known {
 struct Run {
     rng: Rng,
     world: World,
+    is_journaled: bool,
     /// All batches that were ever taken and not lost, oldest first, the removed ones included.
     batches: Vec<Known>,
     log_start: Offset,
@@ -59,9 +63,15 @@ fn partitions_hold_what_they_took() {
 async fn run(seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let config = random_config(&mut rng);
+    let is_journaled = rng.bool();
+    let world = match is_journaled {
+        true => World::with_journal(config, RING_BYTES).await,
+        false => World::new(config),
+    };
     let mut run = Run {
         rng,
-        world: World::new(config),
+        world,
+        is_journaled,
         batches: Vec::new(),
         log_start: Offset(0),
         clock_ms: 1_000_000,
@@ -73,7 +83,7 @@ async fn run(seed: u64) {
     for _ in 0..STEPS {
         run.step().await;
     }
-    run.world.partition.quiet().await;
+    run.world.quiet().await;
 }
 
 fn random_config(rng: &mut Rng) -> TopicConfig {
@@ -109,7 +119,8 @@ impl Run {
             74..78 => self.world.save_checkpoints(),
             78..86 => self.close_and_reopen().await,
             86..92 => self.kill_and_reopen().await,
-            92..100 => self.lose_power_and_reopen().await,
+            92..96 => self.lose_power_and_reopen().await,
+            96..100 => self.lose_power_in_the_middle().await,
             _ => unreachable!("the range ends at 100"),
         }
         self.world.partition.core().check_invariants();
@@ -195,7 +206,7 @@ impl Run {
 
     /// Everything that was taken gets written, and everybody who waits is answered.
     async fn settle(&mut self) {
-        self.world.partition.quiet().await;
+        self.world.quiet().await;
         for wait in self.waits.drain(..) {
             assert!(wait.is_done(), "a request waits for ever");
             assert!(wait.done().await.is_empty(), "a request was told of a failure");
@@ -257,7 +268,7 @@ impl Run {
         let flushed = self.world.partition.ends().flushed;
         assert_eq!(flushed, self.end(), "a closed log is on disk");
         let snapshots_stay = self.lose_derived_files();
-        let opened = self.world.reopen(true);
+        let opened = self.world.reopen(true).await;
         assert!(opened.cuts.is_empty(), "{:?}", opened.cuts);
         self.forget_sequences(snapshots_stay);
         self.check().await;
@@ -274,7 +285,7 @@ impl Run {
             // A roll had got as far as the new file.
             fs::File::create(paths::segment_file(&self.world.path(), self.end(), paths::LOG)).expect("made");
         }
-        let opened = self.world.reopen(false);
+        let opened = self.world.reopen(false).await;
         assert!(opened.cuts.is_empty(), "{:?}", opened.cuts);
         self.forget_sequences(snapshots_stay);
         self.check().await;
@@ -283,16 +294,51 @@ impl Run {
     /// Some of what no flush covered is not, or not rightly, on disk.
     async fn lose_power_and_reopen(&mut self) {
         self.settle().await;
+        let (durable, _) = self.world.partition.durable_and_written();
         let flushed = self.world.partition.ends().flushed;
-        let end = self.damage(flushed);
-        assert!(end >= flushed.min(self.end()));
-        self.batches.retain(|batch| batch.end <= end);
-        let opened = self.world.reopen(false);
+        let damaged_from = self.damage(flushed);
+        assert!(damaged_from >= flushed.min(self.end()));
+        let opened = self.world.reopen(false).await;
         let ends = self.world.partition.ends();
-        let context = format!("flushed {flushed}, expected {end}, log start {}, {:?}", self.log_start, opened.cuts);
+        // The journal may have mended what was damaged, and what it does not have goes.
+        let end = if self.is_journaled { ends.log_end } else { damaged_from };
+        let context =
+            format!("{durable}, flushed {flushed}, {ends:?}, log start {}, {:?}", self.log_start, opened.cuts);
+        assert!(end >= damaged_from && end >= durable && end <= self.end().max(self.log_start), "{context}");
+        self.batches.retain(|batch| batch.end <= end);
         assert_eq!(ends.log_end, end.max(self.log_start), "{context}");
         if end < self.log_start {
             // The log begins anew, and so do its producers, as in Kafka.
+            self.batches.iter_mut().for_each(|batch| batch.producer = None);
+        }
+        self.forget_sequences(true);
+        self.check().await;
+    }
+
+    /// The same while writes, syncs and the journal are under way: what was durable at that moment must be there.
+    async fn lose_power_in_the_middle(&mut self) {
+        self.settle().await;
+        self.append_some();
+        for _ in 0..self.rng.usize(0..6) {
+            tokio::time::sleep(Duration::from_micros(self.rng.u64(0..400))).await;
+        }
+        let (durable, _) = self.world.partition.durable_and_written();
+        let flushed = self.world.partition.ends().flushed;
+        // Nothing of the partition moves on before the next await; the kernel may do more than it has told.
+        let copy = self.world.copy();
+        self.world.quiet().await;
+        self.waits.clear();
+        self.world.dir = copy;
+        let taken = self.end();
+        self.damage(flushed);
+        let opened = self.world.reopen(false).await;
+        let ends = self.world.partition.ends();
+        let context =
+            format!("{durable}, flushed {flushed}, {ends:?}, log start {}, {:?}", self.log_start, opened.cuts);
+        assert!(ends.log_end >= durable && ends.log_end <= taken, "{context}");
+        self.batches.retain(|batch| batch.end <= ends.log_end);
+        assert_eq!(ends.log_end, self.end(), "{context}");
+        if ends.log_end == self.log_start {
             self.batches.iter_mut().for_each(|batch| batch.producer = None);
         }
         self.forget_sequences(true);
@@ -433,7 +479,8 @@ impl Run {
         let greatest = times::greatest(&segments, partition.files(), self.log_start, 4096).await.expect("readable");
         let timed = live.iter().filter(|batch| batch.timestamp_ms >= 0);
         let expected = timed.rev().max_by_key(|batch| batch.timestamp_ms).map(found);
-        assert_eq!(greatest, expected, "the greatest timestamp");
+        let told: Vec<_> = segments.iter().map(|s| (s.base, s.size(), s.max_timestamp(), s.has_indexes())).collect();
+        assert_eq!(greatest, expected, "the greatest timestamp of {told:?}");
     }
 
     /// What Kafka's DumpLogSegments checks: index entries name a batch's last offset and its position; time index entries

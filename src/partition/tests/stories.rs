@@ -3,6 +3,7 @@
 use super::world::World;
 use crate::base::config::TopicConfig;
 use crate::base::ids::{LeaderEpoch, Offset};
+use crate::base::limits::LOG_OFFSET_MAX;
 use crate::log::open::{self, OpenError, OpenParams};
 use crate::log::paths;
 use crate::log::testing::Batch;
@@ -30,7 +31,7 @@ fn offsets_go_on_after_everything_expired_and_a_crash() {
         assert_eq!(world.partition.enforce_retention(1000), 3);
         world.partition.quiet().await;
         assert_eq!(world.files(paths::LOG).len(), 1);
-        world.reopen(false);
+        world.reopen(false).await;
         let ends = world.partition.ends();
         assert_eq!((ends.log_start, ends.log_end), (Offset(3), Offset(3)));
         let appended = world.append_and_wait(Batch::default(), Acks::All).await;
@@ -57,6 +58,28 @@ fn a_flush_does_not_bring_removed_segments_back() {
         world.partition.quiet().await;
         let bases: Vec<_> = world.files(paths::LOG).iter().map(|(base, _)| *base).collect();
         assert_eq!(bases, [Offset(8)]);
+    });
+}
+
+/// A segment was sealed while a flush was under way that had begun before its last write: nothing flushed it until the
+/// next one was full, and a crash had all of it read again.
+#[test]
+fn a_full_segment_is_flushed_even_if_a_flush_was_under_way() {
+    tokio_uring::start(async {
+        let world = World::new(small_segments());
+        for round in 1..=20 {
+            let wait = AppendWait::new();
+            world.append(Batch::default(), Acks::All, &wait).expect("taken");
+            for _ in 0..9 {
+                world.append(Batch::default(), Acks::Leader, &wait).expect("taken");
+                tokio::task::yield_now().await;
+            }
+            assert!(wait.done().await.is_empty());
+            world.partition.quiet().await;
+            let ends = world.partition.ends();
+            assert_eq!(ends.log_end, Offset(round * 10));
+            assert!(ends.flushed >= ends.log_end + -1, "only the active segment is not flushed: {ends:?}");
+        }
     });
 }
 
@@ -111,7 +134,7 @@ fn a_retry_after_a_kill_is_as_durable_as_it_is_told() {
         let first = world.append_and_wait(batch, Acks::Leader).await;
         world.partition.quiet().await;
         assert_eq!(world.partition.ends().flushed, Offset(0));
-        world.reopen(false);
+        world.reopen(false).await;
         assert_eq!(world.partition.ends().flushed, Offset(1), "recovery has synced the segment");
         let again = world.append_and_wait(batch, Acks::All).await;
         assert_eq!((again.base_offset, again.duplicate_timestamp_ms), (first.base_offset, Some(0)));
@@ -155,7 +178,7 @@ fn leftovers_are_removed_at_the_next_start() {
         for name in names {
             fs::write(world.path().join(name), b"left over").expect("written");
         }
-        world.reopen(true);
+        world.reopen(true).await;
         assert_eq!(fs::read_dir(world.path()).expect("listed").count(), before);
         fs::write(world.path().join("00000000000000000000.log.swap"), b"").expect("written");
         let params = OpenParams {
@@ -216,9 +239,9 @@ fn a_log_cut_below_its_start_begins_there() {
         world.partition.quiet().await;
         let (_, path) = world.files(paths::LOG).remove(0);
         fs::write(&path, b"").expect("the power went before anything was on disk");
-        world.reopen(false);
+        world.reopen(false).await;
         world.saved.log_start = None;
-        world.reopen(false);
+        world.reopen(false).await;
         let ends = world.partition.ends();
         assert_eq!((ends.log_start, ends.log_end), (Offset(3), Offset(3)), "the segment's name tells it too");
     });
@@ -231,12 +254,12 @@ fn an_untouched_log_closes_for_nothing() {
         let mut world = World::new(TopicConfig::default());
         world.append_and_wait(Batch { producer: Some((7, 0, 0)), ..Batch::default() }, Acks::All).await;
         world.close().await;
-        assert!(world.reopen(true).is_clean);
+        assert!(world.reopen(true).await.is_clean);
         let index = paths::segment_file(&world.path(), Offset(0), paths::TIME_INDEX);
         let written = fs::metadata(&index).and_then(|data| data.modified()).expect("there");
         world.close().await;
         assert_eq!(fs::metadata(&index).and_then(|data| data.modified()).expect("there"), written);
-        assert!(world.reopen(true).is_clean);
+        assert!(world.reopen(true).await.is_clean);
         assert_eq!(world.partition.core().producers().len(), 1);
     });
 }
@@ -250,19 +273,40 @@ fn index_files_of_an_earlier_stop_are_not_trusted_after_a_roll_cut_short() {
         let mut world = World::new(TopicConfig::default());
         world.append_and_wait(Batch { timestamp_ms: 100, ..Batch::default() }, Acks::All).await;
         world.close().await;
-        world.reopen(true);
+        world.reopen(true).await;
         world.append_and_wait(Batch { timestamp_ms: 5000, ..Batch::default() }, Acks::All).await;
         world.partition.quiet().await;
         world.save_checkpoints();
         assert_eq!(world.saved.recovery_point, Offset(2));
         fs::write(paths::segment_file(&world.path(), Offset(2), paths::LOG), b"").expect("a roll began");
-        world.reopen(false);
+        world.reopen(false).await;
         let segments: Vec<_> = world.partition.core().segments().iter().cloned().collect();
         let found = times::first_since(&segments, world.partition.files(), (3000, Offset(0)), 4096).await;
         assert_eq!(found.expect("readable").map(|found| found.offset), Some(Offset(1)));
         let retention = TopicConfig { retention_ms: Some(1000), ..TopicConfig::default() };
         world.set_config(retention);
         assert_eq!(world.partition.enforce_retention(5500), 0, "nothing has expired");
+    });
+}
+
+/// A full segment's indexes were on disk, and a crash took its records: the index files stayed, and told of a greatest
+/// timestamp that the log no longer had.
+#[test]
+fn index_files_of_a_segment_that_was_cut_are_not_asked() {
+    tokio_uring::start(async {
+        let mut world = World::new(small_segments());
+        for timestamp_ms in [50, 100, 60] {
+            world.append_and_wait(Batch { timestamp_ms, ..Batch::default() }, Acks::Leader).await;
+        }
+        world.partition.quiet().await;
+        fs::write(&world.files(paths::LOG)[1].1, b"").expect("never flushed");
+        world.reopen(false).await;
+        let segments: Vec<_> = world.partition.core().segments().iter().cloned().collect();
+        let since = times::first_since(&segments, world.partition.files(), (70, Offset(0)), 4096).await;
+        assert_eq!(since.expect("readable"), None);
+        world.append_and_wait(Batch { timestamp_ms: 40, ..Batch::default() }, Acks::Leader).await;
+        let greatest = times::greatest(&segments, world.partition.files(), Offset(0), 4096).await;
+        assert_eq!(greatest.expect("readable").map(|found| found.timestamp_ms), Some(50));
     });
 }
 
@@ -274,7 +318,7 @@ fn the_recovery_point_waits_for_the_indexes_of_a_segment_that_was_reopened() {
         let mut world = World::new(TopicConfig::default());
         world.append_and_wait(Batch::default(), Acks::All).await;
         world.close().await;
-        world.reopen(true);
+        world.reopen(true).await;
         world.append_and_wait(Batch::default(), Acks::All).await;
         fs::create_dir(world.path().join("00000000000000000000.timeindex.tmp")).expect("in the way of the index");
         world.set_config(small_segments());
@@ -308,8 +352,28 @@ fn a_recovery_cut_short_leaves_nothing_behind_the_cut() {
         };
         assert!(open::open(&params, &world.config).is_err());
         fs::remove_dir(&in_the_way).expect("removed");
-        world.reopen(false);
+        world.reopen(false).await;
         assert_eq!(world.partition.ends().log_end, Offset(0));
+    });
+}
+
+/// A power loss kept the names of two segments, and nothing of what the first should have held: the log had a gap, before
+/// which every reader waited for ever, and the producers' sequences had one too.
+#[test]
+fn segments_beyond_a_gap_that_a_crash_made_are_removed() {
+    tokio_uring::start(async {
+        let mut world = World::new(small_segments());
+        for _ in 0..4 {
+            world.append_and_wait(Batch::default(), Acks::Leader).await;
+        }
+        world.partition.quiet().await;
+        let files = world.files(paths::LOG);
+        fs::write(&files[1].1, b"").expect("never flushed");
+        world.saved.recovery_point = Offset(1);
+        let opened = world.reopen(false).await;
+        assert_eq!(world.partition.ends().log_end, Offset(1));
+        assert_eq!(opened.cuts.iter().filter(|cut| cut.problem.is_some()).count(), 1, "{:?}", opened.cuts);
+        assert_eq!(world.append_and_wait(Batch::default(), Acks::All).await.base_offset, Offset(1));
     });
 }
 
@@ -328,12 +392,12 @@ fn an_epoch_that_recovery_learns_is_in_the_checkpoint() {
         world.append_and_wait(Batch::default(), Acks::All).await;
         world.partition.quiet().await;
         fs::write(&path, old).expect("as if the new one had not got there");
-        world.reopen(false);
+        world.reopen(false).await;
         world.set_config(small_segments());
         world.append_and_wait(Batch::default(), Acks::All).await;
         world.partition.quiet().await;
         world.save_checkpoints();
-        world.reopen(false);
+        world.reopen(false).await;
         let core = world.partition.core();
         assert_eq!(core.epochs().entries(), [(LeaderEpoch(0), Offset(0)), (LeaderEpoch(1), Offset(1))]);
     });
@@ -356,5 +420,66 @@ fn an_epoch_checkpoint_that_failed_is_tried_again() {
         world.partition.quiet().await;
         let text = fs::read_to_string(world.path().join(paths::LEADER_EPOCH_CHECKPOINT)).expect("written");
         assert_eq!(text, "0\n1\n0 0\n");
+    });
+}
+
+/// The store was put back to an older state than the log: new records bore a lower leader epoch than those before them,
+/// and the next recovery cut them as damage, acknowledged as they were.
+#[test]
+fn records_after_a_fallen_leader_epoch_survive_a_crash() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        world.epoch = LeaderEpoch(7);
+        world.set_config(TopicConfig::default());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.partition.quiet().await;
+        world.epoch = LeaderEpoch(3);
+        world.reopen(false).await;
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.partition.quiet().await;
+        let opened = world.reopen(false).await;
+        assert!(opened.cuts.is_empty(), "{:?}", opened.cuts);
+        assert_eq!(world.partition.ends().log_end, Offset(2));
+        assert_eq!(world.partition.core().epochs().entries(), [(LeaderEpoch(7), Offset(0))]);
+    });
+}
+
+/// A file's name, or a line of a checkpoint, can say any offset: from the highest ones on, adding to them overflowed.
+#[test]
+fn offsets_that_no_log_reaches_are_refused() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.close().await;
+        let params = |log_start| OpenParams {
+            dir: world.path().into(),
+            clean: false,
+            recovery_point: Offset(i64::MAX),
+            log_start,
+            now_ms: 0,
+        };
+        let open = |log_start| open::open(&params(log_start), &world.config);
+        let before = world.files(paths::LOG);
+        assert!(matches!(open(Some(Offset(i64::MAX))), Err(OpenError::StartTooHigh { .. })));
+        assert_eq!(world.files(paths::LOG), before, "nothing is removed for it");
+        for suffix in [paths::PRODUCER_SNAPSHOT, paths::OFFSET_INDEX] {
+            fs::write(paths::segment_file(&world.path(), Offset(i64::MAX), suffix), b"").expect("planted");
+        }
+        assert_eq!(open(None).map(|opened| opened.core.written_end()).ok(), Some(Offset(1)));
+        let planted = paths::segment_file(&world.path(), Offset(i64::MAX), paths::LOG);
+        fs::write(&planted, b"").expect("planted");
+        let Err(error) = open(None) else { panic!("refused") };
+        assert!(error.to_string().contains("9223372036854775807.log: begins at offset 9223372036854775807"), "{error}");
+        fs::remove_file(planted).expect("removed");
+
+        world.saved.log_start = Some(Offset(LOG_OFFSET_MAX));
+        world.reopen(false).await;
+        let last = world.append_and_wait(Batch { records: 3, ..Batch::default() }, Acks::All).await;
+        assert_eq!(last.base_offset, Offset(LOG_OFFSET_MAX));
+        let refused = world.append(Batch::default(), Acks::All, &AppendWait::new()).expect_err("used up");
+        assert_eq!(refused, "the log cannot be written: its offsets are used up");
+        world.partition.quiet().await;
+        world.reopen(false).await;
+        assert_eq!(world.partition.ends().log_end, Offset(LOG_OFFSET_MAX + 3));
     });
 }

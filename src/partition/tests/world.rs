@@ -7,13 +7,15 @@ use crate::log::open::{self, OpenParams};
 use crate::log::paths;
 use crate::log::read::{Located, locate};
 use crate::log::testing::Batch;
+use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::{Acks, Partition};
-use crate::partition::materialise::Home;
+use crate::partition::materialise::{Home, redo_journaled};
 use crate::partition::shared::PartitionShared;
+use crate::partition::table::FoundLogDir;
 use crate::partition::waiters::AppendWait;
 use crate::record::batch::BatchHeader;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tempfile::TempDir;
 
@@ -34,6 +36,8 @@ pub struct World {
     pub id: TopicPartition,
     pub partition: Rc<Partition>,
     pub saved: Checkpointed,
+    /// Of the journal, if there is one.
+    ring_bytes: Option<u64>,
 }
 
 /// A batch as it lies in a file.
@@ -54,7 +58,52 @@ impl World {
         let epoch = LeaderEpoch(0);
         let partition =
             Partition::new(id, TOPIC.into(), epoch, Rc::new(config.clone()), (core, home), Rc::clone(&shared));
-        World { dir, config, epoch, shared, id, partition, saved: Checkpointed::default() }
+        World { dir, config, epoch, shared, id, partition, saved: Checkpointed::default(), ring_bytes: None }
+    }
+
+    /// With a journal of so many bytes.
+    pub async fn with_journal(config: TopicConfig, ring_bytes: u64) -> World {
+        let mut world = World::new(config);
+        world.ring_bytes = Some(ring_bytes);
+        let rings = world.rings(true);
+        world.begin_journal(rings).await;
+        world
+    }
+
+    fn rings(&self, clean: bool) -> Rings {
+        let found = FoundLogDir { path: self.dir.path().to_owned(), clean, ..FoundLogDir::default() };
+        Rings::read(Settings { shard: 0, ring_bytes: self.ring_bytes }, &[found]).expect("whole")
+    }
+
+    async fn begin_journal(&self, rings: Rings) {
+        let journals = rings.begin(|_| true, &self.shared.metrics).await.expect("all is in its segments");
+        assert_eq!(journals.len(), usize::from(self.ring_bytes.is_some()), "the directory has direct I/O");
+        self.shared.set_journals(journals);
+    }
+
+    /// What is on disk at this moment, in a directory of its own.
+    pub fn copy(&self) -> TempDir {
+        let copy = tempfile::tempdir().expect("temporary directory");
+        // The journal first: what it frees is synced, what is written to segments later does no harm.
+        copy_files(self.dir.path(), copy.path());
+        if self.path().exists() {
+            let to = copy.path().join(paths::partition_dir(TOPIC, self.id.partition));
+            fs::create_dir(&to).expect("made");
+            copy_files(&self.path(), &to);
+        }
+        copy
+    }
+
+    /// Ends when nothing is under way, in the partition or in its journal.
+    pub async fn quiet(&self) {
+        let journal = self.shared.journal(self.dir.path());
+        // What the journal has done may need a flush, and a write may need the journal.
+        for _ in 0..4 {
+            self.partition.quiet().await;
+            if let Some(journal) = &journal {
+                journal.quiet().await;
+            }
+        }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -87,14 +136,28 @@ impl World {
 
     pub async fn close(&mut self) {
         self.partition.close().await.expect("closed");
+        assert!(self.shared.close_journals().await);
         self.save_checkpoints();
     }
 
     /// Opens the directory again, as after a clean stop or after a crash.
-    pub fn reopen(&mut self, clean: bool) -> open::Opened {
+    pub async fn reopen(&mut self, clean: bool) -> open::Opened {
+        let mut rings = self.rings(clean);
+        let opened = self.open(clean, &mut rings);
+        self.begin_journal(rings).await;
+        opened
+    }
+
+    fn open(&mut self, clean: bool, rings: &mut Rings) -> open::Opened {
         let mut home = Home::new(self.dir.path(), TOPIC, self.id.partition, true);
         if !self.path().exists() {
             home.exists = false;
+        }
+        let redo = rings.redo(self.dir.path(), self.id);
+        if !redo.is_empty() {
+            redo_journaled(&home, (TOPIC, self.id), redo).expect("redone");
+            home.exists = true;
+            rings.done(self.dir.path(), self.id);
         }
         let params = OpenParams {
             dir: Rc::clone(&home.dir),
@@ -180,5 +243,19 @@ impl World {
             return batches;
         }
         panic!("64 look-ups did not find offset {from}");
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("listed") {
+        let path = entry.expect("listed").path();
+        if path.is_dir() {
+            continue;
+        }
+        match fs::copy(&path, to.join(path.file_name().expect("a name"))) {
+            // A temporary file that has got its name meanwhile.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            copied => assert!(copied.is_ok(), "{}: {copied:?}", path.display()),
+        }
     }
 }

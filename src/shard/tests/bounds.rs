@@ -124,6 +124,90 @@ fn receive_memory_is_bounded_over_all_connections_and_nobody_deadlocks() {
     });
 }
 
+/// A connection's costly requests that came together were all served before anybody else had a turn.
+#[test]
+fn costly_requests_of_one_connection_let_others_have_their_turn() {
+    const COSTLY: usize = 100;
+    on_shard(async {
+        let fixture = Fixture::start(NetSettings::default());
+        let (mut costly, mut other) = (fixture.connect().await, fixture.connect().await);
+        fixture.until("both", |fixture| fixture.network.connections() == 2).await;
+        let requests: Vec<u8> = (0..COSTLY as u64).flat_map(|_| request(SPIN, 2000, b"")).collect();
+        send(&mut costly, &requests).await;
+        for _ in 0..3 {
+            send(&mut other, &request(ECHO, 7, b"")).await;
+            read_reply(&mut other).await.expect("reply");
+        }
+        let served = fixture.service.requests.get();
+        assert!(served < COSTLY / 2, "{served} requests were served before the other connection's third");
+        for _ in 0..COSTLY {
+            read_reply(&mut costly).await.expect("all are answered");
+        }
+    });
+}
+
+/// With the shard's memory used up, a connection that had nothing in flight had all that one read had brought dispatched.
+#[test]
+fn without_memory_each_connection_has_one_request_in_flight() {
+    on_shard(async {
+        let fixture = Fixture::start(NetSettings { receive_bytes_max: 100_000, ..NetSettings::default() });
+        let mut large = fixture.connect().await;
+        send(&mut large, &request(GATE, 0, &[0; 110_000])).await;
+        fixture.until("the large one", |fixture| fixture.service.requests.get() == 1).await;
+        let mut streams = Vec::new();
+        for index in 0..3 {
+            let mut stream = fixture.connect().await;
+            let requests: Vec<u8> = (0..50).flat_map(|n| keyed_request(1, GATE, n, &[0; 100])).collect();
+            send(&mut stream, &requests).await;
+            fixture.until("the first one", |fixture| fixture.service.requests.get() >= 2 + index).await;
+            streams.push(stream);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(fixture.service.requests.get(), 4, "one of each");
+        fixture.service.open_gate();
+        for stream in &mut streams {
+            for index in 0..50u64 {
+                assert_eq!(read_reply(stream).await.expect("reply")[3..11], index.to_be_bytes());
+            }
+        }
+        read_reply(&mut large).await.expect("reply");
+        fixture.until("all is given back", |fixture| fixture.network.receive_bytes() == 0).await;
+    });
+}
+
+/// What waited for room in a connection's queue stayed in the chunk that it had been read into: some bytes kept 128 KiB.
+#[test]
+fn requests_that_wait_for_room_do_not_keep_the_chunk_of_all() {
+    const CONNECTIONS: usize = 300;
+    alone("bounds::requests_that_wait_for_room_do_not_keep_the_chunk_of_all", async {
+        let fixture = Fixture::start(NetSettings::default());
+        let mut filler = fixture.connect().await;
+        let mut streams = Vec::new();
+        let before = resident_bytes();
+        for index in 0..CONNECTIONS {
+            let mut stream = fixture.connect().await;
+            let requests: Vec<u8> = (0..140).flat_map(|n| keyed_request(1, GATE, n, b"")).collect();
+            send(&mut stream, &requests).await;
+            let taken = index * (CONNECTION_IN_FLIGHT_MAX + 8) + CONNECTION_IN_FLIGHT_MAX;
+            fixture.until("as many as allowed", |fixture| fixture.service.requests.get() == taken).await;
+            streams.push(stream);
+            // Others fill the rest of the chunk.
+            for _ in 0..8 {
+                send(&mut filler, &request(ECHO, 0, &[0; 16_000])).await;
+                read_reply(&mut filler).await.expect("reply");
+            }
+        }
+        let grown = resident_bytes().saturating_sub(before);
+        assert!(grown / CONNECTIONS <= 64 << 10, "{} bytes a connection", grown / CONNECTIONS);
+        fixture.service.open_gate();
+        for stream in &mut streams {
+            for index in 0..140u64 {
+                assert_eq!(read_reply(stream).await.expect("reply")[3..11], index.to_be_bytes());
+            }
+        }
+    });
+}
+
 #[test]
 fn a_length_alone_reserves_nothing() {
     alone("bounds::a_length_alone_reserves_nothing", async {

@@ -31,6 +31,8 @@ const SLEEP: u8 = b's';
 const GATE: u8 = b'g';
 /// Answers with `argument` bytes.
 const BYTES: u8 = b'b';
+/// Answers with the request after keeping the shard busy for `argument` microseconds.
+const SPIN: u8 = b'w';
 /// Answers nothing, at once.
 const NOTHING: u8 = b'n';
 /// Answers nothing, after a while: an empty reply.
@@ -89,6 +91,11 @@ impl Service for TestService {
         let argument = u64::from_be_bytes(frame[3..11].try_into().expect("eight bytes"));
         match frame[2] {
             ECHO => Outcome::Reply(framed(frame)),
+            SPIN => {
+                let end = std::time::Instant::now() + Duration::from_micros(argument);
+                while std::time::Instant::now() < end {}
+                Outcome::Reply(framed(frame))
+            }
             SLEEP => {
                 let end = tokio::time::Instant::now() + Duration::from_millis(argument);
                 Outcome::Wait(Box::pin(async move {

@@ -24,6 +24,16 @@ def wait_for_leader(broker, topic, partitions=1, seconds=20.0):
     wait_until(ready, f"{topic} got no leaders within {seconds} s", seconds)
 
 
+def wait_for_records(broker, topic, count, seconds=20.0):
+    """Until the topic's only partition holds so many records: the traffic flows."""
+
+    def flows():
+        batches = raw.batches(broker.port, topic, 0)
+        return bool(batches) and batches[-1].last_offset + 1 >= count
+
+    wait_until(flows, f"{topic} never had {count} records", seconds)
+
+
 def create_again(create):
     """Creates a topic whose namesake was just deleted. Apache Kafka with ZooKeeper refuses for a moment after
     metadata has forgotten the old one ("marked for deletion"); Corelog must not."""

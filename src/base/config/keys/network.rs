@@ -29,9 +29,9 @@ pub(super) const KEYS: &[Key] = keys! {
     "socket.listen.backlog.size": Int = "50", AtLeast(1), ReadOnly, Built,
         "Connections that may wait to be accepted at a port";
     "max.connections": Int = "2147483647", AtLeast(0), ClusterWide, Built,
-        "Connections that a node keeps; more are closed or wait";
+        "Connections that a shard keeps; more wait to be accepted";
     "max.connections.per.ip": Int = "2147483647", AtLeast(0), ClusterWide, Built,
-        "Connections that a node keeps from one address";
+        "Connections that a shard keeps from one address; more are closed";
     "max.connections.per.ip.overrides": Str = "", Any, ClusterWide, Built,
         "Other limits for named addresses: address:limit,…";
     "max.connection.creation.rate": Int = "2147483647", AtLeast(0), ClusterWide, NotBuilt(RATE),

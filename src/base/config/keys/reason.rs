@@ -10,6 +10,8 @@ pub(super) const COMPACTION: &str = "compaction is not built yet";
 pub(super) const QUOTAS: &str = "quotas are not built yet";
 pub(super) const METRICS: &str = "metrics are kept per shard, not by Kafka's metrics library";
 pub(super) const UNSERVED: &str = "the API that it bounds is not served";
+/// Since 3.7 Kafka asks for no more in-sync replicas than a partition has (KAFKA-15583).
+pub(super) const ONE_REPLICA: &str = "no more in-sync replicas are asked for than a partition has, and each has one";
 pub(super) const APPENDED: &str = "segments grow as they are written";
 pub(super) const FORMAT: &str = "there is one record format, v2";
 pub(super) const NO_TIERS: &str = "tiered storage is not built";

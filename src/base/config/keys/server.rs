@@ -1,6 +1,6 @@
 //! The node itself: identity, topics, requests, quotas, metrics.
 
-use super::reason::{JAVA, LISTENERS, METRICS, QUOTAS, REPLICATION, SHARDS, SOLO, UNSERVED, UNSTABLE};
+use super::reason::{JAVA, LISTENERS, METRICS, ONE_REPLICA, QUOTAS, REPLICATION, SHARDS, SOLO, UNSERVED, UNSTABLE};
 use crate::base::config::key::Check::{Any, AtLeast, Between, GzipLevel, OneOf};
 use crate::base::config::key::Effect::{Built, NoEffect, NotBuilt};
 use crate::base::config::key::{Key, keys};
@@ -26,7 +26,7 @@ pub(super) const KEYS: &[Key] = keys! {
         "Whether topics can be deleted";
     "default.replication.factor": Int = "1", Any, ReadOnly, NotBuilt(REPLICATION),
         "Replicas of a topic that is created without a count";
-    "min.insync.replicas": Int = "1", AtLeast(1), ClusterWide, Built,
+    "min.insync.replicas": Int = "1", AtLeast(1), ClusterWide, NoEffect(ONE_REPLICA),
         "In-sync replicas that acks=all needs to be acknowledged";
     "compression.type": Str = "producer",
         OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), ClusterWide, Built,

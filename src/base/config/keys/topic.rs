@@ -1,6 +1,6 @@
 //! Every setting of a topic, in Kafka 3.9's names, types and defaults.
 
-use super::reason::{APPENDED, COMPACTION, FORMAT, NO_TIERS, QUOTAS, SOLO, TIERED};
+use super::reason::{APPENDED, COMPACTION, FORMAT, NO_TIERS, ONE_REPLICA, QUOTAS, SOLO, TIERED};
 use crate::base::config::key::Check::{Any, AtLeast, Between, GzipLevel, MetadataVersion, OneOf, ThrottledReplicas};
 use crate::base::config::key::Effect::{Built, NoEffect, NotBuilt};
 use crate::base::config::key::{Key, keys};
@@ -55,7 +55,7 @@ pub(super) const KEYS: &[Key] = keys! {
         "Share of uncompacted bytes that makes compaction worthwhile";
     "min.compaction.lag.ms": Long = "0", AtLeast(0), ClusterWide, NoEffect(COMPACTION),
         "Age before which a record is not compacted";
-    "min.insync.replicas": Int = "1", AtLeast(1), ClusterWide, Built,
+    "min.insync.replicas": Int = "1", AtLeast(1), ClusterWide, NoEffect(ONE_REPLICA),
         "In-sync replicas that acks=all needs to be acknowledged";
     "preallocate": Bool = "false", Any, ClusterWide, NoEffect(APPENDED),
         "Whether a new segment's space is reserved at once";

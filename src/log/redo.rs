@@ -1,0 +1,77 @@
+//! Puts batches that a journal has back into their segments, before the log is opened.
+//!
+//! Each write goes to its position whatever the file holds there: the same bytes, or what a crash left. Segments that are
+//! missing are made: their names may not have been durable. But those below the first segment of the directory were removed
+//! by retention: a segment's name is durable before the next one is made, so the first one is never missing.
+
+use super::checkpoint::sync_dir;
+use super::paths;
+use crate::base::ids::Offset;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Whole batches and where they belong.
+#[derive(Clone, Debug)]
+pub struct RedoWrite {
+    /// The segment's base offset.
+    pub segment: Offset,
+    pub position: u32,
+    pub bytes: Bytes,
+}
+
+/// Writes everything in order; on disk when it returns. Blocking.
+pub fn redo(dir: &Path, writes: &[RedoWrite]) -> io::Result<()> {
+    let first = first_segment(dir)?;
+    let mut by_segment: BTreeMap<Offset, Vec<&RedoWrite>> = BTreeMap::new();
+    for write in writes.iter().filter(|write| first.is_none_or(|first| write.segment >= first)) {
+        by_segment.entry(write.segment).or_default().push(write);
+    }
+    for (base, writes) in by_segment {
+        let path = paths::segment_file(dir, base, paths::LOG);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        for write in writes {
+            file.write_all_at(&write.bytes, u64::from(write.position))?;
+        }
+        file.sync_all()?;
+    }
+    sync_dir(dir)
+}
+
+fn first_segment(dir: &Path) -> io::Result<Option<Offset>> {
+    let mut first: Option<Offset> = None;
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if let Some((base, paths::LOG)) = name.to_str().and_then(paths::parse_segment_file) {
+            first = Some(first.map_or(base, |first| first.min(base)));
+        }
+    }
+    Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(segment: i64, position: u32, text: &'static str) -> RedoWrite {
+        RedoWrite { segment: Offset(segment), position, bytes: Bytes::from_static(text.as_bytes()) }
+    }
+
+    #[test]
+    fn writes_go_to_their_places_and_removed_segments_stay_removed() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let file = |base: i64| paths::segment_file(dir.path(), Offset(base), paths::LOG);
+        redo(dir.path(), &[write(0, 0, "abc"), write(0, 3, "def"), write(7, 0, "x")]).expect("written");
+        assert_eq!(fs::read(file(0)).expect("made"), b"abcdef");
+        fs::write(file(0), "aXX").expect("torn");
+        redo(dir.path(), &[write(0, 0, "abc"), write(0, 3, "def"), write(7, 0, "x")]).expect("written");
+        assert_eq!(fs::read(file(0)).expect("whole again"), b"abcdef");
+        fs::remove_file(file(0)).expect("by retention");
+        redo(dir.path(), &[write(0, 0, "abc"), write(7, 1, "y")]).expect("written");
+        assert!(!file(0).exists());
+        assert_eq!(fs::read(file(7)).expect("still there"), b"xy");
+    }
+}

@@ -1,0 +1,182 @@
+//! Rings at start: what a crash left in them goes back to the segments, and then they are taken into use.
+
+use super::Journal;
+use crate::base::ids::{TopicId, TopicPartition};
+use crate::base::metrics::ShardMetrics;
+use crate::journal::file::{self, JournalError, RingFile};
+use crate::journal::format::Superblock;
+use crate::journal::ring::Ring;
+use crate::journal::scan::scan;
+use crate::log::redo::RedoWrite;
+use crate::partition::table::FoundLogDir;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use tracing::{info, warn};
+
+/// What is to be written again, by partition.
+pub type Redo = HashMap<TopicPartition, Vec<RedoWrite>>;
+
+/// How a shard journals.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub shard: u16,
+    /// Bytes of each ring; None: no journal, segments are synced for each durable append.
+    pub ring_bytes: Option<u64>,
+}
+
+/// A shard's rings as the start found them, by log directory.
+pub struct Rings {
+    settings: Settings,
+    found: Vec<FoundRing>,
+}
+
+struct FoundRing {
+    log_dir: PathBuf,
+    superblock: Option<Superblock>,
+    redo: Redo,
+}
+
+impl Rings {
+    /// Reads the rings of all log directories. Blocking.
+    pub fn read(settings: Settings, log_dirs: &[FoundLogDir]) -> Result<Rings, JournalError> {
+        let found = log_dirs.iter().map(|dir| FoundRing::read(settings.shard, dir)).collect::<Result<_, _>>()?;
+        Ok(Rings { settings, found })
+    }
+
+    /// No rings: nothing was journaled, and nothing will be.
+    pub fn none() -> Rings {
+        Rings { settings: Settings { shard: 0, ring_bytes: None }, found: Vec::new() }
+    }
+
+    /// The log directory whose ring has something for a partition.
+    pub fn holder(&self, id: TopicPartition) -> Option<&Path> {
+        self.found.iter().find(|ring| ring.redo.contains_key(&id)).map(|ring| &*ring.log_dir)
+    }
+
+    /// What the ring of a log directory has for a partition; `done` says that it is in its segments, synced.
+    pub fn redo(&self, log_dir: &Path, id: TopicPartition) -> &[RedoWrite] {
+        let ring = self.found.iter().find(|ring| ring.log_dir == log_dir);
+        ring.and_then(|ring| ring.redo.get(&id)).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn done(&mut self, log_dir: &Path, id: TopicPartition) {
+        for ring in self.found.iter_mut().filter(|ring| ring.log_dir == log_dir) {
+            ring.redo.remove(&id);
+        }
+    }
+
+    /// Takes the rings into use, once everything is back in its segments. An error if something could not be brought there
+    /// whose topic `exists`: the ring stays as it is for another start.
+    pub async fn begin(
+        self,
+        exists: impl Fn(TopicId) -> bool,
+        metrics: &Arc<ShardMetrics>,
+    ) -> Result<Vec<Rc<Journal>>, JournalError> {
+        let mut journals = Vec::new();
+        for ring in self.found {
+            let path = file::path(&ring.log_dir, self.settings.shard);
+            let partitions = ring.redo.keys().filter(|id| exists(id.topic)).count();
+            if partitions > 0 {
+                return Err(JournalError::Unfinished { path, partitions });
+            }
+            if !ring.redo.is_empty() {
+                info!("{}: records of {} partitions of deleted topics are dropped", path.display(), ring.redo.len());
+            }
+            let begun = match self.settings.ring_bytes {
+                None => remove(&path, ring.superblock.is_some()).map(|()| None),
+                Some(bytes) => begin(&ring.log_dir, path.clone(), ring.superblock, bytes, metrics).await,
+            };
+            journals.extend(begun.map_err(|source| JournalError::Io { path, source })?);
+        }
+        Ok(journals)
+    }
+}
+
+impl FoundRing {
+    fn read(shard: u16, dir: &FoundLogDir) -> Result<FoundRing, JournalError> {
+        let path = file::path(&dir.path, shard);
+        let mut ring = FoundRing { log_dir: dir.path.clone(), superblock: None, redo: Redo::new() };
+        let Some(existing) = file::read(&path)? else { return Ok(ring) };
+        let is_clean = existing.superblock.clean;
+        ring.superblock = Some(existing.superblock.clone());
+        if dir.clean && !is_clean {
+            // The directory was closed by something that does not know the journal: its logs are newer than the ring.
+            warn!("{}: not used: the directory was used without it since, and stopped cleanly", path.display());
+            return Ok(ring);
+        }
+        let scanned = scan(existing.area.bytes(), &existing.superblock)
+            .map_err(|damage| JournalError::Damaged { path: path.clone(), damage })?;
+        let area = Bytes::from_owner(existing.area);
+        let mut bytes = 0;
+        for found in scanned.entries {
+            let write = RedoWrite {
+                segment: found.header.segment,
+                position: found.header.position,
+                bytes: area.slice(found.bytes),
+            };
+            bytes += write.bytes.len();
+            ring.redo.entry(found.header.id).or_default().push(write);
+        }
+        if bytes > 0 {
+            info!("{}: {bytes} bytes for {} partitions go back to their segments", path.display(), ring.redo.len());
+        }
+        Ok(ring)
+    }
+}
+
+fn remove(path: &Path, exists: bool) -> io::Result<()> {
+    if !exists {
+        return Ok(());
+    }
+    fs::remove_file(path)?;
+    path.parent().map_or(Ok(()), crate::log::checkpoint::sync_dir)
+}
+
+/// None: the file system has no direct I/O, or no space.
+async fn begin(
+    log_dir: &Path,
+    path: PathBuf,
+    superblock: Option<Superblock>,
+    bytes: u64,
+    metrics: &Arc<ShardMetrics>,
+) -> io::Result<Option<Rc<Journal>>> {
+    let superblock = match superblock {
+        Some(superblock) if superblock.bytes == bytes => superblock,
+        before => {
+            let path_made = path.clone();
+            let made = tokio::task::spawn_blocking(move || file::make(&path_made, fastrand::u64(..), bytes));
+            match made.await.map_err(io::Error::other)? {
+                Ok(superblock) => superblock,
+                Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                    warn!(
+                        "{}: no space for a journal of {bytes} bytes: durable appends sync their segments instead",
+                        log_dir.display()
+                    );
+                    return remove(&path, before.is_some()).map(|()| None);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    };
+    let ring = Ring::renewed(&superblock);
+    let opened = match RingFile::open(&path) {
+        Ok(file) => file.write_superblock(ring.superblock()).await.map(|()| file),
+        Err(e) => Err(e),
+    };
+    match opened {
+        Ok(file) => Ok(Some(Journal::new(log_dir, file, ring, Arc::clone(metrics)))),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+            warn!(
+                "{}: no direct I/O on this file system: durable appends sync their segments instead",
+                log_dir.display()
+            );
+            remove(&path, true).map(|()| None)
+        }
+        Err(e) => Err(e),
+    }
+}

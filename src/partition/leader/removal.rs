@@ -1,0 +1,110 @@
+//! What leaves the log: by DeleteRecords, by retention, with its topic.
+
+use super::{IDLE_AGE, Partition};
+use crate::base::ids::Offset;
+use crate::log::paths;
+use crate::log::retain::{self, Plan};
+use crate::log::segment::Segment;
+use crate::partition::materialise;
+use crate::partition::waiters::Lost;
+use std::path::PathBuf;
+use std::rc::Rc;
+use tracing::warn;
+
+impl Partition {
+    /// DeleteRecords: the log begins at `to` from now on. The caller has checked it against the high watermark.
+    pub fn delete_records(self: &Rc<Self>, to: Offset) {
+        let gone = self.core.borrow_mut().raise_log_start(to);
+        self.remove_files(gone);
+    }
+
+    /// Removes segments by the topic's retention time and size, and frees memory of a log that is not written to; returns
+    /// how many segments went.
+    pub fn enforce_retention(self: &Rc<Self>, now_ms: i64) -> usize {
+        if self.core.borrow().failure().is_some() {
+            return 0;
+        }
+        if self.last_write.get().is_some_and(|at| at.elapsed() > IDLE_AGE) {
+            self.last_write.set(None);
+            self.core.borrow_mut().release_memory();
+        }
+        let mut gone = self.core.borrow_mut().remove_below_start();
+        let config = self.config();
+        let ends = self.ends();
+        let planned = retain::plan(&self.core.borrow(), &config, ends.high_watermark, now_ms);
+        let mut count = gone.len();
+        match planned {
+            Plan::RaiseTo(offset) => gone.extend(self.core.borrow_mut().raise_log_start(offset)),
+            Plan::RemoveAll if !self.writing.get() => count += self.remove_all(now_ms),
+            Plan::RemoveAll | Plan::Keep => {}
+        }
+        count = count.max(gone.len());
+        self.remove_files(gone);
+        count
+    }
+
+    /// Writes wait until the segment that takes the place of all others has its file.
+    fn remove_all(self: &Rc<Self>, now_ms: i64) -> usize {
+        self.writing.set(true);
+        let (gone, next) = self.core.borrow_mut().remove_all_segments(now_ms);
+        let snapshot = self.core.borrow().producers().encode(next.base);
+        let count = gone.len();
+        let dir = self.home.borrow().dir.to_path_buf();
+        let gone = gone.iter().map(|segment| segment.detached()).collect();
+        let this = Rc::clone(self);
+        self.tasks.spawn(async move {
+            let replaced = materialise::replace_segments(dir, next.base, snapshot, gone).await;
+            this.home.borrow_mut().made_names();
+            this.writing.set(false);
+            match replaced {
+                Ok(marked) => {
+                    this.remove_later(marked);
+                    this.kick_writer();
+                }
+                Err(e) => this.fail(&format!("replacing expired segments by {}: {e}", next.path(paths::LOG).display())),
+            }
+        });
+        count
+    }
+
+    fn remove_files(self: &Rc<Self>, segments: Vec<Rc<Segment>>) {
+        if segments.is_empty() {
+            return;
+        }
+        let segments = segments.iter().map(|segment| segment.detached()).collect();
+        let this = Rc::clone(self);
+        self.tasks.spawn(async move {
+            match materialise::mark_segments(segments).await {
+                Ok(marked) => this.remove_later(marked),
+                Err(e) => warn!("{}-{}: removing old segments: {e}", this.topic, this.index()),
+            }
+        });
+    }
+
+    fn remove_later(&self, marked: Vec<PathBuf>) {
+        let delay_ms = self.config.borrow().file_delete_delay_ms;
+        let name = format!("{}-{}", self.topic, self.index());
+        tokio::task::spawn_local(async move {
+            if let Err(e) = materialise::remove_marked(marked, delay_ms).await {
+                warn!("{name}: removing old segments: {e}");
+            }
+        });
+    }
+
+    /// The topic is gone: the directory gets a name that a new topic of the same name does not collide with, and its
+    /// files go after the topic's `file.delete.delay.ms`.
+    pub async fn delete(self: &Rc<Self>) {
+        self.deleted.set(true);
+        self.core.borrow_mut().fail(Rc::from("the topic was deleted"));
+        self.fail_waiters(Lost::Deleted);
+        self.quiet().await;
+        let home = self.home.borrow().clone();
+        if !home.exists {
+            return;
+        }
+        let delay_ms = self.config.borrow().file_delete_delay_ms;
+        if let Err(e) = materialise::remove_partition(home, &self.topic, self.index(), delay_ms).await {
+            warn!("{}-{}: removing its directory: {e}", self.topic, self.index());
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What makes records durable, and who is told.
+
+use super::Partition;
+use crate::base::clock::now_ms;
+use crate::base::config::FlushPolicy;
+use crate::base::ids::Offset;
+use crate::partition::durability::Way;
+use crate::partition::materialise::{self, CleanState};
+use crate::partition::waiters::AppendWait;
+use std::io;
+use std::rc::Rc;
+
+impl Partition {
+    /// Up to where everything is on disk one way or the other, and the log end offset.
+    pub(in crate::partition) fn durable_and_written(&self) -> (Offset, Offset) {
+        let core = self.core.borrow();
+        let written = core.written_end();
+        (self.durability.borrow_mut().end(core.flushed_end(), written), written)
+    }
+
+    /// Everything below `end` that the journal was handed is on disk there.
+    pub fn journaled(self: &Rc<Self>, end: Offset) {
+        self.durability.borrow_mut().journaled(end);
+        if self.core.borrow().failure().is_none() {
+            self.progressed();
+        }
+    }
+
+    /// Tells everybody who waits for what a write, a flush or the journal has changed.
+    pub(super) fn progressed(self: &Rc<Self>) {
+        let (durable, written) = self.durable_and_written();
+        if self.core.borrow().flushed_end() < written && self.unflushed_since_ms.get().is_none() {
+            self.unflushed_since_ms.set(Some(now_ms()));
+        }
+        self.written.reached(written);
+        self.durable.reached(durable);
+        let promised = if self.shared.policy == FlushPolicy::Disk { durable } else { written };
+        if self.watermark.borrow_mut().advance(written, promised) {
+            self.fetches.wake_all();
+        }
+        self.kick_flush();
+    }
+
+    /// Starts a flush if somebody waits for what only a flush can bring.
+    pub(super) fn kick_flush(self: &Rc<Self>) {
+        let Some(end) = self.durable.first() else { return };
+        let wanted = {
+            let (core, durability) = (self.core.borrow(), self.durability.borrow());
+            // What is not written yet may still go to the journal.
+            let reached = end <= core.written_end() || durability.lacks_what_is_below();
+            reached && core.flushed_end() < core.written_end() && durability.way(end) == Way::Sync
+        };
+        if wanted {
+            self.start_flush();
+        }
+    }
+
+    pub(super) fn start_flush(self: &Rc<Self>) {
+        if self.flushing.replace(true) {
+            return;
+        }
+        let this = Rc::clone(self);
+        self.tasks.spawn(async move {
+            let flushed = this.flush().await;
+            this.flushing.set(false);
+            match flushed {
+                Ok(()) => this.progressed(),
+                Err(e) => this.fail(&format!("flushing {}: {e}", this.home.borrow().dir.display())),
+            }
+            if this.flush_again.take() {
+                this.start_flush();
+            }
+        });
+    }
+
+    /// Makes everything that is written now durable, with the names of its files. After a failure nothing is any more.
+    async fn flush(&self) -> io::Result<()> {
+        if self.core.borrow().failure().is_some() {
+            return Ok(());
+        }
+        self.sync_written().await
+    }
+
+    async fn sync_written(&self) -> io::Result<()> {
+        let synced = self.try_sync().await;
+        if synced.is_err() {
+            self.sync_failed.set(true);
+        }
+        synced
+    }
+
+    async fn try_sync(&self) -> io::Result<()> {
+        let _turn = self.shared.turn().await;
+        let Some((end, segments)) = self.core.borrow().unflushed() else { return Ok(()) };
+        self.unflushed_since_ms.set(None);
+        for segment in segments {
+            segment.set_dirty(false);
+            let synced = match self.shared.files.file(&segment) {
+                Ok(file) => file.sync_data().await,
+                Err(e) => Err(e),
+            };
+            // A segment that left the log meanwhile holds nothing that must be kept.
+            if !segment.is_removed() {
+                synced?;
+            }
+        }
+        self.sync_names().await?;
+        self.shared.metrics.flushes.add(1);
+        self.core.borrow_mut().flush_completed(end);
+        Ok(())
+    }
+
+    /// Makes the names that were made so far durable.
+    pub(super) async fn sync_names(&self) -> io::Result<()> {
+        let home = self.home.borrow().clone();
+        // A name that is made meanwhile needs the next sync.
+        let Some(made) = home.unsynced_names() else { return Ok(()) };
+        materialise::sync_names(home).await?;
+        self.home.borrow_mut().synced_names(made);
+        Ok(())
+    }
+
+    /// A checkpoint of the journal begins: it covers what was queued below this offset.
+    pub fn begin_checkpoint(&self) -> Offset {
+        self.in_journal.set(false);
+        self.journal_end.get()
+    }
+
+    /// Syncs what the journal was handed below `end`, once it is written to its segments. A partition that takes no more
+    /// writes still has records that were promised.
+    pub async fn sync_journaled(&self, end: Offset) -> io::Result<()> {
+        while self.core.borrow().written_end() < end && self.core.borrow().failure().is_none() {
+            let wait = AppendWait::new();
+            self.written.add(end, 0, &wait);
+            wait.done().await;
+        }
+        if self.deleted.get() || self.core.borrow().flushed_end() >= end {
+            return Ok(());
+        }
+        if self.sync_failed.get() {
+            return Err(io::Error::other(format!("{} could not be synced", self.home.borrow().dir.display())));
+        }
+        match self.sync_written().await {
+            Err(e) if !self.deleted.get() => {
+                self.fail(&format!("flushing {}: {e}", self.home.borrow().dir.display()));
+                Err(e)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `flush.ms`: flushes what has been unflushed for longer than the topic allows.
+    pub fn flush_if_due(self: &Rc<Self>, now_ms: i64) {
+        let due = match (self.config.borrow().flush_ms, self.unflushed_since_ms.get()) {
+            (Some(limit), Some(since)) => now_ms.saturating_sub(since) >= limit,
+            _ => false,
+        };
+        if due && self.core.borrow().failure().is_none() {
+            self.start_flush();
+        }
+    }
+
+    /// Clean stop: everything on disk, indexes and snapshot written, so that the next start scans nothing.
+    pub async fn close(self: &Rc<Self>) -> io::Result<()> {
+        self.quiet().await;
+        if self.core.borrow().failure().is_some() || !self.home.borrow().exists {
+            return Ok(());
+        }
+        self.flush().await?;
+        if self.home.borrow().clean_end == Some(self.core.borrow().written_end()) {
+            return Ok(());
+        }
+        let state = self.clean_state();
+        let end = state.end;
+        let dir = self.home.borrow().dir.to_path_buf();
+        let written = tokio::task::spawn_blocking(move || materialise::write_clean_state(&dir, state));
+        written.await.map_err(io::Error::other).and_then(|done| done)?;
+        self.home.borrow_mut().clean_end = Some(end);
+        Ok(())
+    }
+
+    fn clean_state(&self) -> CleanState {
+        let core = self.core.borrow();
+        let active = core.segments().back().map(|segment| segment.base);
+        let unsaved = core.segments().iter().filter(|s| Some(s.base) == active || !s.is_indexed_on_disk());
+        let indexes = unsaved.filter_map(|segment| Some((segment.detached(), segment.encode_indexes()?))).collect();
+        CleanState {
+            indexes,
+            end: core.written_end(),
+            snapshot: core.producers().encode(core.written_end()),
+            epochs: core.epochs().entries().to_vec(),
+        }
+    }
+}

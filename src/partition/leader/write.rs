@@ -1,0 +1,169 @@
+//! Writes to segments, and what goes along with them: new segments, indexes of full ones, leader epochs.
+
+use super::Partition;
+use crate::base::clock::now_ms;
+use crate::journal::format::EntryHeader;
+use crate::log::core::Write;
+use crate::log::paths;
+use crate::log::segment::Segment;
+use crate::partition::journal::Journal;
+use crate::partition::materialise;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tracing::warn;
+
+/// Writes go to the journal until nobody has waited for the disk for so long. A gap costs a sync of the segments, and
+/// journaling what nobody waits for costs as much disk as the records do.
+const JOURNALED_AFTER_WAIT: Duration = Duration::from_secs(1);
+
+impl Partition {
+    pub(super) fn kick_writer(self: &Rc<Self>) {
+        if self.writing.get() || self.core.borrow().is_quiet() {
+            return;
+        }
+        self.writing.set(true);
+        let this = Rc::clone(self);
+        self.tasks.spawn(async move {
+            this.drive_writes().await;
+            this.writing.set(false);
+        });
+    }
+
+    async fn drive_writes(self: &Rc<Self>) {
+        loop {
+            let journal = self.wanted_journal();
+            if let Some(journal) = &journal {
+                journal.room().await;
+            }
+            let config = self.config();
+            let next = self.core.borrow_mut().next_write(&config, now_ms());
+            let Some(write) = next else { return };
+            let (segment, sealed) = (Rc::clone(&write.segment), write.sealed.clone());
+            match journal.filter(|journal| write.bytes <= journal.write_bytes_max()) {
+                Some(journal) => self.queue_in(&journal, &write),
+                None => self.durability.borrow_mut().skip(),
+            }
+            if let Err(e) = self.perform(write).await {
+                self.fail(&format!("writing {}: {e}", segment.path(paths::LOG).display()));
+                return;
+            }
+            self.core.borrow_mut().write_completed(&segment, config.index_interval_bytes, now_ms());
+            self.progressed();
+            if let Some(sealed) = sealed {
+                self.seal(sealed);
+            }
+            self.save_epochs_if_new();
+        }
+    }
+
+    /// The journal, if the next write is to go there.
+    fn wanted_journal(self: &Rc<Self>) -> Option<Rc<Journal>> {
+        if self.durable.first().is_some() {
+            self.durable_wanted.set(Some(Instant::now()));
+        }
+        let wanted = self.durable_wanted.get().is_some_and(|at| at.elapsed() < JOURNALED_AFTER_WAIT);
+        if !wanted {
+            return None;
+        }
+        let find = || self.shared.journal(&self.home.borrow().log_dir).filter(|journal| journal.enlist(self));
+        self.journal.get_or_init(find).clone()
+    }
+
+    fn queue_in(self: &Rc<Self>, journal: &Rc<Journal>, write: &Write) {
+        let entry = EntryHeader {
+            id: self.id,
+            base: write.base,
+            end: write.end,
+            segment: write.segment.base,
+            position: write.position,
+            length: write.bytes as u32,
+        };
+        self.durability.borrow_mut().queue(write.base, write.end);
+        self.journal_end.set(write.end);
+        journal.queue(self, entry, write.buffers.clone(), !self.in_journal.replace(true));
+    }
+
+    async fn perform(&self, write: Write) -> io::Result<()> {
+        let _turn = self.shared.turn().await;
+        if write.first {
+            // A directory must not be found without a segment in its middle, which the journal may still have to fill.
+            if self.home.borrow().exists {
+                self.sync_names().await?;
+            }
+            let home = self.home.borrow().clone();
+            materialise::make_segment(home, (&self.topic, self.id), write.segment.base).await?;
+            self.home.borrow_mut().made_names();
+        }
+        self.shared.metrics.append_writes.add(1);
+        self.shared.metrics.append_batches_max.raise(write.batches as u64);
+        let file = self.shared.files.file(&write.segment)?;
+        file.write_at(write.buffers, u64::from(write.position)).await?;
+        self.last_write.set(Some(Instant::now()));
+        Ok(())
+    }
+
+    /// Writes the indexes and the producer snapshot of a segment that is full, and flushes it in the background.
+    fn seal(self: &Rc<Self>, sealed: Rc<Segment>) {
+        if sealed.is_removed() {
+            return;
+        }
+        let Some(indexes) = sealed.encode_indexes() else { return };
+        let core = self.core.borrow();
+        let end = core.segment_after(&sealed).map_or(core.written_end(), |next| next.base);
+        let snapshot = core.producers().encode(end);
+        drop(core);
+        let detached = sealed.detached();
+        let snapshot_path = paths::segment_file(&self.home.borrow().dir, end, paths::PRODUCER_SNAPSHOT);
+        let this = Rc::clone(self);
+        self.tasks.spawn(async move {
+            let written = tokio::task::spawn_blocking(move || {
+                materialise::write_sealed(&detached, &indexes, (&snapshot_path, &snapshot))
+            });
+            match written.await.map_err(io::Error::other).and_then(|done| done) {
+                Ok(()) => {
+                    sealed.set_indexed_on_disk(true);
+                    sealed.drop_indexes();
+                }
+                Err(e) if sealed.is_removed() => tracing::debug!("indexes of a removed segment: {e}"),
+                // They stay in memory, and the recovery point below the segment, until the log is closed.
+                Err(e) => warn!("{}-{}: indexes of a full segment: {e}", this.topic, this.index()),
+            }
+            this.flush_again.set(this.flushing.get());
+            this.start_flush();
+        });
+    }
+
+    /// Brings the leader-epoch checkpoint up to date in the background when a new epoch has records.
+    fn save_epochs_if_new(self: &Rc<Self>) {
+        if self.core.borrow().epochs().latest() == self.saved_epoch.get() || self.saving_epochs.replace(true) {
+            return;
+        }
+        let this = Rc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(e) = this.save_epochs().await {
+                let (topic, index) = (&this.topic, this.index());
+                warn!("{topic}-{index}: leader epoch checkpoint: {e}; the next write tries again");
+            }
+            this.saving_epochs.set(false);
+        });
+    }
+
+    /// One at a time, lest an older history take the place of a newer one.
+    async fn save_epochs(&self) -> io::Result<()> {
+        loop {
+            let (latest, entries) = {
+                let core = self.core.borrow();
+                (core.epochs().latest(), core.epochs().entries().to_vec())
+            };
+            if latest == self.saved_epoch.get() {
+                return Ok(());
+            }
+            let dir = self.home.borrow().dir.to_path_buf();
+            let _turn = self.shared.turn().await;
+            let saved = tokio::task::spawn_blocking(move || materialise::write_epochs(&dir, &entries));
+            saved.await.map_err(io::Error::other).and_then(|done| done)?;
+            self.saved_epoch.set(latest);
+        }
+    }
+}
