@@ -95,7 +95,7 @@ pub const ALLOWED: &[Allowed] = &[
         "another implementation of the codec compresses to other sizes"),
 
     // Settings.
-    allow("DescribeConfigs", "describe-configs-broker*", "*.configs[cores]|*.configs[shards]|*.configs[log.flush.policy]|*.configs[shard.advertised.listeners]", "<absent>", "*",
+    allow("DescribeConfigs", "describe-configs-broker*", "*.configs[cores]|*.configs[shards]|*.configs[log.flush.policy]|*.configs[log.flush.method]|*.configs[log.journal.bytes]|*.configs[shard.advertised.listeners]", "<absent>", "*",
         "Corelog's own settings"),
     allow("DescribeConfigs", "describe-configs-broker*", "*.configs[log.dir]*value", "\"/tmp/kafka-logs\"", "\"./corelog-data\"",
         "the default directory is Corelog's own"),
