@@ -3,6 +3,10 @@
 //! Groups and transactions are not served yet, so every key is refused, with INVALID_REQUEST and a message: clients do
 //! not repeat that, while COORDINATOR_NOT_AVAILABLE would have them ask for ever. The API is served nevertheless because
 //! librdkafka uses LZ4 only towards brokers that advertise it.
+//!
+//! A transactional id asked for below version 4 is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED instead: librdkafka,
+//! which asks so, repeats any other code until its own time is up, and shows our message with this one. Clients that ask
+//! in batches (Java) take INVALID_REQUEST as fatal, with our message, of which the other code would rob them.
 
 use super::admin::{self, refusal};
 use super::brokers::NO_BROKER;
@@ -29,7 +33,7 @@ const NO_PORT: i32 = -1;
 
 fn handle(_: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
     info.decoded(body, |request: FindCoordinatorRequest| {
-        let error = refused(request.key_type);
+        let error = refused(request.key_type, info.version);
         if info.version >= BATCHED_SINCE {
             let answers = request.coordinator_keys.into_iter().map(|key| batched(key, &error));
             return info.reply(&FindCoordinatorResponse::default().with_coordinators(answers.collect()));
@@ -53,10 +57,14 @@ fn batched(key: StrBytes, error: &AdminError) -> Coordinator {
 }
 
 /// Why there is no coordinator for keys of this type: a consumer group (0), a transactional id (1), a share group (2).
-fn refused(key_type: i8) -> AdminError {
-    let unserved = |what| refusal(ResponseError::InvalidRequest, format!("{what} are not supported by this broker"));
+fn refused(key_type: i8, version: i16) -> AdminError {
+    let unserved_with = |code, what| refusal(code, format!("{what} are not supported by this broker"));
+    let unserved = |what| unserved_with(ResponseError::InvalidRequest, what);
     match key_type {
         0 => unserved("Consumer groups"),
+        1 if version < BATCHED_SINCE => {
+            unserved_with(ResponseError::TransactionalIdAuthorizationFailed, "Transactions")
+        }
         1 => unserved("Transactions"),
         2 => unserved("Share groups"),
         // Kafka's own words for an error that has none.
@@ -87,6 +95,17 @@ mod tests {
             let told = broker.ask(version, &request).coordinators;
             let told: Vec<_> = told.iter().map(|c| (c.key.as_str(), c.error_code, c.node_id.0, c.port)).collect();
             assert_eq!(told, [("a", 42, -1, -1), ("b", 42, -1, -1)]);
+        }
+    }
+
+    /// librdkafka asked again until its own time was up.
+    #[test]
+    fn a_transactional_producer_fails_at_once() {
+        let broker = Broker::empty();
+        for version in 1..BATCHED_SINCE {
+            let response = broker.ask(version, &FindCoordinatorRequest::default().with_key_type(1));
+            assert_eq!(response.error_code, ResponseError::TransactionalIdAuthorizationFailed.code());
+            assert_eq!(response.error_message.as_deref(), Some("Transactions are not supported by this broker"));
         }
     }
 

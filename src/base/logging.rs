@@ -21,9 +21,11 @@ const BURST: u32 = 100;
 /// Lines that one call site may write in the long run.
 const LINES_PER_SECOND: u32 = 5;
 
+const LEVELS: &str = "use off, error, warn, info, debug, trace, or module=level,…";
+
 /// A level or filter that cannot be understood.
 #[derive(Debug, thiserror::Error)]
-#[error("{origin}: {filter}: {reason}; use error, warn, info, debug, trace, or module=level,…")]
+#[error("{origin}: {filter}: {reason}; {LEVELS}")]
 pub struct FilterError {
     origin: &'static str,
     filter: String,
@@ -46,17 +48,31 @@ pub fn init(level: Option<&str>) -> Result<(), FilterError> {
     Ok(())
 }
 
+/// Whether `level` can be understood.
+pub fn check(level: &str) -> Result<(), String> {
+    filter(Some(level), None).map(drop).map_err(|error| format!("{}; {LEVELS}", error.reason))
+}
+
 fn filter(level: Option<&str>, environment: Option<&str>) -> Result<EnvFilter, FilterError> {
     let (origin, text) = match (level, environment) {
         (Some(level), _) => ("--log-level", level),
         (None, Some(filter)) => ("RUST_LOG", filter),
         (None, None) => return Ok(EnvFilter::default().add_directive(LevelFilter::INFO.into())),
     };
-    EnvFilter::builder().parse(text).map_err(|error| FilterError {
-        origin,
-        filter: text.to_owned(),
-        reason: error.to_string(),
-    })
+    let refused = |reason: String| FilterError { origin, filter: text.to_owned(), reason };
+    check_levels(text).map_err(refused)?;
+    EnvFilter::builder().parse(text).map_err(|error| refused(error.to_string()))
+}
+
+/// Whether each part says a level: the filter's own syntax takes a word that is none for a module, and shows it alone.
+fn check_levels(text: &str) -> Result<(), String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let levels = parts.map(|part| part.rsplit_once('=').map_or(part, |(_, level)| level));
+    match levels.clone().find(|level| level.parse::<LevelFilter>().is_err()) {
+        Some(other) => Err(format!("{other:?} is no level")),
+        None if levels.count() == 0 => Err("no level is named".to_owned()),
+        None => Ok(()),
+    }
 }
 
 /// Writes events as `inner` does, as long as their call site does not write too many.
@@ -177,5 +193,16 @@ mod tests {
         assert_eq!(filter(None, None).expect("the default").to_string(), "info");
         let error = filter(Some("=loud=="), None).expect_err("no level").to_string();
         assert!(error.starts_with("--log-level: =loud==:"), "{error}");
+    }
+
+    /// They were taken for modules, of which there are none: nothing was logged any more.
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for bad in ["silly", "corelog::log=debug,foo", "corelog=loud", "", ","] {
+            assert!(filter(Some(bad), None).is_err(), "{bad}");
+        }
+        for good in ["WARN", "off", "info,corelog::log=debug", "5"] {
+            assert!(filter(Some(good), None).is_ok(), "{good}");
+        }
     }
 }

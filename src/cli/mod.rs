@@ -13,6 +13,7 @@ mod serve;
 mod topic;
 mod verify;
 
+use crate::base::config::file::LoadError;
 use crate::client::error::ClientError;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -83,14 +84,34 @@ pub fn main() -> ExitCode {
         Err(error) if output::reader_has_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
-            ExitCode::FAILURE
+            if is_wrong_usage(&error) { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
 
+/// The exit code of clap's own errors.
+const WRONG_USAGE: u8 = 2;
+
+/// Whether the error lies in what was asked for: an address or a setting that cannot be.
+fn is_wrong_usage(error: &anyhow::Error) -> bool {
+    error.is::<LoadError>() || matches!(error.downcast_ref(), Some(ClientError::BadAddress { .. }))
+}
+
+/// The error and its causes in one line, each once: some repeat their cause in their own words.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if !line.contains(&cause) {
+            let colon = if line.is_empty() { "" } else { ": " };
+            line.push_str(&format!("{colon}{cause}"));
+        }
+    }
+    line
+}
+
 /// Prints an error to stderr with what to do about it.
 fn report(error: &anyhow::Error) {
-    output::tell(format_args!("error: {error:#}"));
+    output::tell(format_args!("error: {}", in_one_line(error)));
     if let Some(hint) = error.chain().find_map(|e| e.downcast_ref::<ClientError>()).and_then(ClientError::hint) {
         output::tell(format_args!("  what to do: {hint}"));
     }
@@ -104,6 +125,41 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || std::io::Error::from_raw_os_error(99);
+        let repeated = anyhow::Error::new(cause()).context(format!("cannot listen: {}", cause()));
+        assert_eq!(in_one_line(&repeated.context("starting")), format!("starting: cannot listen: {}", cause()));
+    }
+
+    /// They came as far as the broker, or failed with the exit code of what was tried and went wrong.
+    #[test]
+    fn what_cannot_be_meant_is_wrong_usage() {
+        for line in [
+            "consume t -t never",
+            "consume t -t -1",
+            "consume t -p x",
+            "produce t --timestamp foo",
+            "produce t --linger -1",
+            "topic alter t",
+            "topic create t --partitions -1",
+            "serve --cores x",
+            "serve --cores 1-0",
+            "serve --log-level silly",
+        ] {
+            let words = std::iter::once("corelog").chain(line.split(' '));
+            let Err(error) = Cli::try_parse_from(words) else { panic!("{line} was taken") };
+            let text = error.to_string();
+            assert_eq!(error.exit_code(), i32::from(WRONG_USAGE), "{line}");
+            assert!(!text.contains("tip:") && !text.contains("invalid digit"), "{line}: {text}");
+        }
+        let address = crate::client::address::HostPort::parse("localhost:99999").expect_err("no port");
+        assert!(is_wrong_usage(&address.into()));
+        let setting = LoadError { problems: vec!["num.partitions = x".into()] };
+        assert!(is_wrong_usage(&setting.into()) && !is_wrong_usage(&anyhow::anyhow!("failed")));
+        assert!(Cli::try_parse_from(["corelog", "topic", "alter", "t", "--set", "a=b", "--unset", "c"]).is_ok());
     }
 
     #[test]

@@ -44,6 +44,11 @@ pub fn parse_moment(text: &str, now_ms: i64) -> anyhow::Result<i64> {
     }
 }
 
+/// [`parse_moment`] as of now.
+pub fn parse_moment_now(text: &str) -> anyhow::Result<i64> {
+    parse_moment(text, now_ms())
+}
+
 /// ms since the epoch as `2024-05-01T12:00:00.123Z`; None for "no timestamp" and times beyond year 9999.
 pub fn show_moment(ms: i64) -> Option<String> {
     let at = Timestamp::from_millisecond(ms).ok().filter(|_| ms >= 0)?;

@@ -73,6 +73,7 @@ const ADMIN_RETRIES: [ResponseError; 3] =
     [ResponseError::NotController, ResponseError::ThrottlingQuotaExceeded, ResponseError::LeaderNotAvailable];
 
 const RESOURCE_TOPIC: i8 = 2;
+const RESOURCE_BROKER: i8 = 4;
 
 const CONFIG_SET: i8 = 0;
 const CONFIG_DELETE: i8 = 1;
@@ -212,6 +213,19 @@ pub fn topic_configs(
         (result.resource_name.to_string(), configs.collect())
     });
     Ok(entries.collect())
+}
+
+/// Whether missing topics are created when they are asked for; None where the broker does not tell.
+pub fn creates_topics(cluster: &mut Cluster) -> Option<bool> {
+    let broker = *cluster.known().brokers.keys().next()?;
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(RESOURCE_BROKER)
+        .with_resource_name(text(&broker.to_string()))
+        .with_configuration_keys(Some(vec![text("auto.create.topics.enable")]));
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let answer = cluster.try_call(Target::Broker(broker), |_| request.clone()).ok()?;
+    let entry = answer.results.first()?.configs.iter().find(|entry| &*entry.name == "auto.create.topics.enable")?;
+    entry.value.as_ref()?.parse().ok()
 }
 
 /// The sizes of these topics' replicas on every broker; a broker that does not answer leaves its replicas out.

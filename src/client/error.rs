@@ -111,6 +111,9 @@ pub fn code_hint(code: ResponseError) -> Option<&'static str> {
     use ResponseError as E;
     Some(match code {
         E::UnknownTopicOrPartition => "`corelog topic list` shows what exists; `corelog topic create` makes it",
+        E::InvalidTopicException => {
+            "a topic's name has 1 to 249 of ASCII letters, digits, '.', '_' and '-', and is not '.' or '..'"
+        }
         E::TopicAlreadyExists => "choose another name, or pass --if-not-exists to accept the one that is there",
         E::InvalidReplicationFactor => "there are not enough machines alive; lower --replication-factor",
         E::InvalidPartitions => "partitions can only be added: ask for more than there are, and at least 1",

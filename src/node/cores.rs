@@ -1,53 +1,74 @@
 //! Which cores the shards are pinned to: a run-time choice, unlike the number of shards.
 
 use crate::shard::runtime::allowed_cpus;
-use anyhow::{Context, bail};
+use anyhow::bail;
+use std::str::FromStr;
 
-/// The cores that `--cores` names (a number, or a list such as `0-3,8`), or all that this process may use.
-pub fn chosen(list: Option<&str>, count: Option<u16>) -> anyhow::Result<Vec<usize>> {
+/// What `--cores` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Count(u16),
+    /// Each once, in the order given.
+    List(Vec<usize>),
+}
+
+/// Cores beyond this are none.
+const CORE_MAX: usize = 1 << 16;
+
+impl FromStr for Choice {
+    type Err = String;
+
+    /// Reads a number, or a list such as `0-3,8`.
+    fn from_str(text: &str) -> Result<Choice, String> {
+        let text = text.trim();
+        if !text.contains([',', '-']) {
+            let count = text.parse::<u16>().ok().filter(|count| *count > 0);
+            return count.map(Choice::Count).ok_or_else(|| "a number from 1 on, or a list like 0-3,8".to_owned());
+        }
+        let mut cores = Vec::new();
+        for part in text.split(',') {
+            let (from, to) = part.split_once('-').unwrap_or((part, part));
+            let number = |word: &str| word.trim().parse::<usize>().map_err(|_| format!("{part:?} is no core"));
+            let (from, to) = (number(from)?, number(to)?);
+            if from > to || to >= CORE_MAX {
+                return Err(format!("{part:?} is no range of cores"));
+            }
+            for core in from..=to {
+                if !cores.contains(&core) {
+                    cores.push(core);
+                }
+            }
+        }
+        Ok(Choice::List(cores))
+    }
+}
+
+/// The cores that `--cores` names, or the setting `cores` counts, or all that this process may use.
+pub fn chosen(choice: Option<&Choice>, count: Option<u16>) -> anyhow::Result<Vec<usize>> {
     let allowed = allowed_cpus();
     if allowed.is_empty() {
         bail!("the cores that this process may use cannot be found out");
     }
-    match (list.map(str::trim), count) {
-        (Some(text), _) if text.contains([',', '-']) => parse_list(text, &allowed),
-        (Some(text), _) => {
-            let count: usize =
-                text.parse().with_context(|| format!("--cores {text}: a number, or a list like 0-3,8"))?;
-            first(count, &allowed)
-        }
-        (None, Some(count)) => first(usize::from(count), &allowed),
+    pick(choice, count, allowed)
+}
+
+fn pick(choice: Option<&Choice>, count: Option<u16>, allowed: Vec<usize>) -> anyhow::Result<Vec<usize>> {
+    let first = |origin: &str, count: u16| match allowed.get(..usize::from(count)) {
+        Some(cores) => Ok(cores.to_vec()),
+        None => bail!(
+            "{origin} {count}: this process may run on {} cores only, {allowed:?}; more shards than cores share them",
+            allowed.len()
+        ),
+    };
+    match (choice, count) {
+        (Some(Choice::Count(count)), _) => first("--cores", *count),
+        (Some(Choice::List(cores)), _) => match cores.iter().find(|core| !allowed.contains(core)) {
+            Some(core) => bail!("--cores: this process may not run on core {core}; it may on {allowed:?}"),
+            None => Ok(cores.clone()),
+        },
+        (None, Some(count)) => first("cores =", count),
         (None, None) => Ok(allowed),
     }
-}
-
-fn first(count: usize, allowed: &[usize]) -> anyhow::Result<Vec<usize>> {
-    if count == 0 {
-        bail!("cores = 0: must be at least 1");
-    }
-    // More cores than there are: shards beyond that share, which is what fewer cores mean anyway.
-    Ok(allowed[..count.min(allowed.len())].to_vec())
-}
-
-fn parse_list(text: &str, allowed: &[usize]) -> anyhow::Result<Vec<usize>> {
-    let mut cores = Vec::new();
-    for part in text.split(',') {
-        let (from, to) = part.split_once('-').unwrap_or((part, part));
-        let number = |word: &str| word.trim().parse::<usize>().with_context(|| format!("--cores: {part:?} is no core"));
-        let (from, to) = (number(from)?, number(to)?);
-        if from > to || to >= 1 << 16 {
-            bail!("--cores: {part:?} is no range of cores");
-        }
-        for core in from..=to {
-            if !allowed.contains(&core) {
-                bail!("--cores: this process may not run on core {core}; it may on {allowed:?}");
-            }
-            if !cores.contains(&core) {
-                cores.push(core);
-            }
-        }
-    }
-    Ok(cores)
 }
 
 #[cfg(test)]
@@ -55,14 +76,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_name_cores_that_are_allowed() {
-        let allowed = [0, 1, 2, 5];
-        assert_eq!(parse_list("0-2,5", &allowed).expect("valid"), [0, 1, 2, 5]);
-        assert_eq!(parse_list("5,5,1", &allowed).expect("valid"), [5, 1]);
-        for bad in ["3", "2-1", "0-", "a,b", "0-3"] {
-            assert!(parse_list(bad, &allowed).is_err(), "{bad}");
+    fn numbers_and_lists_name_cores_that_are_allowed() {
+        let allowed = vec![0, 1, 2, 5];
+        let read = |text: &str| text.parse::<Choice>();
+        let picked = |text: &str| pick(Some(&read(text).expect("sound")), None, allowed.clone());
+        assert_eq!(picked("0-2,5").expect("valid"), [0, 1, 2, 5]);
+        assert_eq!(picked("5,5,1").expect("valid"), [5, 1]);
+        assert_eq!(picked("2").expect("valid"), [0, 1]);
+        assert_eq!(pick(None, None, allowed.clone()).expect("valid"), allowed);
+        for bad in ["2-1", "0-", "a,b", "x", "0", "-1", "1.5"] {
+            assert!(read(bad).is_err(), "{bad}");
         }
-        assert!(first(0, &allowed).is_err());
-        assert_eq!(first(9, &allowed).expect("valid"), allowed);
+        for beyond in ["3,4", "0-3", "5-6", "99"] {
+            assert!(picked(beyond).is_err(), "{beyond}");
+        }
+        let refused = pick(None, Some(5), allowed.clone()).expect_err("four cores").to_string();
+        assert!(refused.starts_with("cores = 5: this process may run on 4 cores only"), "{refused}");
     }
 }

@@ -38,11 +38,9 @@ impl Counters {
         })
     }
 
-    /// One line a shard to the log.
+    /// The same line to the log.
     pub fn log(&self) {
-        for (broker, metrics) in &self.shards {
-            info!("shard {} counted {metrics:?}", broker.shard());
-        }
+        info!("counted {}", self.json());
     }
 
     fn json(&self) -> Value {

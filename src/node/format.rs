@@ -15,6 +15,7 @@
 //!   node.id=<broker.id>
 //!   shards=<number>
 //!   directory.id=<22 letters>
+//!   known.directory.<22 letters>=<path>     one line for each directory of the node, this one included
 //!   crc32=<8 hexadecimal digits: CRC-32 of all bytes before this line>
 //! .kafka_cleanshutdown     {"version":0,"brokerEpoch":-1}; there only between a clean stop and the next start
 //! ```
@@ -25,31 +26,57 @@
 //! but `.lock`, `meta.properties` and temporary files, which count as an empty directory and are written anew; a crash
 //! after it leaves a formatted one. With several directories, those that are not formatted yet join the cluster of
 //! those that are, so a crash between two of them only delays the second. The mark of a clean stop is removed, and its
-//! removal synced, before anything else is written: a crash at any later time finds no mark.
+//! removal synced, before any log is touched: a crash at any later time finds no mark.
+//!
+//! # A directory that is missing
+//! A disk that is not mounted looks like an empty directory. So each directory knows all of its node, and a start at which
+//! one of them is missing is refused until it is back or given up by name. A directory is written into the others' lists
+//! only when it is itself formatted, and before anything is stored in it: after a crash between two lists, what the shorter
+//! one lacks is a directory without records, and what it has too much was given up and is asked about once more. A start
+//! goes by all lists together.
 
+use super::manifest::{
+    FORMAT_VERSION, MANIFEST, META, Manifest, Step, format_steps, io_error, path_text, sync_dir, write_steps,
+};
 use crate::base::ids::{NodeId, TopicId};
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::{Component, Path, PathBuf};
 
 pub const LOCK: &str = ".lock";
-pub const META: &str = "meta.properties";
-pub const MANIFEST: &str = "corelog.properties";
 pub const CLEAN: &str = ".kafka_cleanshutdown";
-const TEMPORARY: &str = ".tmp";
-const FORMAT_VERSION: u32 = 1;
-/// A manifest has six short lines; what is longer is not ours.
-const MANIFEST_BYTES_MAX: u64 = 4096;
+/// More would not fit into a manifest.
+const DIRS_MAX: usize = 250;
 
 /// What the settings and the command line ask for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
     /// None: as formatted, or 0.
     pub node_id: Option<NodeId>,
     /// None: as formatted, or `shards_default`.
     pub shards: Option<u16>,
     pub shards_default: u16,
+    /// Missing directories to give up, by the path at which each was seen last or by its id.
+    pub forget: Vec<String>,
+}
+
+/// A node's data directories as they are before anything is written; those that are formatted are locked.
+#[derive(Debug)]
+pub struct Survey {
+    common: Manifest,
+    places: Vec<Place>,
+    locks: Vec<DirLock>,
+}
+
+/// One directory that the settings name.
+#[derive(Debug)]
+struct Place {
+    /// Absolute, without links.
+    path: PathBuf,
+    /// None: to be formatted.
+    manifest: Option<Manifest>,
 }
 
 /// A node's data directories, locked for this process.
@@ -75,6 +102,8 @@ pub struct LogDir {
     pub id: String,
     /// Whether nothing can have been lost or torn since the last stop: a clean stop, or just formatted.
     pub was_clean: bool,
+    /// Whether it is formatted at this start; it may not exist yet.
+    pub is_new: bool,
 }
 
 /// A directory's lock; the kernel drops it with the descriptor, also when the process is killed.
@@ -86,6 +115,8 @@ pub struct DirLock(#[allow(dead_code, reason = "owning the descriptor is what ho
 pub enum FormatError {
     #[error("{}: cannot {action}: {error}", path.display())]
     Io { path: PathBuf, action: &'static str, error: io::Error },
+    #[error("log.dirs names {0} directories; a node has at most {DIRS_MAX}")]
+    TooMany(usize),
     #[error("{} is not a directory; name another in log.dirs", .0.display())]
     NotADirectory(PathBuf),
     #[error("{} and {} are the same directory; name it once in log.dirs", .0.display(), .1.display())]
@@ -113,190 +144,187 @@ pub enum FormatError {
     Differs { path: PathBuf, what: &'static str, formatted: String, asked: String },
     #[error("{} belongs to {what} {one}, {} to {other}; take one of them out of log.dirs", a.display(), b.display())]
     Mixed { what: &'static str, a: PathBuf, one: String, b: PathBuf, other: String },
+    #[error(
+        "duplicate log directories found: {} is a copy of {} (both bear directory.id {id}); take one of them out of log.dirs",
+        b.display(), a.display()
+    )]
+    Copied { a: PathBuf, b: PathBuf, id: String },
+    #[error(
+        "missing: {}. Records of this node are there; started without it, they would be lost without a word. Bring it \
+         back under any path and name it in log.dirs; or, if it is lost for good, give it up: {}",
+        missing.join(", "), forget.join(" ")
+    )]
+    Missing { missing: Vec<String>, forget: Vec<String> },
+    #[error("--forget-dir {0}: no directory of this node with that path or id is missing")]
+    NotMissing(String),
 }
 
-/// Opens the directories, formatting those that are empty or missing. Blocks on the disk.
-pub fn open(dirs: &[PathBuf], wanted: Wanted) -> Result<Opened, FormatError> {
+/// Looks at the directories without changing anything but locks, and checks all that can be checked. Blocks on the disk.
+pub fn survey(dirs: &[PathBuf], wanted: &Wanted) -> Result<Survey, FormatError> {
+    if dirs.len() > DIRS_MAX {
+        return Err(FormatError::TooMany(dirs.len()));
+    }
     let mut paths: Vec<PathBuf> = Vec::new();
     for dir in dirs {
-        let path = make_dir(dir)?;
+        let path = resolve(dir)?;
         if let Some(same) = paths.iter().position(|earlier| *earlier == path) {
             return Err(FormatError::SameTwice(dirs[same].clone(), dir.clone()));
         }
-        // Before .lock is made there: what is not ours stays untouched.
-        read_manifest(&path)?;
         paths.push(path);
     }
-    let locks = paths.iter().map(|path| lock(path)).collect::<Result<Vec<_>, _>>()?;
-    let found = paths.iter().map(|path| read_manifest(path)).collect::<Result<Vec<_>, _>>()?;
-    let common = agree(&paths, &found, wanted)?;
-    let mut opened = Vec::new();
-    for (path, manifest) in paths.into_iter().zip(&found) {
-        let (id, was_clean) = match manifest {
-            Some(manifest) => (manifest.directory_id.clone(), take_clean_mark(&path)?),
-            None => {
-                let manifest = Manifest { directory_id: TopicId::random().to_string(), ..common.clone() };
-                for step in format_steps(&manifest) {
-                    step.perform(&path)?;
-                }
-                (manifest.directory_id, true)
-            }
-        };
-        opened.push(LogDir { path, id, was_clean });
+    let (mut places, mut locks) = (Vec::new(), Vec::new());
+    for path in paths {
+        // Before .lock is made there: what is not ours stays untouched.
+        if read_manifest(&path)?.is_some() {
+            locks.push(lock(&path)?);
+        }
+        places.push(Place { manifest: read_manifest(&path)?, path });
     }
-    Ok(Opened {
-        cluster_id: common.cluster_id,
-        node_id: common.node_id,
-        shards: common.shards,
-        dirs: opened,
-        freshly_formatted: found.iter().all(Option::is_none),
-        locks,
-    })
+    let common = agree(&places, wanted)?;
+    check_missing(&places, &wanted.forget)?;
+    Ok(Survey { common, places, locks })
 }
 
-/// Whether the directory was formatted, whether or not it can be opened.
-pub fn is_formatted(dir: &Path) -> bool {
-    dir.join(MANIFEST).exists()
+impl Survey {
+    pub fn node_id(&self) -> NodeId {
+        self.common.node_id
+    }
+
+    pub fn shards(&self) -> u16 {
+        self.common.shards
+    }
+
+    /// The directories as they will be opened, in the order of `log.dirs`; those that are new have no id yet.
+    pub fn dirs(&self) -> Vec<LogDir> {
+        let dir = |place: &Place| LogDir {
+            path: place.path.clone(),
+            id: place.manifest.as_ref().map(|manifest| manifest.directory_id.clone()).unwrap_or_default(),
+            was_clean: place.manifest.is_none() || place.path.join(CLEAN).exists(),
+            is_new: place.manifest.is_none(),
+        };
+        self.places.iter().map(dir).collect()
+    }
+
+    /// Opens the directories: those that are new are made and formatted, and all of them learn of each other.
+    pub fn open(mut self) -> Result<Opened, FormatError> {
+        let mut dirs = self.dirs();
+        make_dirs(dirs.iter().filter(|dir| dir.is_new).map(|dir| dir.path.as_path()))?;
+        for dir in dirs.iter().filter(|dir| dir.is_new) {
+            self.locks.push(lock(&dir.path)?);
+            if read_manifest(&dir.path)?.is_some() {
+                // Another process formatted it just now.
+                return Err(FormatError::InUse(dir.path.clone()));
+            }
+        }
+        self.write_manifests(&mut dirs).iter().try_for_each(PlacedStep::perform)?;
+        for dir in dirs.iter_mut().filter(|dir| !dir.is_new) {
+            dir.was_clean = take_clean_mark(&dir.path)?;
+        }
+        Ok(Opened {
+            cluster_id: self.common.cluster_id,
+            node_id: self.common.node_id,
+            shards: self.common.shards,
+            freshly_formatted: dirs.iter().all(|dir| dir.is_new),
+            dirs,
+            locks: self.locks,
+        })
+    }
+
+    /// All that is to be written, in order; new directories are given their ids. No list names a directory that is not
+    /// formatted yet.
+    fn write_manifests(&self, dirs: &mut [LogDir]) -> Vec<PlacedStep> {
+        let mut steps = Vec::new();
+        let mut add = |dir: &LogDir, more: Vec<Step>| {
+            steps.extend(more.into_iter().map(|step| PlacedStep { dir: dir.path.clone(), step }));
+        };
+        let listed = |dir: &LogDir| (dir.id.clone(), path_text(&dir.path));
+        let mut known: BTreeMap<_, _> = dirs.iter().filter(|dir| !dir.is_new).map(listed).collect();
+        let mut written: Vec<Option<Manifest>> = self.places.iter().map(|place| place.manifest.clone()).collect();
+        for (dir, written) in dirs.iter_mut().zip(&mut written).filter(|(dir, _)| dir.is_new) {
+            dir.id = TopicId::random().to_string();
+            known.extend([listed(dir)]);
+            let manifest = Manifest { directory_id: dir.id.clone(), known: known.clone(), ..self.common.clone() };
+            add(dir, format_steps(&manifest));
+            *written = Some(manifest);
+        }
+        for (dir, written) in dirs.iter().zip(written) {
+            let Some(written) = written.filter(|manifest| manifest.known != known) else { continue };
+            let manifest = Manifest { known: known.clone(), ..written };
+            add(dir, write_steps(MANIFEST, manifest.text()));
+        }
+        steps
+    }
 }
 
-/// What a formatted directory's `corelog.properties` says. Nothing is locked or changed.
-pub fn manifest_of(dir: &Path) -> Result<Manifest, FormatError> {
-    let path = dir.join(MANIFEST);
-    let mut text = String::new();
-    let file = File::open(&path).map_err(io_error(&path, "open it"))?;
-    file.take(MANIFEST_BYTES_MAX).read_to_string(&mut text).map_err(io_error(&path, "read it"))?;
-    Manifest::parse(&path, &text)
+/// A step in one of the directories.
+#[derive(Debug)]
+struct PlacedStep {
+    dir: PathBuf,
+    step: Step,
+}
+
+impl PlacedStep {
+    fn perform(&self) -> Result<(), FormatError> {
+        self.step.perform(&self.dir)
+    }
 }
 
 /// Leaves the mark of a clean stop in each directory. To be called when everything else is on disk.
 pub fn mark_clean(dirs: &[LogDir]) -> Result<(), FormatError> {
     // The text that Kafka 3.9 writes; -1 stands for a broker epoch that nobody asks for.
-    dirs.iter().try_for_each(|dir| write_durably(&dir.path, CLEAN, "{\"version\":0,\"brokerEpoch\":-1}"))
+    let steps = write_steps(CLEAN, "{\"version\":0,\"brokerEpoch\":-1}".to_owned());
+    dirs.iter().try_for_each(|dir| steps.iter().try_for_each(|step| step.perform(&dir.path)))
 }
 
-/// What is fixed at format.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manifest {
-    pub cluster_id: String,
-    pub node_id: NodeId,
-    pub shards: u16,
-    pub directory_id: String,
-}
-
-impl Manifest {
-    fn text(&self) -> String {
-        let body = format!(
-            "format.version={FORMAT_VERSION}\ncluster.id={}\nnode.id={}\nshards={}\ndirectory.id={}\n",
-            self.cluster_id, self.node_id, self.shards, self.directory_id
-        );
-        let crc = crc32fast::hash(body.as_bytes());
-        format!("{body}crc32={crc:08x}\n")
-    }
-
-    fn parse(path: &Path, text: &str) -> Result<Manifest, FormatError> {
-        let corrupt = |reason: String| FormatError::Corrupt { path: path.to_owned(), reason };
-        let (body, crc) = text
-            .strip_suffix('\n')
-            .and_then(|text| text.rsplit_once("crc32="))
-            .ok_or_else(|| corrupt("its checksum is missing".into()))?;
-        let actual = format!("{:08x}", crc32fast::hash(body.as_bytes()));
-        if crc != actual {
-            return Err(corrupt(format!("its checksum is {actual} and should be {crc}")));
-        }
-        let field = |name: &str| {
-            let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            line.ok_or_else(|| corrupt(format!("{name} is missing")))
-        };
-        let version: u32 =
-            field("format.version")?.parse().map_err(|_| corrupt("format.version is no number".into()))?;
-        if version > FORMAT_VERSION {
-            return Err(FormatError::Newer { path: path.to_owned(), found: version });
-        }
-        Ok(Manifest {
-            cluster_id: field("cluster.id")?.to_owned(),
-            node_id: NodeId(field("node.id")?.parse().map_err(|_| corrupt("node.id is no number".into()))?),
-            shards: field("shards")?.parse().map_err(|_| corrupt("shards is no number".into()))?,
-            directory_id: field("directory.id")?.to_owned(),
-        })
-    }
-}
-
-/// One step of formatting; what is on disk after any number of them is what a crash may leave.
-#[derive(Debug)]
-enum Step {
-    WriteTemporary(&'static str, String),
-    Rename(&'static str),
-    SyncDir,
-}
-
-fn format_steps(manifest: &Manifest) -> Vec<Step> {
-    let meta = format!("version=0\nbroker.id={}\ncluster.id={}\n", manifest.node_id, manifest.cluster_id);
-    vec![
-        Step::WriteTemporary(META, meta),
-        Step::Rename(META),
-        Step::SyncDir,
-        Step::WriteTemporary(MANIFEST, manifest.text()),
-        Step::Rename(MANIFEST),
-        Step::SyncDir,
-    ]
-}
-
-impl Step {
-    fn perform(&self, dir: &Path) -> Result<(), FormatError> {
-        let temporary = |name: &str| dir.join(format!("{name}{TEMPORARY}"));
-        match self {
-            Step::WriteTemporary(name, text) => {
-                let path = temporary(name);
-                let written = File::create(&path).and_then(|mut file| {
-                    file.write_all(text.as_bytes())?;
-                    file.sync_all()
-                });
-                written.map_err(io_error(&path, "write it"))
+/// The directory's absolute path without links, whether or not it exists.
+fn resolve(dir: &Path) -> Result<PathBuf, FormatError> {
+    let exists = |path: &Path| path.try_exists().map_err(io_error(path, "look at it"));
+    if !exists(dir)? {
+        // Of what is missing only the name counts.
+        let absolute = std::path::absolute(dir).map_err(io_error(dir, "find it"))?;
+        let mut path = PathBuf::new();
+        for part in absolute.components() {
+            match part {
+                Component::ParentDir => _ = path.pop(),
+                part => path.push(part),
             }
-            Step::Rename(name) => fs::rename(temporary(name), dir.join(name)).map_err(io_error(dir, "rename in it")),
-            Step::SyncDir => sync_dir(dir),
+            if exists(&path)? {
+                path = path.canonicalize().map_err(io_error(&path, "open it"))?;
+            }
+        }
+        if !exists(&path)? {
+            return Ok(path);
         }
     }
+    if !dir.is_dir() {
+        return Err(FormatError::NotADirectory(dir.to_owned()));
+    }
+    dir.canonicalize().map_err(io_error(dir, "open it"))
 }
 
-fn write_durably(dir: &Path, name: &'static str, text: &str) -> Result<(), FormatError> {
-    for step in [Step::WriteTemporary(name, text.to_owned()), Step::Rename(name), Step::SyncDir] {
-        step.perform(dir)?;
+/// Makes directories, durably: all of them or none.
+fn make_dirs<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<(), FormatError> {
+    let mut made: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
+        made.extend(missing.iter().rev().map(|above| above.to_path_buf()));
+        let done = fs::create_dir_all(path).map_err(io_error(path, "make this directory"));
+        // A name is durable when the directory above it is synced: that of every directory that was made.
+        let done = done.and_then(|()| path.ancestors().skip(1).take(missing.len()).try_for_each(sync_dir));
+        if let Err(error) = done {
+            // Those that were not made, or that somebody uses, stay as they are.
+            made.iter().rev().for_each(|dir| _ = fs::remove_dir(dir));
+            return Err(error);
+        }
     }
     Ok(())
 }
 
-fn sync_dir(dir: &Path) -> Result<(), FormatError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error(dir, "sync it"))
-}
-
-fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> FormatError {
-    let path = path.to_owned();
-    move |error| FormatError::Io { path, action, error }
-}
-
-/// The directory, made if it is missing, as an absolute path without links.
-fn make_dir(dir: &Path) -> Result<PathBuf, FormatError> {
-    if dir.exists() && !dir.is_dir() {
-        return Err(FormatError::NotADirectory(dir.to_owned()));
-    }
-    let missing = dir.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).count();
-    if missing > 0 {
-        fs::create_dir_all(dir).map_err(io_error(dir, "make it"))?;
-    }
-    let path = dir.canonicalize().map_err(io_error(dir, "open it"))?;
-    // A name is durable when the directory above it is synced: that of every directory that was made.
-    path.ancestors().skip(1).take(missing).try_for_each(sync_dir)?;
-    Ok(path)
-}
-
 /// The manifest of a directory of ours; None for one that is to be formatted.
 fn read_manifest(dir: &Path) -> Result<Option<Manifest>, FormatError> {
-    let path = dir.join(MANIFEST);
-    match File::open(&path) {
-        Ok(_) => manifest_of(dir).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => check_empty(dir).map(|()| None),
-        Err(error) => Err(io_error(&path, "open it")(error)),
+    match Manifest::read(dir)? {
+        None if dir.exists() => check_empty(dir).map(|()| None),
+        found => Ok(found),
     }
 }
 
@@ -340,14 +368,15 @@ fn lock(dir: &Path) -> Result<DirLock, FormatError> {
 }
 
 /// What all directories have in common: as formatted, or as asked for if none is.
-fn agree(paths: &[PathBuf], found: &[Option<Manifest>], wanted: Wanted) -> Result<Manifest, FormatError> {
-    let mut ours = paths.iter().zip(found).filter_map(|(path, manifest)| Some((path, manifest.as_ref()?)));
+fn agree(places: &[Place], wanted: &Wanted) -> Result<Manifest, FormatError> {
+    let mut ours = places.iter().filter_map(|place| Some((&place.path, place.manifest.as_ref()?)));
     let Some((first_path, first)) = ours.next() else {
         return Ok(Manifest {
             cluster_id: TopicId::random().to_string(),
             node_id: wanted.node_id.unwrap_or(NodeId(0)),
             shards: wanted.shards.unwrap_or(wanted.shards_default).max(1),
             directory_id: String::new(),
+            known: BTreeMap::new(),
         });
     };
     for (path, manifest) in ours {
@@ -372,6 +401,43 @@ fn agree(paths: &[PathBuf], found: &[Option<Manifest>], wanted: Wanted) -> Resul
     }
 }
 
+/// Whether every directory that any of them knows is there once, or given up.
+fn check_missing(places: &[Place], forget: &[String]) -> Result<(), FormatError> {
+    let mut there: BTreeMap<&str, &Place> = BTreeMap::new();
+    for (place, manifest) in places.iter().filter_map(|place| Some((place, place.manifest.as_ref()?))) {
+        if let Some(other) = there.insert(&manifest.directory_id, place) {
+            let (a, b) = (other.path.clone(), place.path.clone());
+            return Err(FormatError::Copied { a, b, id: manifest.directory_id.clone() });
+        }
+    }
+    let known = places.iter().filter_map(|place| place.manifest.as_ref()).flat_map(|manifest| &manifest.known);
+    let missing: BTreeMap<&str, &str> =
+        known.map(|(id, path)| (&**id, &**path)).filter(|(id, _)| !there.contains_key(id)).collect();
+    let names = |given: &String, id: &str, path: &str| given == id || given.trim_end_matches('/') == path;
+    if let Some(given) = forget.iter().find(|given| !missing.iter().any(|(id, path)| names(given, id, path))) {
+        return Err(FormatError::NotMissing(given.clone()));
+    }
+    let asked_about: Vec<_> =
+        missing.iter().filter(|(id, path)| !forget.iter().any(|given| names(given, id, path))).collect();
+    if asked_about.is_empty() {
+        return Ok(());
+    }
+    let tell = |(id, path): &(&&str, &&str)| {
+        let place = places.iter().find(|place| path_text(&place.path) == **path);
+        let why = match place {
+            Some(place) if place.manifest.is_some() => "another one is at that path now",
+            Some(place) if place.path.exists() => "the directory of that path is empty: is its disk mounted?",
+            Some(_) => "there is no such directory: is its disk mounted?",
+            None => "log.dirs does not name it",
+        };
+        format!("{path} (directory.id {id}): {why}")
+    };
+    Err(FormatError::Missing {
+        missing: asked_about.iter().map(tell).collect(),
+        forget: asked_about.iter().map(|(_, path)| format!("--forget-dir {path}")).collect(),
+    })
+}
+
 /// Takes away the mark of a clean stop, durably; whether there was one.
 fn take_clean_mark(dir: &Path) -> Result<bool, FormatError> {
     match fs::remove_file(dir.join(CLEAN)) {
@@ -382,169 +448,5 @@ fn take_clean_mark(dir: &Path) -> Result<bool, FormatError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ANY: Wanted = Wanted { node_id: None, shards: None, shards_default: 2 };
-
-    fn asked(node: i32, shards: u16) -> Wanted {
-        Wanted { node_id: Some(NodeId(node)), shards: Some(shards), shards_default: 9 }
-    }
-
-    fn refusal(dirs: &[PathBuf], wanted: Wanted) -> String {
-        open(dirs, wanted).expect_err("must be refused").to_string()
-    }
-
-    #[test]
-    fn what_is_fixed_at_format_is_found_again() {
-        let temp = tempfile::tempdir().expect("a temporary directory");
-        let dirs = [temp.path().join("deep/a"), temp.path().join("b")];
-        let first = open(&dirs, asked(7, 3)).expect("missing directories are formatted");
-        assert!(first.freshly_formatted && first.dirs.iter().all(|dir| dir.was_clean));
-        assert_eq!(first.cluster_id.len(), 22);
-        assert_ne!(first.dirs[0].id, first.dirs[1].id);
-        let (cluster, found) = (first.cluster_id.clone(), first.dirs.clone());
-        drop(first);
-        let again = open(&dirs, ANY).expect("they are ours");
-        assert_eq!((again.cluster_id, again.node_id, again.shards), (cluster.clone(), NodeId(7), 3));
-        assert!(!again.freshly_formatted && again.dirs.iter().all(|dir| !dir.was_clean), "no clean stop came before");
-        assert!(again.dirs.iter().zip(&found).all(|(one, other)| one.id == other.id));
-        let meta = fs::read_to_string(dirs[0].join("meta.properties")).expect("Kafka's file");
-        assert_eq!(meta, format!("version=0\nbroker.id=7\ncluster.id={cluster}\n"));
-    }
-
-    #[test]
-    fn a_clean_stop_counts_once() {
-        let temp = tempfile::tempdir().expect("a temporary directory");
-        let dirs = [temp.path().to_owned()];
-        mark_clean(&open(&dirs, ANY).expect("empty").dirs).expect("writable");
-        let mark = fs::read_to_string(temp.path().join(".kafka_cleanshutdown")).expect("the mark");
-        assert_eq!(mark, "{\"version\":0,\"brokerEpoch\":-1}");
-        assert!(open(&dirs, ANY).expect("ours").dirs[0].was_clean);
-        assert!(!temp.path().join(".kafka_cleanshutdown").exists());
-        assert!(!open(&dirs, ANY).expect("ours").dirs[0].was_clean, "then the process was killed");
-    }
-
-    #[test]
-    fn other_ids_and_shards_are_refused_with_what_to_do() {
-        let temp = tempfile::tempdir().expect("a temporary directory");
-        let dirs = [temp.path().to_owned()];
-        drop(open(&dirs, asked(1, 2)).expect("empty"));
-        let text = refusal(&dirs, asked(1, 4));
-        assert!(
-            text.contains("formatted with shards 2, and 4 is asked for") && text.contains("set shards to 2"),
-            "{text}"
-        );
-        assert!(refusal(&dirs, asked(5, 2)).contains("broker.id 1, and 5"));
-        open(&dirs, asked(1, 2)).expect("the same as before");
-    }
-
-    #[test]
-    fn a_second_opener_is_refused() {
-        let temp = tempfile::tempdir().expect("a temporary directory");
-        let dirs = [temp.path().to_owned()];
-        let held = open(&dirs, ANY).expect("empty");
-        assert!(refusal(&dirs, ANY).contains("in use by another process"));
-        drop(held);
-        open(&dirs, ANY).expect("free again");
-    }
-
-    #[test]
-    fn what_is_not_ours_is_refused_and_left_alone() {
-        let temp = tempfile::tempdir().expect("a temporary directory");
-        fs::write(temp.path().join("thesis.txt"), "x").expect("writable");
-        let text = refusal(&[temp.path().to_owned()], ANY);
-        assert!(text.contains("thesis.txt"), "{text}");
-        assert_eq!(fs::read_dir(temp.path()).expect("listable").count(), 1, "not even a lock was made");
-        assert!(refusal(&[temp.path().join("thesis.txt")], ANY).contains("is not a directory"));
-    }
-
-    #[test]
-    fn a_directory_of_kafka_is_recognised() {
-        let temp = tempfile::tempdir().expect("a temporary directory");
-        for name in ["meta.properties", "recovery-point-offset-checkpoint"] {
-            fs::write(temp.path().join(name), "").expect("writable");
-        }
-        assert!(refusal(&[temp.path().to_owned()], ANY).contains("Apache Kafka"));
-    }
-
-    #[test]
-    fn a_fresh_file_system_is_empty() {
-        let temp = tempfile::tempdir().expect("a temporary directory");
-        fs::create_dir(temp.path().join("lost+found")).expect("writable");
-        assert!(open(&[temp.path().to_owned()], ANY).expect("as mkfs leaves it").freshly_formatted);
-    }
-
-    #[test]
-    fn a_directory_that_is_added_joins_the_cluster() {
-        let temp = tempfile::tempdir().expect("a temporary directory");
-        let (a, b, c) = (temp.path().join("a"), temp.path().join("b"), temp.path().join("c"));
-        let cluster = open(std::slice::from_ref(&a), asked(3, 5)).expect("missing").cluster_id;
-        let grown = open(&[b.clone(), a.clone()], ANY).expect("one more");
-        assert_eq!((grown.cluster_id.as_str(), grown.node_id, grown.shards), (cluster.as_str(), NodeId(3), 5));
-        assert!(!grown.freshly_formatted && grown.dirs[0].was_clean && !grown.dirs[1].was_clean);
-        drop(grown);
-        drop(open(std::slice::from_ref(&c), asked(3, 5)).expect("another cluster"));
-        assert!(refusal(&[a.clone(), c], ANY).contains("cluster.id"));
-        assert!(refusal(&[a.clone(), temp.path().join("b/../a")], ANY).contains("the same directory"));
-    }
-
-    #[test]
-    fn a_damaged_manifest_is_refused() {
-        let temp = tempfile::tempdir().expect("a temporary directory");
-        let dirs = [temp.path().to_owned()];
-        drop(open(&dirs, asked(1, 2)).expect("empty"));
-        let path = temp.path().join(MANIFEST);
-        let sound = fs::read_to_string(&path).expect("written");
-        for damaged in [sound.replace("shards=2", "shards=3"), sound[..sound.len() - 4].to_owned(), String::new()] {
-            fs::write(&path, damaged).expect("writable");
-            assert!(refusal(&dirs, ANY).contains("checksum"));
-        }
-        let newer = sound.split_once("crc32").expect("last line").0.replace("version=1", "version=2");
-        fs::write(&path, format!("{newer}crc32={:08x}\n", crc32fast::hash(newer.as_bytes()))).expect("writable");
-        assert!(refusal(&dirs, ANY).contains("newer corelog"));
-    }
-
-    /// The power fails after any step of the first format, or in the middle of writing a file: the next start formats
-    /// what is not formatted, and keeps what is.
-    #[test]
-    fn an_interrupted_format_is_taken_up() {
-        let manifest = Manifest {
-            cluster_id: TopicId::random().to_string(),
-            node_id: NodeId(4),
-            shards: 6,
-            directory_id: TopicId::random().to_string(),
-        };
-        let steps = format_steps(&manifest);
-        for done in 0..=steps.len() {
-            for torn in [false, true] {
-                let temp = tempfile::tempdir().expect("a temporary directory");
-                drop(lock(temp.path()).expect("free"));
-                steps[..done].iter().for_each(|step| step.perform(temp.path()).expect("writable"));
-                if let (true, Some(Step::WriteTemporary(name, text))) = (torn, steps.get(done)) {
-                    let half = &text.as_bytes()[..text.len() / 2];
-                    fs::write(temp.path().join(format!("{name}{TEMPORARY}")), half).expect("writable");
-                }
-                let opened = open(&[temp.path().to_owned()], asked(4, 6)).expect("taken up");
-                let was_formatted = done >= 5;
-                assert_eq!(opened.freshly_formatted, !was_formatted, "after {done} steps");
-                assert_eq!(opened.cluster_id == manifest.cluster_id, was_formatted);
-                let meta = fs::read_to_string(temp.path().join(META)).expect("written");
-                assert!(meta.contains(&opened.cluster_id), "both files name one cluster");
-            }
-        }
-    }
-
-    /// The power fails between the first and the second of two directories.
-    #[test]
-    fn a_format_of_two_directories_is_taken_up() {
-        let temp = tempfile::tempdir().expect("a temporary directory");
-        let dirs = [temp.path().join("a"), temp.path().join("b")];
-        let cluster = open(&dirs[..1], asked(1, 2)).expect("missing").cluster_id;
-        fs::create_dir(&dirs[1]).expect("writable");
-        fs::write(dirs[1].join("meta.properties"), "version=0\nbroker.id=1\ncluster.id=other\n").expect("writable");
-        assert_eq!(open(&dirs, asked(1, 2)).expect("taken up").cluster_id, cluster);
-        let meta = fs::read_to_string(dirs[1].join("meta.properties")).expect("written");
-        assert!(meta.contains(&cluster));
-    }
-}
+#[path = "format_tests.rs"]
+mod tests;

@@ -1,13 +1,14 @@
 //! What lies in the log directories at start: read once, before the shards run.
 
 use super::format::LogDir;
-use crate::base::ids::PartitionIndex;
+use crate::base::ids::{PartitionIndex, TopicId};
 use crate::coordination::embedded::FILE_NAME;
 use crate::log::checkpoint::{self, PartitionOffsets};
 use crate::log::paths::{self, DirName};
 use crate::partition::materialise::read_topic_id;
 use crate::partition::table::FoundLogDir;
 use anyhow::{Context, bail};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,10 +20,22 @@ pub struct Inventory {
     pub deleted: Vec<PathBuf>,
 }
 
-/// Looks through all log directories.
-pub fn take(dirs: &[LogDir]) -> io::Result<Inventory> {
+/// What a file system has of its own at its root.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// Looks through all log directories. Two copies of one partition are refused, as Kafka does: whichever was taken, the
+/// records of the other would be gone without a word.
+pub fn take(dirs: &[LogDir]) -> anyhow::Result<Inventory> {
     let mut inventory = Inventory { dirs: Vec::new(), deleted: Vec::new() };
     for dir in dirs {
+        inventory.look_into(dir).with_context(|| format!("reading the log directory {}", dir.path.display()))?;
+    }
+    inventory.check_single()?;
+    Ok(inventory)
+}
+
+impl Inventory {
+    fn look_into(&mut self, dir: &LogDir) -> io::Result<()> {
         let mut found = FoundLogDir {
             path: dir.path.clone(),
             clean: dir.was_clean,
@@ -30,26 +43,49 @@ pub fn take(dirs: &[LogDir]) -> io::Result<Inventory> {
             log_starts: read_offsets(&dir.path, checkpoint::LOG_START_OFFSETS),
             partitions: Default::default(),
         };
+        if dir.is_new {
+            self.dirs.push(found);
+            return Ok(());
+        }
         for entry in fs::read_dir(&dir.path)? {
             let entry = entry?;
-            if !entry.file_type()?.is_dir() {
+            if !entry.file_type()?.is_dir() || entry.file_name() == LOST_AND_FOUND {
                 continue;
             }
             match entry.file_name().to_str().map(paths::parse_dir) {
                 Some(DirName::Partition { topic, partition }) => {
                     found.partitions.insert((topic, partition), read_topic_id(&entry.path()));
                 }
-                Some(DirName::Deleted) => inventory.deleted.push(entry.path()),
+                Some(DirName::Deleted) => self.deleted.push(entry.path()),
                 Some(DirName::Stray) => warn!("{} was set aside earlier; look into it", entry.path().display()),
                 _ => warn!("{} is not a partition's directory", entry.path().display()),
             }
         }
-        inventory.dirs.push(found);
+        self.dirs.push(found);
+        Ok(())
     }
-    Ok(inventory)
-}
 
-impl Inventory {
+    /// Whether no partition is in two directories. One that bears another topic id is of an earlier topic of that name,
+    /// and is set aside when the topic is opened.
+    fn check_single(&self) -> anyhow::Result<()> {
+        let mut holders: HashMap<(&str, PartitionIndex, TopicId), &Path> = HashMap::new();
+        for dir in &self.dirs {
+            for ((topic, partition), id) in &dir.partitions {
+                let Some(id) = id else { continue };
+                if let Some(other) = holders.insert((topic, *partition, *id), &dir.path) {
+                    let name = format!("{topic}-{partition}");
+                    bail!(
+                        "duplicate log directories found: {} and {} are copies of one partition; move one of them out \
+                         of log.dirs (corelog dump tells which offsets each one has)",
+                        other.join(&name).display(),
+                        dir.path.join(&name).display()
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Where the coordination store lies: where it was made, whatever the order of `log.dirs` is now. A node that began a
     /// new one in its absence would not know its topics any more. (Checkpoints are written a minute after the first start.)
     pub fn store_file(&self) -> anyhow::Result<PathBuf> {
@@ -111,4 +147,46 @@ fn read_offsets(dir: &Path, name: &str) -> PartitionOffsets {
     });
     offsets.retain(|(_, PartitionIndex(index)), offset| *index >= 0 && offset.0 >= 0);
     offsets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::paths::PARTITION_METADATA;
+
+    /// Log directories, each with partitions and their topics' ids.
+    fn laid_out(temp: &Path, dirs: &[&[(&str, TopicId)]]) -> Vec<LogDir> {
+        let lay = |(number, partitions): (usize, &&[(&str, TopicId)])| {
+            let path = temp.join(number.to_string());
+            fs::create_dir_all(path.join(LOST_AND_FOUND)).expect("writable");
+            for (name, id) in *partitions {
+                fs::create_dir(path.join(name)).expect("writable");
+                let metadata = format!("version: 0\ntopic_id: {id}");
+                fs::write(path.join(name).join(PARTITION_METADATA), metadata).expect("writable");
+            }
+            LogDir { path, id: number.to_string(), was_clean: true, is_new: false }
+        };
+        dirs.iter().enumerate().map(lay).collect()
+    }
+
+    /// One was taken, whichever came last in log.dirs, and the records of the other were gone without a word.
+    #[test]
+    fn two_copies_of_a_partition_are_refused_and_both_named() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let (id, other) = (TopicId::random(), TopicId::random());
+        let dirs = laid_out(temp.path(), &[&[("a-0", id), ("b-0", other)], &[("b-1", other)], &[("a-0", id)]]);
+        let text = take(&dirs).err().expect("must be refused").to_string();
+        let paths = [&dirs[0], &dirs[2]].map(|dir| dir.path.join("a-0").display().to_string());
+        assert!(
+            text.starts_with("duplicate log directories found") && paths.iter().all(|p| text.contains(p)),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_left_of_an_earlier_topic_of_that_name_is_no_copy() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let dirs = laid_out(temp.path(), &[&[("a-0", TopicId::random())], &[("a-0", TopicId::random())]]);
+        assert_eq!(take(&dirs).expect("two topics").dirs.len(), 2);
+    }
 }

@@ -1,10 +1,11 @@
 //! The composition root: everything that a running node consists of is put together here.
 
 mod checkpoints;
-mod cores;
+pub mod cores;
 mod counters;
 pub mod format;
 mod inventory;
+pub mod manifest;
 pub mod probe;
 pub mod serve;
 mod shard_main;

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 const OPEN_FILES_LOW: u64 = 10_000;
 /// What the rings and registered buffers of a shard lock at most, before Linux 5.12 and cgroups.
 const LOCKED_MEMORY_LOW_BYTES: u64 = 64 << 20;
+/// Since then rings are charged to the memory cgroup, and the limit of locked memory does not matter.
+const RINGS_CHARGED_TO_CGROUPS: (u32, u32) = (5, 12);
 /// Free space below which a start says so.
 const FREE_LOW_BYTES: u64 = 1 << 30;
 
@@ -52,16 +54,20 @@ impl Probe {
         }
     }
 
-    /// One line for each thing that was found.
-    pub fn findings(&self) -> Vec<String> {
+    /// One line for each thing that was found; `used` are the cores that the node runs on.
+    pub fn findings(&self, used: &[usize]) -> Vec<String> {
         let ring = match &self.io_uring {
             IoUring::Usable => "usable".to_owned(),
             IoUring::Unusable(why) => format!("not usable: {why}"),
         };
         let memory = self.locked_memory_bytes.map_or_else(|| "unlimited".to_owned(), show_bytes);
+        let cores = match ranges(used) {
+            used if used == ranges(&self.cores) => format!("cores {used}"),
+            used => format!("cores {used} (of {})", ranges(&self.cores)),
+        };
         let mut lines = vec![
             format!("kernel {}, io_uring {ring}", self.kernel),
-            format!("cores {}, locked memory {memory}, open files {}", ranges(&self.cores), self.open_files),
+            format!("{cores}, locked memory {memory}, open files {}", self.open_files),
         ];
         lines.extend(self.dirs.iter().map(|(dir, found)| match found {
             Ok(fs) => format!(
@@ -86,7 +92,8 @@ impl Probe {
                 self.open_files
             ));
         }
-        if self.locked_memory_bytes.is_some_and(|bytes| bytes < LOCKED_MEMORY_LOW_BYTES) {
+        let is_old = version(&self.kernel).is_none_or(|version| version < RINGS_CHARGED_TO_CGROUPS);
+        if is_old && self.locked_memory_bytes.is_some_and(|bytes| bytes < LOCKED_MEMORY_LOW_BYTES) {
             lines
                 .push("little memory may be locked, which io_uring needs on older kernels: ulimit -l unlimited".into());
         }
@@ -121,7 +128,8 @@ pub fn opened_line(opened: &Opened) -> String {
         _ => format!(", {unclean} of {} directories to recover", opened.dirs.len()),
     };
     let NodeId(node) = opened.node_id;
-    format!("cluster {}, node {node}, {} shards{formatted}{recovery}", opened.cluster_id, opened.shards)
+    let shards = count(usize::from(opened.shards), "shard");
+    format!("cluster {}, node {node}, {shards}{formatted}{recovery}", opened.cluster_id)
 }
 
 /// What to type next, with the address of the first shard.
@@ -132,6 +140,17 @@ pub fn next_steps(host: &str, port: u16) -> Vec<String> {
         format!("produce  echo hello | kcat -b {host}:{port} -t greetings -P"),
         format!("consume  kcat -b {host}:{port} -t greetings -C -o beginning -e"),
     ]
+}
+
+/// `1 shard`, `2 shards`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Major and minor of a kernel's release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// `0-3,8`: the cores as taskset would take them.
@@ -170,13 +189,14 @@ mod tests {
     fn a_good_machine_is_told_and_left_alone() {
         let probe = probe("xfs", 3 << 40);
         assert_eq!(
-            probe.findings(),
+            probe.findings(&[0, 1, 2, 5]),
             [
                 "kernel 6.1.0, io_uring usable",
                 "cores 0-2,5, locked memory unlimited, open files 1000000",
                 "data in /data/corelog: xfs on /data, 3.0 TiB of 4.0 TiB free",
             ]
         );
+        assert!(probe.findings(&[2])[1].starts_with("cores 2 (of 0-2,5), "), "those that --cores chose");
         assert_eq!(probe.advice(), [""; 0]);
         assert_eq!(probe.obstacle(), None);
     }
@@ -187,7 +207,9 @@ mod tests {
         assert!(probe("tmpfs", 3 << 40).advice()[0].contains("lost at a reboot"));
         assert!(probe("xfs", 5 << 20).advice()[0].contains("only 5.0 MiB free"));
         let poor = Probe { open_files: 1024, locked_memory_bytes: Some(8 << 20), ..probe("xfs", 3 << 40) };
-        assert_eq!(poor.advice().len(), 2);
+        assert_eq!(poor.advice().len(), 1, "locked memory does not matter to this kernel");
+        let old = Probe { kernel: "5.11.0-34-generic".into(), ..poor };
+        assert_eq!(old.advice().len(), 2);
         let closed = Probe { io_uring: IoUring::Unusable("because".into()), ..probe("xfs", 3 << 40) };
         assert_eq!(closed.obstacle().as_deref(), Some("io_uring cannot be used: because"));
     }
@@ -201,6 +223,6 @@ mod tests {
     #[test]
     fn this_machine_can_be_looked_at() {
         let probe = Probe::new([PathBuf::from(".")]);
-        assert_eq!(probe.findings().len(), 3);
+        assert_eq!(probe.findings(&[0]).len(), 3);
     }
 }

@@ -3,12 +3,12 @@
 use super::counters::Counters;
 use super::format::{self, Opened, Wanted};
 use super::inventory::{self, Inventory};
-use super::probe::{self, Probe};
+use super::probe::{self, Probe, count};
 use super::shard_main::{self, ShardParams};
 use super::{checkpoints, cores};
 use crate::base::config::file::{self, Given};
 use crate::base::config::{BrokerConfig, FlushPolicy};
-use crate::base::ids::{BrokerId, SHARDS_PER_NODE, ShardId};
+use crate::base::ids::{BrokerId, NodeId, SHARDS_PER_NODE, ShardId};
 use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX};
 use crate::cluster::image::{Broker, ClusterImage};
 use crate::controller::drive;
@@ -44,28 +44,24 @@ pub struct ServeOptions {
     /// `--set name=value`, in order.
     pub set: Vec<(String, String)>,
     pub shards: Option<u16>,
-    /// A number, or a list such as `0-3,8`.
-    pub cores: Option<String>,
+    pub cores: Option<cores::Choice>,
+    /// Missing data directories to give up: paths or ids.
+    pub forget_dirs: Vec<String>,
 }
 
 /// Runs a node until SIGTERM or SIGINT. Blocks.
 pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
-    let config = Arc::new(load(options)?);
+    let config = load(options)?;
     let probe = Probe::new(config.log_dirs.iter().cloned());
     if let Some(obstacle) = probe.obstacle() {
         bail!(obstacle);
     }
     crate::wire::encode::prepare().context("no address space for replies (see ulimit -v)")?;
-    let allowed = cores::chosen(options.cores.as_deref(), config.cores)?;
-    let opened = open_dirs(&config, options.shards, allowed.len())?;
-    say_what_was_found(&config, &opened);
-    let (bound, Inventory { dirs: found, deleted }, store_file) = prepare(&config, &opened).inspect_err(|_| {
-        // Nothing was written yet: a start that failed must not make the next one scan the logs.
-        let clean: Vec<_> = opened.dirs.iter().filter(|dir| dir.was_clean).cloned().collect();
-        if let Err(e) = format::mark_clean(&clean) {
-            warn!("{e}; the next start looks through the logs");
-        }
-    })?;
+    let allowed = cores::chosen(options.cores.as_ref(), config.cores)?;
+    let Prepared { opened, bound, inventory: Inventory { dirs: found, deleted }, store } =
+        prepare(&config, options, allowed.len())?;
+    say_what_was_found(&config, &opened, &allowed);
+    let config = Arc::new(config.in_effect(opened.shards, allowed.len()));
     inventory::remove_deleted(deleted);
     let (commands, command_queue) = mpsc::channel(CONTROL_COMMANDS_MAX);
     let control = ControlHandle::new(commands, Arc::default());
@@ -102,7 +98,6 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         tokio::task::spawn_local(counters.clone().tell_on_signal()?);
         let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(found, opened.shards, checkpoint_queue));
         let control = |ready, shutdown| -> anyhow::Result<_> {
-            let store = EmbeddedStore::open(&store_file).context("opening the embedded store")?;
             Ok(drive::run(drive::Params {
                 store: Store::Embedded(store.connect()),
                 node: opened.node_id,
@@ -133,26 +128,34 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the data directories; formats them if they are new and what is asked for is possible.
-fn open_dirs(config: &BrokerConfig, shards: Option<u16>, cores: usize) -> anyhow::Result<Opened> {
-    let wanted = Wanted {
-        node_id: config.node_id,
-        shards: shards.or(config.shards),
-        shards_default: cores.min(SHARDS_PER_NODE as usize) as u16,
-    };
-    if !config.log_dirs.iter().any(|dir| format::is_formatted(dir)) {
-        config.listeners.check_shards(wanted.shards.unwrap_or(wanted.shards_default))?;
-    }
-    Ok(format::open(&config.log_dirs, wanted)?)
+/// What a node needs before it runs.
+struct Prepared {
+    opened: Opened,
+    bound: Vec<BoundShard>,
+    inventory: Inventory,
+    store: EmbeddedStore,
 }
 
-/// What can fail before anything is written.
-fn prepare(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<(Vec<BoundShard>, Inventory, PathBuf)> {
-    config.listeners.check_shards(opened.shards)?;
-    let bound = bind_all(config, opened)?;
-    let inventory = inventory::take(&opened.dirs).context("reading the log directories")?;
+/// Everything that can fail, what changes the disk last: a start that fails leaves no new directories behind, and does
+/// not make the next one scan the logs.
+fn prepare(config: &BrokerConfig, options: &ServeOptions, cores: usize) -> anyhow::Result<Prepared> {
+    let wanted = Wanted {
+        node_id: config.node_id,
+        shards: options.shards.or(config.shards),
+        shards_default: cores.min(SHARDS_PER_NODE as usize) as u16,
+        forget: options.forget_dirs.clone(),
+    };
+    let survey = format::survey(&config.log_dirs, &wanted)?;
+    config.listeners.check_shards(survey.shards())?;
+    let bound = bind_all(config, survey.node_id(), survey.shards())?;
+    let inventory = inventory::take(&survey.dirs())?;
     let store_file = inventory.store_file()?;
-    Ok((bound, inventory, store_file))
+    let open_store = || EmbeddedStore::open(&store_file).context("opening the embedded store");
+    // One that is there is opened while nothing is formatted yet; a new one needs its directory.
+    let store = store_file.exists().then(open_store).transpose()?;
+    let opened = survey.open()?;
+    let store = store.map_or_else(open_store, Ok)?;
+    Ok(Prepared { opened, bound, inventory, store })
 }
 
 fn load(options: &ServeOptions) -> anyhow::Result<BrokerConfig> {
@@ -168,10 +171,10 @@ fn load(options: &ServeOptions) -> anyhow::Result<BrokerConfig> {
     Ok(loaded.broker)
 }
 
-fn say_what_was_found(config: &BrokerConfig, opened: &Opened) {
+fn say_what_was_found(config: &BrokerConfig, opened: &Opened, cores: &[usize]) {
     // Only now do the directories exist, so that their file systems can be told.
     let probe = Probe::new(opened.dirs.iter().map(|dir| dir.path.clone()));
-    for line in probe.findings() {
+    for line in probe.findings(cores) {
         info!("{line}");
     }
     for line in probe.advice() {
@@ -186,14 +189,14 @@ fn say_what_was_found(config: &BrokerConfig, opened: &Opened) {
 }
 
 /// Binds every port of every shard before any of them serves.
-fn bind_all(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<Vec<BoundShard>> {
+fn bind_all(config: &BrokerConfig, node: NodeId, shards: u16) -> anyhow::Result<Vec<BoundShard>> {
     let settings = SocketSettings {
         backlog: i32::try_from(config.socket_listen_backlog_size).unwrap_or(i32::MAX),
         send_buffer_bytes: config.socket_send_buffer_bytes.map(|bytes| bytes as usize),
         receive_buffer_bytes: config.socket_receive_buffer_bytes.map(|bytes| bytes as usize),
     };
     let mut bound = Vec::new();
-    for shard in 0..opened.shards {
+    for shard in 0..shards {
         let endpoints: Vec<_> = config.listeners.bound_by(shard).collect();
         let [endpoint] = endpoints.as_slice() else {
             bail!("listeners: more than one listener is not built yet; name one");
@@ -202,7 +205,7 @@ fn bind_all(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<Vec<BoundS
         let port = listener.local_addr()?.port();
         let advertised = config.listeners.advertised_by(&endpoint.name, shard);
         let broker = Broker {
-            id: BrokerId::new(opened.node_id, ShardId(shard)),
+            id: BrokerId::new(node, ShardId(shard)),
             host: advertised.as_ref().and_then(|endpoint| endpoint.host.clone()),
             port: advertised.map_or(port, |endpoint| endpoint.port),
             rack: config.rack.clone(),
@@ -299,14 +302,14 @@ impl Drop for StopAtEnd {
 }
 
 fn say_ready(brokers: &[Broker], topics: usize, after: Duration) {
-    let Some((first, last)) = brokers.first().zip(brokers.last()) else { return };
+    let Some(first) = brokers.first() else { return };
     let host = first.host.as_deref().unwrap_or("localhost");
     info!(
-        "ready after {} ms: {} brokers, for clients on ports {}-{}, {topics} topics",
+        "ready after {} ms: {}, for clients on {}, {}",
         after.as_millis(),
-        brokers.len(),
-        first.port,
-        last.port
+        count(brokers.len(), "broker"),
+        ports(&brokers.iter().map(|broker| broker.port).collect::<Vec<_>>()),
+        count(topics, "topic")
     );
     let mut text = format!("corelog is ready on {host}:{}. What to do next:\n", first.port);
     for line in probe::next_steps(host, first.port) {
@@ -315,6 +318,17 @@ fn say_ready(brokers: &[Broker], topics: usize, after: Duration) {
     text.push_str("  stop     Ctrl-C\n");
     // Nobody may be reading: that is no reason to stop.
     let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// `port 9092`, `ports 9092-9095`, or a list where they do not go up by one.
+fn ports(ports: &[u16]) -> String {
+    match ports {
+        [one] => format!("port {one}"),
+        [first, .., last] if ports.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1])) => {
+            format!("ports {first}-{last}")
+        }
+        _ => format!("ports {}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 fn join(threads: Vec<ShardThread<io::Result<bool>>>) -> anyhow::Result<bool> {
@@ -329,6 +343,13 @@ fn join(threads: Vec<ShardThread<io::Result<bool>>>) -> anyhow::Result<bool> {
 mod tests {
     use super::*;
     use rustix::process::{Signal, getpid, kill_process};
+
+    #[test]
+    fn ports_are_listed_where_they_do_not_go_up_by_one() {
+        assert_eq!(ports(&[19092]), "port 19092");
+        assert_eq!(ports(&[9092, 9093, 9094]), "ports 9092-9094");
+        assert_eq!(ports(&[30001, 30417]), "ports 30001, 30417");
+    }
 
     /// A topic is being created when the signal comes: its image must still reach the shards, or the control plane fails
     /// for the shards that it lacks, and an orderly stop is none.

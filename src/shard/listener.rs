@@ -30,7 +30,10 @@ impl Default for SocketSettings {
 pub enum BindError {
     #[error("listeners: the host name {host:?} has no address: {source}")]
     Resolve { host: String, source: io::Error },
-    #[error("port {port} on {host} is taken by another process (see `ss -ltnp 'sport = :{port}'`)")]
+    #[error(
+        "port {port} on {host} is taken by another process (see `ss -ltnp 'sport = :{port}'`); stop that one, or choose \
+         other ports with --set listeners=PLAINTEXT://:19092 (shard s adds s)"
+    )]
     Taken { host: String, port: u16 },
     #[error("cannot listen on port {port} of {host}: {source}")]
     Bind { host: String, port: u16, source: io::Error },
@@ -38,6 +41,8 @@ pub enum BindError {
 
 /// The kernel may need a moment to free the port of a process that was killed.
 const TAKEN_RETRY_MAX: Duration = Duration::from_millis(1500);
+/// Whoever waits longer than this is told for what.
+const TAKEN_TOLD_AFTER: Duration = Duration::from_millis(500);
 /// Accepting pauses for so long where the system has no descriptors or memory left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// Connections turned away in a row before such a pause.
@@ -49,6 +54,7 @@ pub fn bind(host: &str, port: u16, settings: &SocketSettings) -> Result<TcpListe
     let candidates = addresses(host, port)?;
     let shown = if host.is_empty() { "all addresses" } else { host };
     let give_up = Instant::now() + TAKEN_RETRY_MAX;
+    let mut told = false;
     loop {
         let error = match bind_first(&candidates, settings) {
             Ok(listener) => return Ok(listener),
@@ -59,6 +65,10 @@ pub fn bind(host: &str, port: u16, settings: &SocketSettings) -> Result<TcpListe
         }
         if Instant::now() >= give_up {
             return Err(BindError::Taken { host: shown.to_owned(), port });
+        }
+        if !told && Instant::now() + (TAKEN_RETRY_MAX - TAKEN_TOLD_AFTER) >= give_up {
+            told = true;
+            tracing::info!("port {port} on {shown} is taken; waiting whether it becomes free");
         }
         std::thread::sleep(Duration::from_millis(25));
     }

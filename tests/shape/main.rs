@@ -4,6 +4,7 @@
 //! Each test starts brokers of its own, on free ports, in directories of its own.
 
 mod broker;
+mod commands;
 mod crash;
 mod cross;
 mod load;

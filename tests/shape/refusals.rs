@@ -85,9 +85,29 @@ fn directories_may_be_named_in_another_order_and_none_left_out() {
     }
     assert!(broker.stop(Signal::TERM).0.success());
     let text = named(&[&b]).refusal();
-    assert_says(&text, &["was in use before", "corelog-store.journal", "missing from log.dirs"]);
+    assert_says(&text, &["missing: ", &a.display().to_string(), "log.dirs does not name it", "--forget-dir"]);
     std::fs::copy(a.join("corelog-store.journal"), b.join("corelog-store.journal")).expect("copied");
     assert_says(&named(&[&a, &b]).refusal(), &["both hold a corelog-store.journal"]);
+}
+
+/// A disk that is not mounted: its partitions came back empty, without a word.
+#[test]
+fn a_directory_whose_disk_is_not_mounted_stops_the_start() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (a, b, aside) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("aside"));
+    let start = || Start::new(&a).set("log.dirs", format!("{},{}", a.display(), b.display()));
+    assert!(start().start().stop(Signal::TERM).0.success());
+    std::fs::rename(&b, &aside).expect("unmounted");
+    assert_says(&start().refusal(), &[&b.display().to_string(), "is its disk mounted?", "--forget-dir"]);
+    assert!(!b.exists());
+    let mut lost = start().command();
+    lost.args(["--forget-dir", &b.display().to_string(), "--set", "listeners=PLAINTEXT://192.0.2.1:9092"]);
+    let text = String::from_utf8_lossy(&lost.output().expect("the binary starts").stderr).into_owned();
+    assert_says(&text, &["cannot listen on port 9092 of 192.0.2.1"]);
+    assert!(!b.exists(), "a start that fails leaves no new directory behind, and gives nothing up");
+    std::fs::rename(&aside, &b).expect("mounted again");
+    let log = start().start().log();
+    assert!(!log.contains("directories to recover"), "{log}");
 }
 
 #[test]
@@ -95,7 +115,9 @@ fn a_taken_port_is_named_though_it_is_a_later_shards() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let port = free_ports();
     let _holder = TcpListener::bind(("127.0.0.1", port + 1)).expect("free a moment ago");
-    assert_says(&Start::new(dir.path()).port(port).refusal(), &[&format!("port {} on 127.0.0.1 is taken", port + 1)]);
+    let data = dir.path().join("data");
+    assert_says(&Start::new(&data).port(port).refusal(), &[&format!("port {} on 127.0.0.1 is taken", port + 1)]);
+    assert!(!data.exists(), "a start that fails leaves no new directory behind");
 }
 
 #[test]

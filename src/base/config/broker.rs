@@ -5,6 +5,7 @@ use super::listeners::Listeners;
 use super::settings::{Settings, Texts};
 use super::topic::TopicConfig;
 use super::topic_resolve::{self, TopicValues};
+use super::value::Value;
 use crate::base::ids::{NodeId, SHARDS_PER_NODE};
 use std::path::PathBuf;
 
@@ -84,6 +85,16 @@ impl BrokerConfig {
                 (self.clone(), refused)
             }
         }
+    }
+
+    /// The same settings with what this node really runs with, for those who ask: the shards that it was formatted with,
+    /// and how many cores they run on.
+    pub fn in_effect(mut self, shards: u16, cores: usize) -> BrokerConfig {
+        let cores = u16::try_from(cores).unwrap_or(u16::MAX);
+        (self.shards, self.cores) = (Some(shards), Some(cores));
+        self.settings.fix("shards", Value::Int(i32::from(shards)));
+        self.settings.fix("cores", Value::Int(i32::from(cores)));
+        self
     }
 
     /// All settings, with where each comes from.
@@ -187,7 +198,7 @@ fn named(error: ConfigError) -> (String, ConfigError) {
 /// What Kafka's KafkaConfig.validateValues refuses of settings that are fine each by itself.
 fn check_together(settings: &Settings) -> Vec<(String, ConfigError)> {
     let integer = |name: &str| settings.integer(name);
-    let given = |name: &str| settings.get(name).map(super::value::Value::as_i64);
+    let given = |name: &str| settings.get(name).map(Value::as_i64);
     let node_max = i64::from(i32::MAX / SHARDS_PER_NODE) - 1;
     let idle = integer("connections.max.idle.ms");
     let topic = |name: &str| given(name).unwrap_or(1);
@@ -241,7 +252,7 @@ fn retention_is_sound(settings: &Settings) -> bool {
     let strongest = ["log.retention.ms", "log.retention.minutes", "log.retention.hours"]
         .iter()
         .find_map(|name| settings.get(name))
-        .map_or(1, super::value::Value::as_i64);
+        .map_or(1, Value::as_i64);
     strongest != 0
 }
 

@@ -283,6 +283,20 @@ mod tests {
         assert_eq!(answered.len(), kafka.len());
     }
 
+    /// They were told as null, although every node has some.
+    #[test]
+    fn shards_and_cores_are_told_as_they_are() {
+        let broker = BrokerConfig::default().in_effect(4, 2);
+        let (altered, refused) = broker.with_dynamic(&Texts::new(), &[("num.io.threads".into(), "9".into())].into());
+        assert!(refused.is_empty(), "{refused:?}");
+        for config in [broker, altered] {
+            let entries = describe_broker(&config);
+            let value = |name: &str| entries.iter().find(|entry| entry.name == name).and_then(|e| e.value.as_deref());
+            assert_eq!((value("shards"), value("cores")), (Some("4"), Some("2")));
+            assert_eq!((config.shards, config.cores), (Some(4), Some(2)));
+        }
+    }
+
     #[test]
     fn a_broker_describes_itself_as_kafka_does() {
         compare("BROKER1", &describe_broker(&started()));

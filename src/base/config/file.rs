@@ -125,6 +125,14 @@ pub fn load(file: Vec<Given>, command_line: Vec<Given>) -> Result<Loaded, LoadEr
     }
 }
 
+/// Values that are no default of Kafka's and yet right on a node by itself, as its stock server.properties has them.
+const RIGHT_FOR_ONE_NODE: [(&str, &str); 4] = [
+    ("group.initial.rebalance.delay.ms", "0"),
+    ("offsets.topic.replication.factor", "1"),
+    ("transaction.state.log.min.isr", "1"),
+    ("transaction.state.log.replication.factor", "1"),
+];
+
 /// A single setting: an error's line, or why it has no effect.
 fn judge(key: &'static Key, one: &Given) -> Result<Option<&'static str>, String> {
     let line = |reason: &str| {
@@ -138,6 +146,7 @@ fn judge(key: &'static Key, one: &Given) -> Result<Option<&'static str>, String>
     };
     match key.effect {
         _ if is_dynamic_only(key.name) => Ok(Some("it can only be set while the broker runs")),
+        Effect::NoEffect(_) if RIGHT_FOR_ONE_NODE.contains(&(key.name, one.text.trim())) => Ok(None),
         Effect::NoEffect(why) if !is_default => Ok(Some(why)),
         Effect::NotBuilt(why) if !is_default => Err(line(why)),
         _ => Ok(None),
@@ -294,6 +303,16 @@ mod tests {
         ] {
             assert_eq!(load_text(line).expect("the default is accepted").warnings, [""; 0], "{line}");
         }
+    }
+
+    /// Kafka's stock server.properties gave warnings for values that are just right.
+    #[test]
+    fn what_is_right_for_one_node_needs_no_warning() {
+        let stock = "offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
+                     transaction.state.log.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n";
+        assert_eq!(load_text(stock).expect("sound").warnings, [""; 0]);
+        let warnings = load_text("offsets.topic.replication.factor=2").expect("sound").warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains("consumer groups are not built yet"), "{warnings:?}");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Settings {
     pub(super) dynamic_node: Texts,
     /// Absent where the value is null.
     values: HashMap<&'static str, Value>,
+    /// Values that were found out at the start, whatever the layers say.
+    fixed: HashMap<&'static str, Value>,
 }
 
 impl Settings {
@@ -36,7 +38,13 @@ impl Settings {
         if !refused.is_empty() {
             return Err(refused);
         }
-        Ok(Settings { statics, dynamic_defaults: Texts::new(), dynamic_node: Texts::new(), values })
+        Ok(Settings {
+            statics,
+            dynamic_defaults: Texts::new(),
+            dynamic_node: Texts::new(),
+            values,
+            fixed: HashMap::new(),
+        })
     }
 
     /// The same node with other dynamic settings. What does not parse is left out, and returned: a cluster's stored
@@ -58,8 +66,16 @@ impl Settings {
         let mut texts = self.statics.clone();
         override_with(&mut texts, &dynamic_defaults);
         override_with(&mut texts, &dynamic_node);
-        let values = parse_all(&texts, &mut refused);
-        (Settings { statics: self.statics.clone(), dynamic_defaults, dynamic_node, values }, refused)
+        let mut values = parse_all(&texts, &mut refused);
+        values.extend(self.fixed.clone());
+        let (statics, fixed) = (self.statics.clone(), self.fixed.clone());
+        (Settings { statics, dynamic_defaults, dynamic_node, values, fixed }, refused)
+    }
+
+    /// Fixes a value for as long as the node runs.
+    pub(super) fn fix(&mut self, name: &'static str, value: Value) {
+        self.values.insert(name, value.clone());
+        self.fixed.insert(name, value);
     }
 
     /// The value in force; None where it is null.

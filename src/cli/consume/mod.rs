@@ -3,7 +3,7 @@
 pub mod format;
 
 use super::connect::ConnectArgs;
-use super::moment::{now_ms, parse_moment};
+use super::moment::parse_moment_now;
 use super::output;
 use crate::client::cluster::Cluster;
 use crate::client::consumer::{self, Assignment, ConsumerOptions, Reset, Sink};
@@ -37,16 +37,16 @@ pub struct ConsumeArgs {
     #[arg(value_name = "TOPIC")]
     topic: String,
     /// Partitions to read, separated by commas [default: all]
-    #[arg(long = "partition", short = 'p', value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long = "partition", short = 'p', value_name = "N,…", value_delimiter = ',', allow_negative_numbers = true, value_parser = parse_partition)]
     partitions: Vec<i32>,
     /// Where to begin: earliest, latest, an offset, or -N for the last N of each partition
     #[arg(long, short = 'o', value_name = "OFFSET", default_value = "earliest", allow_hyphen_values = true, value_parser = parse_start)]
     offset: Start,
     /// Begin with the first record at or after this time: ms since 1970, a date, or 2h (ago)
-    #[arg(long, short = 't', value_name = "TIME", conflicts_with = "offset")]
-    timestamp: Option<String>,
+    #[arg(long, short = 't', value_name = "TIME", conflicts_with = "offset", allow_negative_numbers = true, value_parser = parse_moment_now)]
+    timestamp: Option<i64>,
     /// Stop after this many records
-    #[arg(long, short = 'c', value_name = "N")]
+    #[arg(long, short = 'c', value_name = "N", allow_negative_numbers = true)]
     count: Option<u64>,
     /// Stop where the log ended when the command began
     #[arg(long, short = 'e')]
@@ -94,9 +94,8 @@ enum ResetArg {
 
 pub fn run(args: ConsumeArgs) -> anyhow::Result<ExitCode> {
     let options = args.options();
-    let since = args.timestamp.as_deref().map(|t| parse_moment(t, now_ms())).transpose()?;
     let mut cluster = args.connect.connect()?;
-    let assignments = assign(&mut cluster, &args, since)?;
+    let assignments = assign(&mut cluster, &args, args.timestamp)?;
     let format = match (&args.format, args.json) {
         (_, true) => Format::Json,
         (Some(format), _) => format.clone(),
@@ -169,14 +168,14 @@ fn assign(cluster: &mut Cluster, args: &ConsumeArgs, since: Option<i64>) -> anyh
     Ok(assignments)
 }
 
-/// With an end, an offset behind it would read nothing and succeed, which hides a mistake.
+/// With an end, an offset beyond it would read nothing and succeed, which hides a mistake.
 fn check_range(args: &ConsumeArgs, assignments: &[Assignment]) -> anyhow::Result<()> {
     if !matches!((args.offset, args.reset), (Start::At(_), ResetArg::Error)) || args.timestamp.is_some() {
         return Ok(());
     }
     match assignments.iter().find(|a| a.to_offset.is_some_and(|to| a.from_offset > to)) {
         Some(Assignment { partition, from_offset, to_offset: Some(end) }) => bail!(
-            "{}-{partition}: offset {from_offset} lies behind the end, which is {end}; \
+            "{}-{partition}: offset {from_offset} lies beyond the end, which is {end}; \
              choose --partition, or --reset earliest|latest",
             args.topic
         ),
@@ -204,6 +203,11 @@ fn partitions(cluster: &mut Cluster, args: &ConsumeArgs) -> anyhow::Result<Vec<i
         }
         None => Ok(wanted),
     }
+}
+
+/// In words for people: the standard library speaks of digits.
+fn parse_partition(text: &str) -> Result<i32, String> {
+    text.parse().ok().filter(|p| *p >= 0).ok_or_else(|| "give partitions as numbers from 0 on, such as 0,3".to_owned())
 }
 
 fn parse_start(text: &str) -> Result<Start, String> {
@@ -255,6 +259,10 @@ mod tests {
         assert_eq!(parse_start("end"), Ok(Start::Latest));
         assert_eq!(parse_start("17"), Ok(Start::At(17)));
         assert_eq!(parse_start("-3"), Ok(Start::BeforeEnd(3)));
+        assert_eq!(
+            (parse_partition("3"), parse_partition("-1").is_err(), parse_partition("x").is_err()),
+            (Ok(3), true, true)
+        );
         assert!(parse_start("soon").is_err());
         assert!(parse_start("-9223372036854775808").is_err());
     }

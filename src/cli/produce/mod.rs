@@ -5,7 +5,7 @@ mod progress;
 
 use super::connect::ConnectArgs;
 use super::keyval::KeyValue;
-use super::moment::{now_ms, parse_duration, parse_moment};
+use super::moment::{parse_duration, parse_moment_now};
 use super::output;
 use crate::base::show::show_bytes;
 use crate::client::producer::{self, Acks, ProducerOptions, Summary};
@@ -43,7 +43,7 @@ pub struct ProduceArgs {
     #[arg(long, value_name = "FIELD")]
     key_field: Option<String>,
     /// Send to this partition, whatever the key
-    #[arg(long, short = 'p', value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, short = 'p', value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
     /// A header of every record; may be repeated
     #[arg(long = "header", short = 'H', value_name = "KEY=VALUE")]
@@ -52,8 +52,8 @@ pub struct ProduceArgs {
     #[arg(long, short = 'Z')]
     null_empty: bool,
     /// Every record's timestamp: ms since 1970, a date such as 2024-05-01T12:00:00Z, or 2h (ago) [default: now]
-    #[arg(long, value_name = "TIME", conflicts_with = "timestamp_field")]
-    timestamp: Option<String>,
+    #[arg(long, value_name = "TIME", conflicts_with = "timestamp_field", allow_negative_numbers = true, value_parser = parse_moment_now)]
+    timestamp: Option<i64>,
     /// Lines are JSON objects, and this field holds the timestamp: a number (see --timestamp-unit) or an RFC 3339 date
     #[arg(long, value_name = "FIELD")]
     timestamp_field: Option<String>,
@@ -70,13 +70,13 @@ pub struct ProduceArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 10, value_parser = clap::value_parser!(u32).range(1024..=64 << 20))]
     batch_size: u32,
     /// How long a record may wait for others to fill its batch
-    #[arg(long, value_name = "DURATION", default_value = "5ms", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5ms", allow_negative_numbers = true, value_parser = parse_duration)]
     linger: Duration,
     /// Bytes of records under way before reading pauses
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, value_parser = clap::value_parser!(u32).range(1 << 20..))]
     buffer: u32,
     /// Give up when a record cannot be delivered in this time
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2m", allow_negative_numbers = true, value_parser = parse_duration)]
     delivery_timeout: Duration,
     /// Do without producer ids: a retry may then store a record twice
     #[arg(long)]
@@ -114,7 +114,7 @@ enum CodecArg {
 }
 
 pub fn run(args: ProduceArgs) -> anyhow::Result<ExitCode> {
-    let rules = args.line_rules()?;
+    let rules = args.line_rules();
     let options = args.options();
     let mut cluster = args.connect.connect()?;
     let started = Instant::now();
@@ -126,6 +126,7 @@ pub fn run(args: ProduceArgs) -> anyhow::Result<ExitCode> {
         &options,
         move |feeder| input::feed(std::io::stdin(), &rules, &counter, feeder),
         &mut |summary| progress.show(summary),
+        &mut |notice| output::tell(format_args!("note: {notice}")),
     );
     progress.finish();
     let summary = summary?;
@@ -134,9 +135,9 @@ pub fn run(args: ProduceArgs) -> anyhow::Result<ExitCode> {
 }
 
 impl ProduceArgs {
-    fn line_rules(&self) -> anyhow::Result<LineRules> {
+    fn line_rules(&self) -> LineRules {
         let stamp = match (&self.timestamp, &self.timestamp_field) {
-            (Some(time), _) => Stamp::Fixed(parse_moment(time, now_ms())?),
+            (Some(time), _) => Stamp::Fixed(*time),
             (None, Some(field)) => Stamp::Field(field.clone(), self.timestamp_unit),
             (None, None) => Stamp::Now,
         };
@@ -147,13 +148,13 @@ impl ProduceArgs {
             _ => input::Key::None,
         };
         let header = |kv: &KeyValue| (kv.key.clone(), Some(kv.value.clone().into()));
-        Ok(LineRules {
+        LineRules {
             key,
             stamp,
             headers: self.headers.iter().map(header).collect(),
             partition: self.partition,
             null_empty: self.null_empty,
-        })
+        }
     }
 
     fn options(&self) -> ProducerOptions {
@@ -207,19 +208,18 @@ fn report(args: &ProduceArgs, summary: &Summary, elapsed: Duration) -> anyhow::R
         ));
     }
     if let Some(reason) = &summary.input_error {
-        output::tell(format_args!("error: the input could not be read to its end: {reason}"));
+        output::tell(format_args!("error: {reason}; the rest of the input was not read"));
     }
     if args.json {
         output::json(&as_json(&args.topic, summary, elapsed))?;
     } else if !args.quiet {
-        let seconds = elapsed.as_secs_f64().max(0.001);
         output::tell(format_args!(
-            "{} of {} records ({}) stored in {} in {seconds:.1} s: {:.0} records/s{}",
+            "{} of {} records ({}) stored in {} in {}{}",
             summary.delivered_records,
             summary.read_records,
             show_bytes(summary.delivered_bytes),
             args.topic,
-            summary.delivered_records as f64 / seconds,
+            show_rate(summary.delivered_records, elapsed),
             if summary.retries > 0 { format!(", {} retries", summary.retries) } else { String::new() },
         ));
     }
@@ -257,6 +257,16 @@ fn as_json(topic: &str, summary: &Summary, elapsed: Duration) -> serde_json::Val
     })
 }
 
+/// `2.0 s: 500 records/s`; no rate where the time tells about the start rather than the work.
+fn show_rate(records: u64, elapsed: Duration) -> String {
+    const TOO_SHORT: Duration = Duration::from_millis(100);
+    let seconds = elapsed.as_secs_f64();
+    match elapsed < TOO_SHORT {
+        true => format!("{} ms", elapsed.as_millis()),
+        false => format!("{seconds:.1} s: {:.0} records/s", records as f64 / seconds),
+    }
+}
+
 /// `line 5`, or `lines 5, 9, 12 and 34 more`.
 fn show_lines(lines: &[u64]) -> String {
     const SHOWN: usize = 10;
@@ -271,6 +281,12 @@ fn show_lines(lines: &[u64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_needs_some_time() {
+        assert_eq!(show_rate(2, Duration::from_millis(5)), "5 ms");
+        assert_eq!(show_rate(1000, Duration::from_secs(2)), "2.0 s: 500 records/s");
+    }
 
     #[test]
     fn lost_lines_are_named() {

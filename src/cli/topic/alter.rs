@@ -5,12 +5,14 @@ use crate::cli::connect::ConnectArgs;
 use crate::cli::keyval::KeyValue;
 use crate::cli::output;
 use crate::client::admin;
+use crate::client::cluster::Cluster;
 use crate::client::metadata::Topics;
 use anyhow::bail;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use std::process::ExitCode;
 
 #[derive(Args)]
+#[command(group(ArgGroup::new("change").required(true).multiple(true).args(["partitions", "set", "unset"])))]
 #[command(after_help = "\
 Examples:
   corelog topic alter clicks --partitions 16
@@ -21,7 +23,7 @@ pub struct AlterArgs {
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// The new number of partitions, more than there are
-    #[arg(long, short = 'p', value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(long, short = 'p', value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(1..))]
     partitions: Option<i32>,
     /// Set a setting; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
@@ -37,14 +39,12 @@ pub struct AlterArgs {
 }
 
 pub fn run(args: AlterArgs) -> anyhow::Result<ExitCode> {
-    if args.partitions.is_none() && args.set.is_empty() && args.unset.is_empty() {
-        bail!("nothing to alter: give --partitions, --set or --unset");
-    }
     let mut cluster = args.connect.connect()?;
     let existing: Vec<String> = cluster.metadata(&Topics::All, false)?.topics.into_keys().collect();
     let set: Vec<(String, String)> = args.set.iter().cloned().map(Into::into).collect();
     let mut results = Vec::new();
     for name in select(&args.topics, &existing)? {
+        check_known(&mut cluster, &name, &args.unset)?;
         // Settings first: they are checked as a whole, and can be taken back if adding partitions is refused.
         if !set.is_empty() || !args.unset.is_empty() {
             admin::alter_topic_configs(&mut cluster, &name, &set, &args.unset)?;
@@ -66,4 +66,20 @@ pub fn run(args: AlterArgs) -> anyhow::Result<ExitCode> {
         output::json(&results.into())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brokers take the unsetting of whatever name for done, which hides a mistake; what they describe is what they know.
+fn check_known(cluster: &mut Cluster, topic: &str, unset: &[String]) -> anyhow::Result<()> {
+    if unset.is_empty() {
+        return Ok(());
+    }
+    let described = admin::topic_configs(cluster, &[topic.to_owned()])?;
+    let known = described.get(topic).map_or(&[][..], Vec::as_slice);
+    match unset.iter().find(|name| !known.iter().any(|entry| entry.name == **name)) {
+        Some(name) => bail!(
+            "alter settings of topic {topic}: there is no setting {name}; \
+             `corelog topic describe {topic} --all-configs` shows what there is"
+        ),
+        None => Ok(()),
+    }
 }

@@ -42,9 +42,20 @@ pub fn run(args: DeleteArgs) -> anyhow::Result<ExitCode> {
         false => Default::default(),
     };
     let existing: Vec<String> = existing.topics.into_values().filter(|t| !t.internal).map(|t| t.name).collect();
-    let selected = select(&args.topics, &existing)?;
-    if patterns && !args.yes {
-        bail!("this would delete {} topics; add --yes to do it:\n  {}", selected.len(), selected.join("\n  "));
+    let mut wanted = args.topics.clone();
+    if args.if_exists {
+        wanted.retain(|name| {
+            let matches = !is_pattern(name) || select(std::slice::from_ref(name), &existing).is_ok();
+            if !matches {
+                output::tell(format_args!("no topic matches '{name}'"));
+            }
+            matches
+        });
+    }
+    let selected = select(&wanted, &existing)?;
+    if patterns && !selected.is_empty() && !args.yes {
+        let plural = if selected.len() == 1 { "" } else { "s" };
+        bail!("this would delete {} topic{plural}; add --yes to do it:\n  {}", selected.len(), selected.join("\n  "));
     }
     let mut results = Vec::new();
     for name in &selected {

@@ -47,12 +47,10 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<ExitCode> {
         true => metadata.topics.values().filter(|t| !t.internal).map(|t| t.name.clone()).collect(),
         false => select(&args.topics, &existing)?,
     };
-    let mut topics = Vec::new();
-    for name in &names {
-        let missing =
-            || ClientError::from_code(format!("topic {name}"), ResponseError::UnknownTopicOrPartition.code(), None);
-        topics.push(metadata.topics.get(name).ok_or_else(|| missing().expect("invariant: not code 0"))?);
-    }
+    // One that is missing does not keep the others from being shown.
+    let (names, missing): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| metadata.topics.contains_key(name));
+    let topics: Vec<&TopicInfo> = names.iter().filter_map(|name| metadata.topics.get(name)).collect();
     let wanted: Vec<(String, Vec<i32>)> =
         topics.iter().map(|t| (t.name.clone(), t.partitions.iter().map(|p| p.index).collect())).collect();
     let sizes: Sizes = admin::replica_sizes(&mut cluster, &wanted).into_iter().map(size_entry).collect();
@@ -64,7 +62,7 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<ExitCode> {
         sizes: &sizes,
     });
     let shown: Vec<Shown> = shown.filter(|s| !args.problems || !s.partitions.is_empty()).collect();
-    if args.json {
+    if args.json && (missing.is_empty() || !shown.is_empty()) {
         output::json(&shown.iter().map(|s| s.json(args.all_configs)).collect())?;
     } else {
         for (at, topic) in shown.iter().enumerate() {
@@ -74,7 +72,14 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<ExitCode> {
             topic.print(args.all_configs)?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    let Some(last) = missing.last() else { return Ok(ExitCode::SUCCESS) };
+    let error =
+        |name| ClientError::like(ResponseError::UnknownTopicOrPartition, format!("topic {name}"), "it does not exist");
+    for name in missing.iter().take(missing.len() - 1) {
+        output::tell(format_args!("error: {}", error(name)));
+    }
+    // The last one with what to do about all of them.
+    Err(error(last).into())
 }
 
 struct Shown<'a> {

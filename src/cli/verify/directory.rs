@@ -10,7 +10,8 @@ use crate::coordination::embedded::FILE_NAME;
 use crate::journal::{self, file::JournalError};
 use crate::log::checkpoint::{self, PartitionOffsets};
 use crate::log::paths::{self, DirName};
-use crate::node::format::{self, CLEAN, FormatError, LOCK, MANIFEST, META};
+use crate::node::format::{CLEAN, FormatError, LOCK};
+use crate::node::manifest::{MANIFEST, META, Manifest};
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -277,8 +278,10 @@ impl DataDir {
             }
             return;
         }
-        match format::manifest_of(&self.path) {
-            Ok(manifest) => {
+        match Manifest::read(&self.path) {
+            // It has gone since the directory was listed.
+            Ok(None) => {}
+            Ok(Some(manifest)) => {
                 let ours = (manifest.cluster_id.clone(), manifest.node_id.to_string());
                 let theirs = (self.cluster_id.take(), broker_id);
                 if meta.is_some() && theirs != (Some(ours.0.clone()), Some(ours.1.clone())) {

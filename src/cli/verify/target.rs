@@ -46,7 +46,7 @@ impl Targets {
             bail!(
                 "{}: neither a data directory nor a partition's: it has no {}, and no partition in it",
                 path.display(),
-                crate::node::format::META
+                crate::node::manifest::META
             );
         }
         self.dirs.push(dir);

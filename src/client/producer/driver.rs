@@ -4,6 +4,7 @@ use super::batch::Batch;
 use super::link::{Link, Unsent};
 use super::outbox::{Effect, Outbox, Rules, Verdict};
 use super::{Acks, Event, Failure, Feeder, NewRecord, Partitioner, ProducerOptions, Summary};
+use crate::client::admin;
 use crate::client::cluster::{Cluster, Retry, Target};
 use crate::client::error::ClientError;
 use crate::client::limits::{FAILURES_LISTED_MAX, PRODUCE_IN_FLIGHT_MAX, TOPIC_PARTITIONS_MAX};
@@ -21,11 +22,13 @@ const REQUEST_BYTES: usize = 4 << 20;
 /// Chunks of input that may wait in the channel.
 const CREDITS: usize = 4;
 
+/// A topic that has not come after this is worth a word.
+const SILENT_WAIT: Duration = Duration::from_secs(1);
 const RETRY_BACKOFF: Duration = Duration::from_millis(100);
 const METADATA_PAUSE: Duration = Duration::from_millis(100);
 
 /// Produces what `input` feeds, in a thread of its own, until it ends and everything is acknowledged or lost.
-/// `watch` is told how far things are, now and then. An error means that nothing could be sent at all; trouble on the
+/// `watch` is told how far things are, now and then, `notice` what the operator should know. An error means that nothing could be sent at all; trouble on the
 /// way is in the summary.
 pub fn produce(
     cluster: &mut Cluster,
@@ -33,8 +36,9 @@ pub fn produce(
     options: &ProducerOptions,
     input: impl FnOnce(&mut Feeder) -> Result<(), String> + Send + 'static,
     watch: &mut dyn FnMut(&Summary),
+    notice: &mut dyn FnMut(&str),
 ) -> Result<Summary, ClientError> {
-    let leaders = wait_for_topic(cluster, topic, options.create_topic)?;
+    let leaders = wait_for_topic(cluster, topic, options.create_topic, notice)?;
     let (events, inbox) = channel();
     let (credit, credits) = channel();
     let mut driver = Driver::new(cluster, topic, options, leaders, events.clone());
@@ -52,8 +56,14 @@ pub fn produce(
 }
 
 /// The topic's leaders by partition, once every broker-side step of its creation is done.
-fn wait_for_topic(cluster: &mut Cluster, topic: &str, create: bool) -> Result<Vec<Option<i32>>, ClientError> {
+fn wait_for_topic(
+    cluster: &mut Cluster,
+    topic: &str,
+    create: bool,
+    notice: &mut dyn FnMut(&str),
+) -> Result<Vec<Option<i32>>, ClientError> {
     let mut retry = Retry::new(cluster.options().retry_for);
+    let mut silent_until = Some(Instant::now() + SILENT_WAIT);
     let names = Topics::Named(vec![topic.to_owned()]);
     loop {
         match cluster.try_metadata(&names, create).and_then(|metadata| leaders_of(&metadata, topic)) {
@@ -63,14 +73,29 @@ fn wait_for_topic(cluster: &mut Cluster, topic: &str, create: bool) -> Result<Ve
                     true => &[ResponseError::UnknownTopicOrPartition, ResponseError::LeaderNotAvailable],
                     false => &[ResponseError::LeaderNotAvailable],
                 };
-                retry.pause(error.retriable_only_for(passing))?;
+                let error = error.retriable_only_for(passing);
+                if silent_until.take_if(|until| *until <= Instant::now()).is_some() {
+                    if error.code() == Some(ResponseError::UnknownTopicOrPartition)
+                        && admin::creates_topics(cluster) == Some(false)
+                    {
+                        let reason = "it does not exist, and the brokers create none by themselves \
+                                      (auto.create.topics.enable=false)";
+                        return Err(ClientError::like(ResponseError::UnknownTopicOrPartition, what(topic), reason));
+                    }
+                    notice(&format!("waiting for topic {topic}: {error}"));
+                }
+                retry.pause(error)?;
             }
         }
     }
 }
 
+fn what(topic: &str) -> String {
+    format!("topic {topic}")
+}
+
 fn leaders_of(metadata: &Metadata, topic: &str) -> Result<Vec<Option<i32>>, ClientError> {
-    let what = format!("topic {topic}");
+    let what = what(topic);
     let missing = || ClientError::like(ResponseError::UnknownTopicOrPartition, what.clone(), "it does not exist");
     let info = metadata.topics.get(topic).ok_or_else(missing)?;
     if let Some(error) = info.error.and_then(|code| ClientError::from_code(what.clone(), code.code(), None)) {
@@ -218,9 +243,10 @@ impl<'a> Driver<'a> {
         let now_ms = self.now_ms();
         for record in &records {
             self.summary.read_records += 1;
-            let placed = self.partitioner.choose(record, &self.leaders).and_then(|partition| {
-                self.outbox.push(partition, record, now_ms).map_err(|e| format!("line {}: {e}", record.line))
-            });
+            let placed = self
+                .partitioner
+                .choose(record, &self.leaders)
+                .and_then(|partition| self.outbox.push(partition, record, now_ms).map_err(|e| e.to_string()));
             if let Err(reason) = placed {
                 self.lose(Failure { partition: -1, lines: vec![record.line], reason, hint: None });
             }

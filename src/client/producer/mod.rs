@@ -169,7 +169,7 @@ impl Partitioner {
         let count = leaders.len() as i32;
         match (record.partition, &record.key) {
             (Some(p), _) if (0..count).contains(&p) => Ok(p),
-            (Some(p), _) => Err(format!("line {}: there is no partition {p}, only 0 to {}", record.line, count - 1)),
+            (Some(p), _) => Err(format!("there is no partition {p}, only 0 to {}", count - 1)),
             (None, Some(key)) => Ok(partition_of_key(key, count)),
             (None, None) => {
                 let with_leader: Vec<i32> =

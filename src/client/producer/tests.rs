@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::client::admin::topic_name;
+use crate::client::cluster::{Cluster, Options};
 use crate::client::fake::{Act, FakeBroker, Seen, answer, decode};
 use crate::record::batch::BatchHeader;
 use kafka_protocol::error::ResponseError;
@@ -84,7 +85,8 @@ fn run(
         }
         _ => None,
     });
-    let summary = produce(&mut broker.cluster(), "t", options, lines(n), &mut |_| {}).expect("it could begin");
+    let summary =
+        produce(&mut broker.cluster(), "t", options, lines(n), &mut |_| {}, &mut |_| {}).expect("it could begin");
     let sequences = sequences.lock().expect("no panic").clone();
     (summary, sequences, broker)
 }
@@ -154,7 +156,8 @@ fn a_topic_with_an_impossible_partition_is_refused() {
                 answer::<MetadataRequest>(&MetadataResponse::default().with_topics(vec![topic]), seen.version)
             })
         });
-        let error = produce(&mut broker.cluster(), "t", &options(), lines(1), &mut |_| {}).expect_err("impossible");
+        let error = produce(&mut broker.cluster(), "t", &options(), lines(1), &mut |_| {}, &mut |_| {})
+            .expect_err("impossible");
         assert!(error.to_string().contains(&format!("speaks of a partition {index}")), "{error}");
     }
 }
@@ -162,6 +165,21 @@ fn a_topic_with_an_impossible_partition_is_refused() {
 #[test]
 fn a_missing_topic_fails_at_once_unless_it_may_be_created() {
     let broker = FakeBroker::start(1, |_| None);
-    let error = produce(&mut broker.cluster(), "missing", &options(), lines(1), &mut |_| {}).expect_err("no topic");
+    let error = produce(&mut broker.cluster(), "missing", &options(), lines(1), &mut |_| {}, &mut |_| {})
+        .expect_err("no topic");
     assert_eq!(error.code(), Some(ResponseError::UnknownTopicOrPartition));
+}
+
+/// It waited for half a minute without a word.
+#[test]
+fn waiting_for_a_topic_is_told_once() {
+    let broker = FakeBroker::start(1, |_| None);
+    let patience = Duration::from_millis(2500);
+    let mut cluster = Cluster::connect(Options { retry_for: patience, ..broker.options() }).expect("it answers");
+    let options = ProducerOptions { create_topic: true, ..options() };
+    let mut told = Vec::new();
+    let notice = &mut |text: &str| told.push(text.to_owned());
+    let error = produce(&mut cluster, "missing", &options, lines(1), &mut |_| {}, notice).expect_err("no topic");
+    assert_eq!(error.code(), Some(ResponseError::UnknownTopicOrPartition));
+    assert!(told.len() == 1 && told[0].starts_with("waiting for topic missing: "), "{told:?}");
 }

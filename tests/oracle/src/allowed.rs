@@ -35,6 +35,9 @@ pub const ALLOWED: &[Allowed] = &[
     allow("FindCoordinator", "find-coordinator-type-*", "error_code|coordinators[*].error_code",
         "15 CoordinatorNotAvailable", "42 InvalidRequest",
         "there are no groups and transactions yet; a retriable error would make clients wait for ever"),
+    allow("FindCoordinator", "find-coordinator-type-1", "error_code",
+        "15 CoordinatorNotAvailable", "53 TransactionalIdAuthorizationFailed",
+        "there are no transactions yet; below version 4 librdkafka asks, which takes no other code as fatal"),
     allow("FindCoordinator", "find-coordinator-type-*", "error_message|coordinators[*].error_message",
         "*", "*not supported by this broker*", "the message says what is missing"),
     allow("CreateTopics", "*compacted-create", "*", "*", "*",
@@ -92,7 +95,7 @@ pub const ALLOWED: &[Allowed] = &[
         "another implementation of the codec compresses to other sizes"),
 
     // Settings.
-    allow("DescribeConfigs", "describe-configs-broker*", "*.configs[cores]|*.configs[shards]|*.configs[log.flush.policy]|*.configs[shard.advertised.listeners]", "<absent>", "*",
+    allow("DescribeConfigs", "describe-configs-broker*", "*.configs[cores]|*.configs[shards]|*.configs[log.flush.policy]|*.configs[log.flush.method]|*.configs[log.journal.bytes]|*.configs[shard.advertised.listeners]", "<absent>", "*",
         "Corelog's own settings"),
     allow("DescribeConfigs", "describe-configs-broker*", "*.configs[log.dir]*value", "\"/tmp/kafka-logs\"", "\"./corelog-data\"",
         "the default directory is Corelog's own"),

@@ -5,7 +5,7 @@ use crate::cli::dump::is_sound;
 use crate::coordination::embedded::FILE_NAME;
 use crate::log::index::{OffsetIndex, TimeIndex};
 use crate::log::paths;
-use crate::node::format::MANIFEST;
+use crate::node::manifest::MANIFEST;
 use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use crate::log::paths;
 use crate::log::producers::ProducerStates;
 use crate::log::segment::Segment;
 use crate::log::testing::Batch;
-use crate::node::format::{self, Wanted};
+use crate::node::format::{self, Survey, Wanted};
 use crate::record::batch::{BatchHeader, PREFIX_LEN, patch_prefix};
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,8 +39,8 @@ impl World {
     /// Stopped in good order: one partition of three segments, an idempotent producer, two leaders.
     pub fn new() -> World {
         let root = tempfile::tempdir().expect("a directory");
-        let wanted = Wanted { node_id: Some(NodeId(3)), shards: Some(1), shards_default: 1 };
-        let opened = format::open(&[root.path().to_owned()], wanted).expect("formatted");
+        let wanted = Wanted { node_id: Some(NodeId(3)), shards: Some(1), shards_default: 1, forget: Vec::new() };
+        let opened = format::survey(&[root.path().to_owned()], &wanted).and_then(Survey::open).expect("formatted");
         let world = World { root, topic_id: TopicId::random() };
         world.write_store(&opened.cluster_id, &BTreeMap::new());
         world.write_partition();

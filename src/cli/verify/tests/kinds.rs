@@ -8,7 +8,7 @@ use crate::cli::verify::finding::Severity::{Error, Info, Warning};
 use crate::coordination::embedded::FILE_NAME;
 use crate::log::checkpoint;
 use crate::log::paths::{self, LOG};
-use crate::node::format::{MANIFEST, META};
+use crate::node::manifest::{MANIFEST, META};
 use crate::record::batch::BatchHeader;
 use std::collections::BTreeMap;
 use std::fs;
@@ -141,7 +141,8 @@ fn gaps_are_worth_what_the_topic_is() {
     gap(&world);
     let found = world.assert_single(Error, OffsetGap);
     assert_eq!((found.expected.as_str(), found.found.as_str()), ("offset 42", "offset 45"));
-    let cluster = crate::node::format::manifest_of(world.root.path()).expect("formatted").cluster_id;
+    let manifest = crate::node::manifest::Manifest::read(world.root.path()).expect("readable");
+    let cluster = manifest.expect("formatted").cluster_id;
     world.write_store(&cluster, &BTreeMap::from([("cleanup.policy".to_owned(), "compact,delete".to_owned())]));
     assert!(world.verify().is_empty());
     let kafkas = World::crashed(LAST);
