@@ -10,6 +10,7 @@ use super::registry::Served;
 use super::{Outcome, RequestInfo};
 use crate::base::ids::Offset;
 use crate::cluster::topic_name;
+use crate::partition::leader::Partition;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
@@ -25,13 +26,14 @@ const HIGH_WATERMARK: i64 = -1;
 fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
     info.decoded(body, |request: DeleteRecordsRequest| {
         let mut response = DeleteRecordsResponse::default();
-        let mut moved = false;
+        let mut moved = Vec::new();
         for topic in &request.topics {
             let partitions = topic.partitions.iter().map(|asked| {
                 let answer = DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
                 match raise(context, (&topic.name, asked.partition_index), asked.offset) {
-                    Ok(start) => {
-                        moved = true;
+                    Ok(partition) => {
+                        let start = partition.ends().log_start;
+                        moved.push(partition);
                         answer.with_low_watermark(start.0)
                     }
                     Err(code) => answer.with_low_watermark(-1).with_error_code(code.code()),
@@ -41,14 +43,19 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
             let answer = DeleteRecordsTopicResult::default().with_name(topic.name.clone());
             response.topics.push(answer.with_partitions(partitions));
         }
-        if !moved {
+        if moved.is_empty() {
             return info.reply(&response);
         }
         // Sent now, so that checkpoints are written in the order of the requests.
         let saved = context.checkpoints.save(context.partitions.checkpoints());
         let info = info.clone();
         Outcome::Wait(Box::pin(async move {
-            if let Err(e) = saved.await {
+            let mut saved = saved.await;
+            for partition in moved {
+                // A log whose directory a power loss takes would be taken for one without a start.
+                saved = saved.and(partition.sync_names().await);
+            }
+            if let Err(e) = saved {
                 error!("log start offsets cannot be saved: {e}");
                 let answers = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
                 let moved = answers.filter(|answer| answer.error_code == 0);
@@ -62,7 +69,7 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
     })
 }
 
-fn raise(context: &ShardContext, (topic, index): (&str, i32), offset: i64) -> Result<Offset, ResponseError> {
+fn raise(context: &ShardContext, (topic, index): (&str, i32), offset: i64) -> Result<Rc<Partition>, ResponseError> {
     let found = leaders::by_name(context, topic, index);
     // Kafka's order: what does not exist is unknown whatever its name, and then the name counts before the leader.
     if topic_name::is_internal(topic) && !matches!(found, Err(ResponseError::UnknownTopicOrPartition)) {
@@ -81,7 +88,7 @@ fn raise(context: &ShardContext, (topic, index): (&str, i32), offset: i64) -> Re
         return Err(ResponseError::OffsetOutOfRange);
     }
     partition.delete_records(to);
-    Ok(partition.ends().log_start)
+    Ok(partition)
 }
 
 #[cfg(test)]

@@ -22,6 +22,15 @@ pub const APPEND_IOVECS_MAX: usize = 1000;
 /// Bytes that wait for a journal; writers to segments wait then.
 pub const JOURNAL_PENDING_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of one write to a journal; less in a ring of which this is more than 1/8.
+pub const JOURNAL_GROUP_BYTES_MAX: u64 = 1 << 20;
+
+/// A write to a journal that takes longer means a disk that does not answer.
+pub const JOURNAL_WRITE_SECONDS_MAX: u32 = 10;
+
+/// Partitions that a checkpoint of a journal syncs side by side.
+pub const JOURNAL_SYNCS_MAX: usize = 32;
+
 /// Bytes of one write to a segment.
 pub const APPEND_BYTES_MAX: usize = 8 << 20;
 

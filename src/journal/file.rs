@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 use tokio_uring::buf::{BoundedBuf, IoBuf};
 use tokio_uring::fs::File;
 
+/// What no ring reaches; sums of such numbers do not overflow.
+const NUMBERS_MAX: u64 = 1 << 62;
+/// The greatest `log.journal.bytes`.
+const RING_BYTES_MAX: u64 = 4 << 30;
 /// Bytes that are written at once when a ring is made.
 const MAKE_BYTES: usize = 1 << 20;
 
@@ -85,6 +89,28 @@ fn write_through(path: &Path, superblock: &Superblock) -> io::Result<()> {
     Ok(())
 }
 
+/// Sets aside the rings that are not clean in a directory that was stopped cleanly: whatever used it since does not know the
+/// journal, and its logs are newer. To be called before the mark of the clean stop goes, after which nothing tells. Blocking.
+pub fn set_aside_outdated(log_dir: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let mut set_aside = Vec::new();
+    let io = |source| JournalError::Io { path: log_dir.to_owned(), source };
+    for entry in fs::read_dir(log_dir).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name();
+        let is_ring =
+            name.to_str().and_then(|name| name.strip_prefix("journal-")).is_some_and(|n| n.parse::<u16>().is_ok());
+        if is_ring && read(&entry.path()).is_ok_and(|found| found.is_some_and(|found| !found.superblock.clean)) {
+            let kept = entry.path().with_extension("outdated");
+            fs::rename(entry.path(), &kept).map_err(io)?;
+            set_aside.push(kept);
+        }
+    }
+    if !set_aside.is_empty() {
+        fs::File::open(log_dir).and_then(|dir| dir.sync_all()).map_err(io)?;
+    }
+    Ok(set_aside)
+}
+
 /// Reads what is there; None: there is no ring. Blocking.
 pub fn read(path: &Path) -> Result<Option<Existing>, JournalError> {
     let io = |source| JournalError::Io { path: path.to_owned(), source };
@@ -108,6 +134,10 @@ pub fn read(path: &Path) -> Result<Option<Existing>, JournalError> {
     let both = [Superblock::decode(blocks.bytes()), Superblock::decode(&blocks.bytes()[BLOCK..])];
     let newest = both.into_iter().flatten().max_by_key(|superblock| superblock.generation);
     let superblock = newest.ok_or_else(|| JournalError::NoSuperblock { path: path.to_owned() })?;
+    let numbers = [superblock.boot, superblock.generation, superblock.tail.position, superblock.tail.sequence];
+    if numbers.iter().any(|number| *number >= NUMBERS_MAX) || superblock.bytes > RING_BYTES_MAX {
+        return Err(JournalError::NoSuperblock { path: path.to_owned() });
+    }
     if superblock.bytes == 0 || superblock.bytes % BLOCK as u64 != 0 || found != GROUPS_AT + superblock.bytes {
         let expected = GROUPS_AT.saturating_add(superblock.bytes);
         return Err(JournalError::WrongSize { path: path.to_owned(), expected, found });

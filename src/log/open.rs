@@ -21,6 +21,7 @@
 //!   would wait before the gap for ever.
 //! - *Killed, but the machine lived on*: batches may be whole in the page cache and not on disk. What was scanned is synced
 //!   before the log is served, so that a retry of such a batch is not called durable before it is.
+//! - *Segments below the log's start* that were not removed in time are not cut, and nothing behind them is: they go.
 //! - *Half-done removal*: files that were marked `.deleted`, temporary files, and indexes without their segment are removed.
 //!   `.swap` files hold records that a compaction of Kafka had not put in place: the directory is refused.
 //! - *No segment at all*, or the log was cut below its start: an empty segment is made at the end, so that the offsets
@@ -126,6 +127,10 @@ pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenErr
         end = match later.first() {
             Some(next) if params.clean || next.base < params.recovery_point => {
                 opening.trust(&segment)?;
+                next.base
+            }
+            Some(next) if params.log_start.is_some_and(|log_start| next.base <= log_start) => {
+                opening.read_below_start(&segment)?;
                 next.base
             }
             None if params.clean && opening.epochs_known => opening.open_active(&segment)?,
@@ -238,6 +243,17 @@ impl Opening<'_> {
         // They may tell of batches that the segment no longer has; what was read of it takes their place.
         remove_existing(segment, &[paths::OFFSET_INDEX, paths::TIME_INDEX])?;
         Ok(end.next_offset)
+    }
+
+    /// A segment that lies wholly below the log's start, and was to be removed when the process ended. It may tell of producers;
+    /// what is damaged in it is no reason to cut what follows.
+    fn read_below_start(&mut self, segment: &Rc<Segment>) -> Result<(), OpenError> {
+        if self.producers.is_none() {
+            self.producers = Some(self.producers_below(segment.base)?);
+        }
+        let size = segment.size();
+        segment.reset();
+        self.scan_rest(segment, (0, size), segment.base, Depth::Checksums).map(drop)
     }
 
     /// The next segment does not go on where this one ends, and nothing but a crash can be why.

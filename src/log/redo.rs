@@ -2,7 +2,8 @@
 //!
 //! Each write goes to its position whatever the file holds there: the same bytes, or what a crash left. Segments that are
 //! missing are made: their names may not have been durable. But those below the first segment of the directory were removed
-//! by retention: a segment's name is durable before the next one is made, so the first one is never missing.
+//! by retention: a segment's name is durable before the next one is made, so the first one is never missing. Nor is one made
+//! of which everything lies below the log's start.
 
 use super::checkpoint::sync_dir;
 use super::paths;
@@ -20,11 +21,13 @@ pub struct RedoWrite {
     /// The segment's base offset.
     pub segment: Offset,
     pub position: u32,
+    /// The offset after its last record.
+    pub end: Offset,
     pub bytes: Bytes,
 }
 
 /// Writes everything in order; on disk when it returns. Blocking.
-pub fn redo(dir: &Path, writes: &[RedoWrite]) -> io::Result<()> {
+pub fn redo(dir: &Path, log_start: Offset, writes: &[RedoWrite]) -> io::Result<()> {
     let first = first_segment(dir)?;
     let mut by_segment: BTreeMap<Offset, Vec<&RedoWrite>> = BTreeMap::new();
     for write in writes.iter().filter(|write| first.is_none_or(|first| write.segment >= first)) {
@@ -32,6 +35,9 @@ pub fn redo(dir: &Path, writes: &[RedoWrite]) -> io::Result<()> {
     }
     for (base, writes) in by_segment {
         let path = paths::segment_file(dir, base, paths::LOG);
+        if writes.iter().all(|write| write.end <= log_start) && !path.try_exists()? {
+            continue;
+        }
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
         for write in writes {
             file.write_all_at(&write.bytes, u64::from(write.position))?;
@@ -57,21 +63,28 @@ mod tests {
     use super::*;
 
     fn write(segment: i64, position: u32, text: &'static str) -> RedoWrite {
-        RedoWrite { segment: Offset(segment), position, bytes: Bytes::from_static(text.as_bytes()) }
+        RedoWrite {
+            segment: Offset(segment),
+            position,
+            end: Offset(segment + 1),
+            bytes: Bytes::from_static(text.as_bytes()),
+        }
     }
 
     #[test]
     fn writes_go_to_their_places_and_removed_segments_stay_removed() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let file = |base: i64| paths::segment_file(dir.path(), Offset(base), paths::LOG);
-        redo(dir.path(), &[write(0, 0, "abc"), write(0, 3, "def"), write(7, 0, "x")]).expect("written");
+        redo(dir.path(), Offset(0), &[write(0, 0, "abc"), write(0, 3, "def"), write(7, 0, "x")]).expect("written");
         assert_eq!(fs::read(file(0)).expect("made"), b"abcdef");
         fs::write(file(0), "aXX").expect("torn");
-        redo(dir.path(), &[write(0, 0, "abc"), write(0, 3, "def"), write(7, 0, "x")]).expect("written");
+        redo(dir.path(), Offset(0), &[write(0, 0, "abc"), write(0, 3, "def"), write(7, 0, "x")]).expect("written");
         assert_eq!(fs::read(file(0)).expect("whole again"), b"abcdef");
         fs::remove_file(file(0)).expect("by retention");
-        redo(dir.path(), &[write(0, 0, "abc"), write(7, 1, "y")]).expect("written");
+        redo(dir.path(), Offset(0), &[write(0, 0, "abc"), write(7, 1, "y")]).expect("written");
         assert!(!file(0).exists());
         assert_eq!(fs::read(file(7)).expect("still there"), b"xy");
+        redo(dir.path(), Offset(9), &[write(8, 0, "z"), write(9, 0, "z")]).expect("written");
+        assert!(!file(8).exists() && file(9).exists(), "what lies below the log's start is not made");
     }
 }

@@ -15,6 +15,7 @@ use crate::controller::drive;
 use crate::controller::handle::ControlHandle;
 use crate::coordination::Store;
 use crate::coordination::embedded::EmbeddedStore;
+use crate::journal;
 use crate::partition::checkpoints::CheckpointSender;
 use crate::shard::listener::{SocketSettings, bind};
 use crate::shard::runtime::{self, ShardThread, cpu_of};
@@ -153,6 +154,11 @@ fn prepare(config: &BrokerConfig, options: &ServeOptions, cores: usize) -> anyho
     let open_store = || EmbeddedStore::open(&store_file).context("opening the embedded store");
     // One that is there is opened while nothing is formatted yet; a new one needs its directory.
     let store = store_file.exists().then(open_store).transpose()?;
+    for dir in survey.dirs().iter().filter(|dir| dir.was_clean && !dir.is_new) {
+        for kept in journal::file::set_aside_outdated(&dir.path)? {
+            warn!("{}: not used: the directory was used without it since, and stopped cleanly", kept.display());
+        }
+    }
     let opened = survey.open()?;
     let store = store.map_or_else(open_store, Ok)?;
     Ok(Prepared { opened, bound, inventory, store })

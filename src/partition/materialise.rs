@@ -77,7 +77,6 @@ pub async fn make_segment(home: Home, (topic, id): (&str, TopicPartition), base:
     .await
 }
 
-/// A file of that name with something in it is no segment of this log: neither to be overwritten nor to be taken over.
 /// Makes a partition's directory, or finds it as a crash left it.
 fn make_dir(dir: &Path, topic: TopicId, stray: &Path) -> io::Result<()> {
     if dir.exists() && read_topic_id(dir) != Some(topic) {
@@ -88,16 +87,20 @@ fn make_dir(dir: &Path, topic: TopicId, stray: &Path) -> io::Result<()> {
 }
 
 /// Puts what a journal has back into the segments, making what is missing; on disk when it returns. Blocking.
-pub fn redo_journaled(home: &Home, (topic, id): (&str, TopicPartition), writes: &[RedoWrite]) -> io::Result<()> {
+pub fn redo_journaled(
+    home: &Home,
+    (topic, id): (&str, TopicPartition),
+    log_start: Option<Offset>,
+    writes: &[RedoWrite],
+) -> io::Result<()> {
     if !home.exists {
         make_dir(&home.dir, id.topic, &home.log_dir.join(paths::stray_dir(topic, id.partition)))?;
     }
-    redo(&home.dir, writes)?;
-    File::open(home.dir.join(paths::PARTITION_METADATA))?.sync_all()?;
-    sync_dir(&home.dir)?;
-    sync_dir(&home.log_dir)
+    redo(&home.dir, log_start.unwrap_or(Offset(0)), writes)?;
+    sync_home(&home.dir, &home.log_dir)
 }
 
+/// A file of that name with something in it is no segment of this log: neither to be overwritten nor to be taken over.
 fn make_segment_file(dir: &Path, base: Offset) -> io::Result<()> {
     let path = paths::segment_file(dir, base, paths::LOG);
     let file = File::options().write(true).create(true).truncate(false).open(path)?;
@@ -122,7 +125,9 @@ pub async fn replace_segments(
         write_atomically(&paths::segment_file(&dir, base, paths::PRODUCER_SNAPSHOT), &snapshot)?;
         // Never a directory without a segment: the log would begin anew at an older offset.
         sync_dir(&dir)?;
-        mark_deleted(&gone)
+        let marked = mark_deleted(&gone)?;
+        sync_dir(&dir)?;
+        Ok(marked)
     })
     .await
 }
@@ -136,12 +141,13 @@ pub fn read_topic_id(dir: &Path) -> Option<TopicId> {
 /// Makes the names in the partition's directory, and its own name, durable.
 pub async fn sync_names(home: Home) -> io::Result<()> {
     let (dir, log_dir) = (home.dir.to_path_buf(), home.log_dir);
-    run(move || {
-        File::open(dir.join(paths::PARTITION_METADATA))?.sync_all()?;
-        sync_dir(&dir)?;
-        sync_dir(&log_dir)
-    })
-    .await
+    run(move || sync_home(&dir, &log_dir)).await
+}
+
+fn sync_home(dir: &Path, log_dir: &Path) -> io::Result<()> {
+    File::open(dir.join(paths::PARTITION_METADATA))?.sync_all()?;
+    sync_dir(dir)?;
+    sync_dir(log_dir)
 }
 
 pub fn write_epochs(dir: &Path, epochs: &[(LeaderEpoch, Offset)]) -> io::Result<()> {

@@ -251,7 +251,7 @@ impl PartitionTable {
         if writes.is_empty() {
             return Ok(());
         }
-        materialise::redo_journaled(home, (name, id), writes)
+        materialise::redo_journaled(home, (name, id), params.log_start, writes)
             .map_err(|source| open::OpenError::Io { path: home.dir.to_path_buf(), source })?;
         (home.exists, params.clean) = (true, false);
         rings.done(&home.log_dir, id);

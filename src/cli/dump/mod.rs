@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod index;
+mod journal;
 pub(super) mod reader;
 mod segment;
 pub(super) mod snapshot;
@@ -13,7 +14,6 @@ pub(super) mod store;
 
 use super::output;
 use crate::coordination::embedded::FILE_NAME;
-use anyhow::bail;
 use clap::{Args, ValueEnum};
 use reader::Corrupt;
 use serde_json::Value;
@@ -30,8 +30,8 @@ Examples:
   corelog dump --quiet clicks-*/*                 only check
 
 Knows segments (.log), .index, .timeindex, .txnindex, .snapshot, leader-epoch-checkpoint, the *-offset-checkpoint files,
-partition.metadata and meta.properties, Corelog's or Apache Kafka's, and Corelog's own corelog.properties and
-corelog-store.journal. An index is checked against the segment beside it. `corelog verify` checks whole directories.
+partition.metadata and meta.properties, Corelog's or Apache Kafka's, and Corelog's own corelog.properties,
+corelog-store.journal and journal-N. An index is checked against the segment beside it. `corelog verify` checks whole directories.
 Exit code 1: a file is damaged; standard error says which, at which byte, and why.")]
 pub struct DumpArgs {
     /// Files to read
@@ -62,6 +62,7 @@ pub enum Kind {
     Offsets,
     Properties,
     Store,
+    Journal,
 }
 
 /// Why a file could not be dumped to its end.
@@ -85,8 +86,23 @@ pub fn run(args: DumpArgs) -> anyhow::Result<ExitCode> {
     let mut out = Out { form, out: BufWriter::new(io::stdout()) };
     let mut sound = true;
     for path in &args.files {
-        let Some(kind) = args.kind.or_else(|| kind_of(path)) else {
-            bail!("{}: its name does not tell what it is; say so with --type", path.display());
+        let kind = match std::fs::metadata(path) {
+            Err(error) => Err(format!("cannot read it: {error}")),
+            Ok(found) if found.is_dir() => {
+                Err("a directory; name its files, or let `corelog verify` check it".to_owned())
+            }
+            Ok(_) => args
+                .kind
+                .or_else(|| kind_of(path))
+                .ok_or_else(|| "its name does not tell what it is; say so with --type".to_owned()),
+        };
+        let kind = match kind {
+            Ok(kind) => kind,
+            Err(reason) => {
+                sound = false;
+                output::tell(format_args!("{}: {reason}", path.display()));
+                continue;
+            }
         };
         out.text(|| path.display().to_string())?;
         let done = dump(path, kind, args.records, &mut out);
@@ -115,6 +131,7 @@ fn dump(path: &Path, kind: Kind, records: bool, out: &mut Out) -> Result<(), Dum
         Kind::Offsets => checkpoint::dump_offsets(path, out),
         Kind::Properties => checkpoint::dump_properties(path, out),
         Kind::Store => store::dump(path, out),
+        Kind::Journal => journal::dump(path, out),
     }
 }
 
@@ -126,6 +143,7 @@ fn kind_of(path: &Path) -> Option<Kind> {
         "leader-epoch-checkpoint" => Kind::LeaderEpochs,
         "partition.metadata" | "meta.properties" | "corelog.properties" => Kind::Properties,
         FILE_NAME => Kind::Store,
+        name if is_journal(name) => Kind::Journal,
         name if name.ends_with("-offset-checkpoint") => Kind::Offsets,
         name => match name.rsplit_once('.')?.1 {
             "log" => Kind::Log,
@@ -136,6 +154,10 @@ fn kind_of(path: &Path) -> Option<Kind> {
             _ => return None,
         },
     })
+}
+
+fn is_journal(name: &str) -> bool {
+    name.strip_prefix("journal-").is_some_and(|shard| shard.parse::<u16>().is_ok())
 }
 
 /// The offset that a segment's or snapshot's name tells.

@@ -6,13 +6,17 @@
 //! free. A checkpoint begins when half of the ring is used, so the other half takes what arrives while it runs.
 
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub use start::{Rings, Settings};
 
 use super::leader::Partition;
 use super::tasks::Tasks;
 use crate::base::ids::Offset;
-use crate::base::limits::JOURNAL_PENDING_BYTES_MAX;
+use crate::base::limits::{
+    JOURNAL_GROUP_BYTES_MAX, JOURNAL_PENDING_BYTES_MAX, JOURNAL_SYNCS_MAX, JOURNAL_WRITE_SECONDS_MAX,
+};
 use crate::base::metrics::ShardMetrics;
 use crate::journal::file::RingFile;
 use crate::journal::format::EntryHeader;
@@ -28,13 +32,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::error;
-
-/// A group is not longer than this, or 1/8 of its ring.
-const GROUP_BYTES_MAX: u64 = 1 << 20;
-/// A write to the ring that takes longer means a disk that does not answer.
-const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
-/// Partitions that a checkpoint syncs side by side.
-const SYNCS_AT_ONCE: usize = 32;
 
 /// A shard's journal in one log directory.
 pub struct Journal {
@@ -143,6 +140,9 @@ impl Journal {
             }
             let Some(placed) = self.wait_for_space(&mut group).await else { return Ok(()) };
             self.write_in_time(self.file.write_group(&mut group, placed)).await?;
+            if self.failure.borrow().is_some() {
+                return Ok(());
+            }
             self.ring.borrow_mut().written(placed);
             self.metrics.journal_groups.add(1);
             self.metrics.journal_bytes.add(placed.bytes as u64);
@@ -157,7 +157,7 @@ impl Journal {
 
     /// Moves pending writes into the group, as many as it should hold.
     fn fill(&self, group: &mut Group, done: &mut Vec<(Rc<Partition>, Offset)>) {
-        let group_bytes = (self.ring.borrow().bytes() / 8).min(GROUP_BYTES_MAX) as usize;
+        let group_bytes = (self.ring.borrow().bytes() / 8).min(JOURNAL_GROUP_BYTES_MAX) as usize;
         let mut pending = self.pending.borrow_mut();
         while let Some(next) = pending.front() {
             if !group.is_empty() && group.length_with(next.entry.length as usize) > group_bytes {
@@ -191,11 +191,15 @@ impl Journal {
     /// A write that hangs fails the journal; it is waited for all the same, because the kernel still has its memory.
     async fn write_in_time(&self, write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
         let mut write = std::pin::pin!(write);
-        tokio::select! {
-            written = &mut write => return written,
-            () = tokio::time::sleep(WRITE_TIME_MAX) => {}
+        // Seconds that this thread has seen: a process that was stopped for a while learns of completed writes first.
+        for _ in 0..JOURNAL_WRITE_SECONDS_MAX {
+            tokio::select! {
+                biased;
+                written = &mut write => return written,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
         }
-        self.fail(&format!("a write to the journal took longer than {} s", WRITE_TIME_MAX.as_secs()));
+        self.fail(&format!("a write to the journal took longer than {JOURNAL_WRITE_SECONDS_MAX} s"));
         write.await
     }
 
@@ -205,7 +209,8 @@ impl Journal {
     }
 
     fn start_checkpoint(self: &Rc<Self>) {
-        if self.checkpointing.replace(true) {
+        // A journal that has failed keeps all that it holds.
+        if self.failure.borrow().is_some() || self.checkpointing.replace(true) {
             return;
         }
         let this = Rc::clone(self);
@@ -225,20 +230,26 @@ impl Journal {
         let dirty = self.dirty.take();
         let covered: Vec<_> = dirty.into_iter().map(|partition| (partition.begin_checkpoint(), partition)).collect();
         let syncs = covered.into_iter().map(|(end, partition)| async move { partition.sync_journaled(end).await });
-        let mut syncs = stream::iter(syncs).buffer_unordered(SYNCS_AT_ONCE);
+        let mut syncs = stream::iter(syncs).buffer_unordered(JOURNAL_SYNCS_MAX);
         let mut result = Ok(());
         while let Some(synced) = syncs.next().await {
             result = result.and(synced);
         }
         result?;
+        self.still_sound()?;
         let superblock = self.ring.borrow().superblock_at(head, clean);
         self.write_in_time(self.file.write_superblock(&superblock)).await?;
-        if let Some(failure) = &*self.failure.borrow() {
-            return Err(io::Error::other(failure.to_string()));
-        }
+        self.still_sound()?;
         self.ring.borrow_mut().moved(superblock);
         self.metrics.journal_checkpoints.add(1);
         Ok(())
+    }
+
+    fn still_sound(&self) -> io::Result<()> {
+        match &*self.failure.borrow() {
+            Some(failure) => Err(io::Error::other(failure.to_string())),
+            None => Ok(()),
+        }
     }
 
     /// What the ring holds stays there for the next start. Everyone who relies on it is told that it is not to be had.

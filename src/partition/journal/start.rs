@@ -85,7 +85,11 @@ impl Rings {
                 return Err(JournalError::Unfinished { path, partitions });
             }
             if !ring.redo.is_empty() {
-                info!("{}: records of {} partitions of deleted topics are dropped", path.display(), ring.redo.len());
+                warn!(
+                    "{}: records of {} partitions whose topics are gone are dropped",
+                    path.display(),
+                    ring.redo.len()
+                );
             }
             let begun = match self.settings.ring_bytes {
                 None => remove(&path, ring.superblock.is_some()).map(|()| None),
@@ -102,13 +106,7 @@ impl FoundRing {
         let path = file::path(&dir.path, shard);
         let mut ring = FoundRing { log_dir: dir.path.clone(), superblock: None, redo: Redo::new() };
         let Some(existing) = file::read(&path)? else { return Ok(ring) };
-        let is_clean = existing.superblock.clean;
         ring.superblock = Some(existing.superblock.clone());
-        if dir.clean && !is_clean {
-            // The directory was closed by something that does not know the journal: its logs are newer than the ring.
-            warn!("{}: not used: the directory was used without it since, and stopped cleanly", path.display());
-            return Ok(ring);
-        }
         let scanned = scan(existing.area.bytes(), &existing.superblock)
             .map_err(|damage| JournalError::Damaged { path: path.clone(), damage })?;
         let area = Bytes::from_owner(existing.area);
@@ -117,6 +115,7 @@ impl FoundRing {
             let write = RedoWrite {
                 segment: found.header.segment,
                 position: found.header.position,
+                end: found.header.end,
                 bytes: area.slice(found.bytes),
             };
             bytes += write.bytes.len();
@@ -135,6 +134,15 @@ fn remove(path: &Path, exists: bool) -> io::Result<()> {
     }
     fs::remove_file(path)?;
     path.parent().map_or(Ok(()), crate::log::checkpoint::sync_dir)
+}
+
+/// Both superblocks: if only one told of this start, and that one rotted, what comes next would be lost without a word.
+async fn renew(file: &RingFile, ring: &mut Ring) -> io::Result<()> {
+    file.write_superblock(ring.superblock()).await?;
+    let again = ring.superblock_at(ring.head(), false);
+    file.write_superblock(&again).await?;
+    ring.moved(again);
+    Ok(())
 }
 
 /// None: the file system has no direct I/O, or no space.
@@ -163,9 +171,9 @@ async fn begin(
             }
         }
     };
-    let ring = Ring::renewed(&superblock);
+    let mut ring = Ring::renewed(&superblock);
     let opened = match RingFile::open(&path) {
-        Ok(file) => file.write_superblock(ring.superblock()).await.map(|()| file),
+        Ok(file) => renew(&file, &mut ring).await.map(|()| file),
         Err(e) => Err(e),
     };
     match opened {

@@ -25,6 +25,7 @@ use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tracing::error;
 
 /// The end of a log that was written a moment ago is not looked up in the page cache before it is sent.
@@ -68,6 +69,8 @@ pub struct Partition {
     durable_wanted: Cell<Option<Instant>>,
     /// A sync has failed. It is never tried again: what was in flight is unknown, and a second one might succeed all the same.
     sync_failed: Cell<bool>,
+    /// One sync at a time: the kernel tells of a failed write-back once, and who misses it would take records for safe.
+    syncs: Arc<Semaphore>,
     deleted: Cell<bool>,
     /// The newest leader epoch that is in the checkpoint file.
     saved_epoch: Cell<Option<LeaderEpoch>>,
@@ -116,6 +119,7 @@ impl Partition {
             journal_end: Cell::new(core.flushed_end()),
             durable_wanted: Cell::new(None),
             sync_failed: Cell::new(false),
+            syncs: Arc::new(Semaphore::new(1)),
             deleted: Cell::new(false),
             core: RefCell::new(core),
             written: AppendWaiters::default(),

@@ -9,6 +9,7 @@ use crate::partition::materialise;
 use crate::partition::waiters::Lost;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use tracing::warn;
 
 impl Partition {
@@ -43,8 +44,10 @@ impl Partition {
         count
     }
 
-    /// Writes wait until the segment that takes the place of all others has its file.
+    /// Writes wait until the segment that takes the place of all others has its file, and so do syncs: before it has, the old
+    /// segments tell where the log ends. While a sync is under way nothing is removed: the next check will.
     fn remove_all(self: &Rc<Self>, now_ms: i64) -> usize {
+        let Ok(no_sync) = Arc::clone(&self.syncs).try_acquire_owned() else { return 0 };
         self.writing.set(true);
         let (gone, next) = self.core.borrow_mut().remove_all_segments(now_ms);
         let snapshot = self.core.borrow().producers().encode(next.base);
@@ -61,8 +64,12 @@ impl Partition {
                     this.remove_later(marked);
                     this.kick_writer();
                 }
-                Err(e) => this.fail(&format!("replacing expired segments by {}: {e}", next.path(paths::LOG).display())),
+                Err(e) => {
+                    this.sync_failed.set(true);
+                    this.fail(&format!("replacing expired segments by {}: {e}", next.path(paths::LOG).display()));
+                }
             }
+            drop(no_sync);
         });
         count
     }

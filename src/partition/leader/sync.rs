@@ -82,6 +82,10 @@ impl Partition {
     }
 
     async fn sync_written(&self) -> io::Result<()> {
+        let _one = self.syncs.acquire().await.expect("the semaphore is never closed");
+        if self.sync_failed.get() {
+            return Err(io::Error::other("an earlier sync failed: what it covered is unknown"));
+        }
         let synced = self.try_sync().await;
         if synced.is_err() {
             self.sync_failed.set(true);
@@ -111,11 +115,11 @@ impl Partition {
     }
 
     /// Makes the names that were made so far durable.
-    pub(super) async fn sync_names(&self) -> io::Result<()> {
+    pub async fn sync_names(&self) -> io::Result<()> {
         let home = self.home.borrow().clone();
         // A name that is made meanwhile needs the next sync.
         let Some(made) = home.unsynced_names() else { return Ok(()) };
-        materialise::sync_names(home).await?;
+        materialise::sync_names(home).await.inspect_err(|_| self.sync_failed.set(true))?;
         self.home.borrow_mut().synced_names(made);
         Ok(())
     }
@@ -136,9 +140,6 @@ impl Partition {
         }
         if self.deleted.get() || self.core.borrow().flushed_end() >= end {
             return Ok(());
-        }
-        if self.sync_failed.get() {
-            return Err(io::Error::other(format!("{} could not be synced", self.home.borrow().dir.display())));
         }
         match self.sync_written().await {
             Err(e) if !self.deleted.get() => {

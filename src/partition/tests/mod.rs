@@ -2,4 +2,4 @@
 
 mod model;
 mod stories;
-mod world;
+pub(super) mod world;

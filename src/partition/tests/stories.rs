@@ -310,6 +310,27 @@ fn index_files_of_a_segment_that_was_cut_are_not_asked() {
     });
 }
 
+/// A segment below the log's start was still there after a power loss, torn: all segments behind it were taken for what
+/// follows damage, and went with it.
+#[test]
+fn damage_below_the_start_of_a_log_takes_nothing_with_it() {
+    tokio_uring::start(async {
+        let mut world = World::new(small_segments());
+        for _ in 0..3 {
+            world.append_and_wait(Batch::default(), Acks::All).await;
+        }
+        world.partition.quiet().await;
+        world.saved.log_start = Some(Offset(1));
+        let first = &world.files(paths::LOG)[0].1;
+        let whole = fs::metadata(first).expect("there").len();
+        fs::File::options().write(true).open(first).expect("open").set_len(whole - 1).expect("torn");
+        world.reopen(false).await;
+        let ends = world.partition.ends();
+        assert_eq!((ends.log_start, ends.log_end), (Offset(1), Offset(3)));
+        assert_eq!(world.files(paths::LOG).len(), 2, "it is removed");
+    });
+}
+
 /// A segment that a clean stop had left with its indexes went on counting as indexed when it was written to again: the
 /// recovery point passed it though its new indexes could not be written.
 #[test]

@@ -155,7 +155,7 @@ impl World {
         }
         let redo = rings.redo(self.dir.path(), self.id);
         if !redo.is_empty() {
-            redo_journaled(&home, (TOPIC, self.id), redo).expect("redone");
+            redo_journaled(&home, (TOPIC, self.id), self.saved.log_start, redo).expect("redone");
             home.exists = true;
             rings.done(self.dir.path(), self.id);
         }
