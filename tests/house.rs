@@ -39,6 +39,7 @@ const PURE: &[&str] = &[
     "log/epochs.rs",
     "log/producers.rs",
     "log/retain.rs",
+    "partition/durability.rs",
     "partition/watermark.rs",
     "record",
     "wire",

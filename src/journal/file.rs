@@ -55,6 +55,11 @@ pub fn path(log_dir: &Path, shard: u16) -> PathBuf {
     log_dir.join(format!("journal-{shard}"))
 }
 
+/// Whether a file of that name is a shard's journal.
+pub fn is_ring(name: &str) -> bool {
+    name.strip_prefix("journal-").is_some_and(|shard| shard.parse::<u16>().is_ok())
+}
+
 /// Makes a ring with `bytes` of groups, written through and durable under its name. Blocking.
 pub fn make(path: &Path, ring: u64, bytes: u64) -> io::Result<Superblock> {
     let tail = Place { position: 0, sequence: 0, link: first_link(ring, 0) };
@@ -96,10 +101,9 @@ pub fn set_aside_outdated(log_dir: &Path) -> Result<Vec<PathBuf>, JournalError> 
     let io = |source| JournalError::Io { path: log_dir.to_owned(), source };
     for entry in fs::read_dir(log_dir).map_err(io)? {
         let entry = entry.map_err(io)?;
-        let name = entry.file_name();
-        let is_ring =
-            name.to_str().and_then(|name| name.strip_prefix("journal-")).is_some_and(|n| n.parse::<u16>().is_ok());
-        if is_ring && read(&entry.path()).is_ok_and(|found| found.is_some_and(|found| !found.superblock.clean)) {
+        if entry.file_name().to_str().is_some_and(is_ring)
+            && read(&entry.path()).is_ok_and(|found| found.is_some_and(|found| !found.superblock.clean))
+        {
             let kept = entry.path().with_extension("outdated");
             fs::rename(entry.path(), &kept).map_err(io)?;
             set_aside.push(kept);

@@ -14,6 +14,7 @@ pub(super) mod store;
 
 use super::output;
 use crate::coordination::embedded::FILE_NAME;
+use crate::journal::file::is_ring;
 use clap::{Args, ValueEnum};
 use reader::Corrupt;
 use serde_json::Value;
@@ -143,7 +144,7 @@ fn kind_of(path: &Path) -> Option<Kind> {
         "leader-epoch-checkpoint" => Kind::LeaderEpochs,
         "partition.metadata" | "meta.properties" | "corelog.properties" => Kind::Properties,
         FILE_NAME => Kind::Store,
-        name if is_journal(name) => Kind::Journal,
+        name if is_ring(name) => Kind::Journal,
         name if name.ends_with("-offset-checkpoint") => Kind::Offsets,
         name => match name.rsplit_once('.')?.1 {
             "log" => Kind::Log,
@@ -154,10 +155,6 @@ fn kind_of(path: &Path) -> Option<Kind> {
             _ => return None,
         },
     })
-}
-
-fn is_journal(name: &str) -> bool {
-    name.strip_prefix("journal-").is_some_and(|shard| shard.parse::<u16>().is_ok())
 }
 
 /// The offset that a segment's or snapshot's name tells.
@@ -218,6 +215,8 @@ mod tests {
         assert_eq!(kind("recovery-point-offset-checkpoint"), Some(Kind::Offsets));
         assert_eq!(kind("leader-epoch-checkpoint"), Some(Kind::LeaderEpochs));
         assert_eq!(kind("corelog-store.journal"), Some(Kind::Store));
+        assert_eq!(kind("journal-12"), Some(Kind::Journal));
+        assert_eq!(kind("journal-0.outdated"), None);
         assert_eq!(kind("notes.txt"), None);
         assert_eq!(named_offset(Path::new("t-0/00000000000000000042.snapshot")), Some(42));
         assert_eq!(named_offset(Path::new("x.log")), None);

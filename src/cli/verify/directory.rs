@@ -160,8 +160,7 @@ impl DataDir {
             if known.contains(&name.as_str()) || is_checkpoint.contains(&name.as_str()) {
                 continue;
             }
-            let is_journal = name.strip_prefix("journal-").is_some_and(|shard| shard.parse::<u16>().is_ok());
-            if is_journal && !is_dir && self.ours {
+            if journal::file::is_ring(&name) && !is_dir && self.ours {
                 self.check_journal(&path);
                 continue;
             }
