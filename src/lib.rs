@@ -25,4 +25,6 @@ pub mod node;
 
 pub mod client;
 
+pub mod load;
+
 pub mod cli;
