@@ -39,6 +39,7 @@ const PURE: &[&str] = &[
     "log/core.rs",
     "log/epochs.rs",
     "log/producers.rs",
+    "group",
     "load/frames.rs",
     "load/plan.rs",
     "log/retain.rs",

@@ -4,4 +4,5 @@
 //! - `records` are the bytes of `__consumer_offsets`, as Apache Kafka writes them.
 
 pub mod classic;
+pub mod offsets;
 pub mod records;

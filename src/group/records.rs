@@ -45,10 +45,18 @@ pub enum RecordError {
 /// What a record is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
-    Offset { group: String, topic: String, partition: i32 },
-    Group { group: String },
+    Offset {
+        group: String,
+        topic: String,
+        partition: i32,
+    },
+    Group {
+        group: String,
+    },
     /// Of a newer kind: kept, and not understood.
-    Other { version: i16 },
+    Other {
+        version: i16,
+    },
 }
 
 /// A committed offset.
@@ -291,15 +299,17 @@ mod tests {
     fn member() -> impl Strategy<Value = MemberRecord> {
         let texts = (text(), proptest::option::of(text()), text(), text());
         let rest = (0..i32::MAX, 0..i32::MAX, proptest::collection::vec(any::<u8>(), 0..20));
-        (texts, rest).prop_map(|((member_id, instance_id, client_id, client_host), (rebalance, session, blob))| MemberRecord {
-            member_id,
-            instance_id,
-            client_id,
-            client_host,
-            rebalance_timeout_ms: rebalance,
-            session_timeout_ms: session,
-            subscription: blob.clone().into(),
-            assignment: blob.into(),
+        (texts, rest).prop_map(|((member_id, instance_id, client_id, client_host), (rebalance, session, blob))| {
+            MemberRecord {
+                member_id,
+                instance_id,
+                client_id,
+                client_host,
+                rebalance_timeout_ms: rebalance,
+                session_timeout_ms: session,
+                subscription: blob.clone().into(),
+                assignment: blob.into(),
+            }
         })
     }
 

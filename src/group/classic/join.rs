@@ -156,7 +156,8 @@ impl Group {
                 self.members.end_join(&id);
                 let record = self.record(|member| member.assignment.clone());
                 let can_skip_assignment = request.can_skip_assignment;
-                let purpose = Store::Replaced { member_id: id, waiter, old: Box::new(old), leader_before, can_skip_assignment };
+                let purpose =
+                    Store::Replaced { member_id: id, waiter, old: Box::new(old), leader_before, can_skip_assignment };
                 self.store(purpose, record);
             }
             // An assignment under way speaks of the old id.
@@ -249,7 +250,8 @@ impl Group {
             if elected.is_none() && !self.members.is_empty() {
                 // Only static members are left, and none has come: until their sessions end there is nothing to do.
                 let whole_ms = self.members.rebalance_timeout_ms().max(1);
-                self.joining = Some(Joining { deadline_ms: now_ms + whole_ms, initial_left_ms: None, newcomers: false });
+                self.joining =
+                    Some(Joining { deadline_ms: now_ms + whole_ms, initial_left_ms: None, newcomers: false });
                 return;
             }
             self.leader = elected;

@@ -101,7 +101,10 @@ struct Syncing {
 /// What a record on its way to the log is for.
 #[derive(Clone, Debug)]
 enum Store {
-    Assignment { generation: i32, assignments: HashMap<String, Bytes> },
+    Assignment {
+        generation: i32,
+        assignments: HashMap<String, Bytes>,
+    },
     Emptied,
     /// A static member came back under another id, and nothing else changed.
     Replaced {

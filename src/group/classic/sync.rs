@@ -46,7 +46,8 @@ impl Group {
             self.effects.push(Effect::Synced(before, answer));
         }
         self.has_synced(&claim.member_id);
-        let is_stored = |store: &Store| matches!(store, Store::Assignment { generation, .. } if *generation == self.generation);
+        let is_stored =
+            |store: &Store| matches!(store, Store::Assignment { generation, .. } if *generation == self.generation);
         if self.leader.as_deref() == Some(&*claim.member_id) && !self.stores.values().any(is_stored) {
             let assignments: HashMap<String, Bytes> = assignments.into_iter().collect();
             let record = self.record(|member| assignments.get(&member.id).cloned().unwrap_or_default());
@@ -64,14 +65,20 @@ impl Group {
                 }
             }
             Some(Store::Replaced { member_id, waiter, old, leader_before, can_skip_assignment }) => {
-                let answer = self.instance_replaced(now_ms, &member_id, *old, leader_before, can_skip_assignment, error);
+                let answer =
+                    self.instance_replaced(now_ms, &member_id, *old, leader_before, can_skip_assignment, error);
                 self.effects.push(Effect::Joined(waiter, answer));
             }
             Some(Store::Emptied) | None => {}
         }
     }
 
-    fn assignment_stored(&mut self, now_ms: i64, mut assignments: HashMap<String, Bytes>, error: Option<ResponseError>) {
+    fn assignment_stored(
+        &mut self,
+        now_ms: i64,
+        mut assignments: HashMap<String, Bytes>,
+        error: Option<ResponseError>,
+    ) {
         let ids: Vec<String> = self.members.ids().map(str::to_owned).collect();
         if error.is_none() {
             self.enter(now_ms, State::Stable);

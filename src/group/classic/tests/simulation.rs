@@ -53,6 +53,8 @@ struct Sim {
     /// Who was given each partition, by generation.
     given: BTreeMap<(i32, u8), String>,
     generation_seen: i32,
+    /// Errors that were answered, and replacements that were stored: what the run went through.
+    met: HashSet<String>,
 }
 
 impl Sim {
@@ -83,10 +85,11 @@ impl Sim {
             next: 0,
             given: BTreeMap::new(),
             generation_seen: 0,
+            met: HashSet::new(),
         }
     }
 
-    fn run(mut self) {
+    fn run(mut self) -> HashSet<String> {
         for _ in 0..1_500 {
             self.advance(true);
         }
@@ -109,6 +112,7 @@ impl Sim {
         if self.clients.iter().any(|client| client.wants_in) {
             assert_eq!(owned, (0..PARTITIONS).collect::<Vec<_>>());
         }
+        self.met
     }
 
     fn advance(&mut self, trouble: bool) {
@@ -169,7 +173,8 @@ impl Sim {
         client.wants_in = false;
         client.doing = Doing::Idle;
         client.waits = None;
-        let leaving = Leaving { member_id: std::mem::take(&mut client.member_id), instance_id: client.instance_id.clone() };
+        let leaving =
+            Leaving { member_id: std::mem::take(&mut client.member_id), instance_id: client.instance_id.clone() };
         if !leaving.member_id.is_empty() || leaving.instance_id.is_some() {
             let waiter = self.waiter(at);
             self.send(Event::Leave(waiter, vec![leaving]));
@@ -190,7 +195,10 @@ impl Sim {
             Some(record) => Group::restored(limits(), record, self.now_ms),
             None => Group::new(limits(), self.now_ms),
         };
-        assert!(self.group.generation() >= self.generation_seen, "a generation that was given out is never given out again");
+        assert!(
+            self.group.generation() >= self.generation_seen,
+            "a generation that was given out is never given out again"
+        );
     }
 
     fn waiter(&mut self, at: usize) -> Waiter {
@@ -214,10 +222,17 @@ impl Sim {
                     self.storing.push((*ticket, record.clone(), at));
                     continue;
                 }
-                Effect::Joined(waiter, _) | Effect::Synced(waiter, _) | Effect::Beaten(waiter, _) | Effect::Left(waiter, _) => {
-                    *waiter
-                }
+                Effect::Joined(waiter, _)
+                | Effect::Synced(waiter, _)
+                | Effect::Beaten(waiter, _)
+                | Effect::Left(waiter, _) => *waiter,
             };
+            if let Effect::Joined(_, JoinAnswer { error: Some(error), .. })
+            | Effect::Synced(_, SyncAnswer { error: Some(error), .. })
+            | Effect::Beaten(_, Some(error)) = &effect
+            {
+                self.met.insert(format!("{error:?}"));
+            }
             let Some(at) = self.open.remove(&waiter) else {
                 panic!("{waiter:?} is answered twice, or was never there: {effect:?}")
             };
@@ -356,7 +371,8 @@ impl Sim {
 fn assign(members: Vec<JoinedMember>) -> Vec<(String, Bytes)> {
     let unique: HashSet<&str> = members.iter().map(|member| member.member_id.as_str()).collect();
     assert_eq!(unique.len(), members.len());
-    let of = |at: usize| (0..PARTITIONS).filter(|partition| *partition as usize % members.len() == at).collect::<Vec<_>>();
+    let of =
+        |at: usize| (0..PARTITIONS).filter(|partition| *partition as usize % members.len() == at).collect::<Vec<_>>();
     members.iter().enumerate().map(|(at, member)| (member.member_id.clone(), Bytes::from(of(at)))).collect()
 }
 
@@ -364,11 +380,25 @@ fn assign(members: Vec<JoinedMember>) -> Vec<(String, Bytes)> {
 fn members_come_go_hang_and_the_coordinator_crashes() {
     let seeds = std::env::var("CORELOG_GROUP_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(150);
     let first = std::env::var("CORELOG_GROUP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let mut met = HashSet::new();
     for seed in first..first + seeds {
-        let run = std::panic::catch_unwind(|| Sim::new(seed).run());
-        if let Err(panic) = run {
-            eprintln!("seed {seed}: CORELOG_GROUP_SEED={seed} CORELOG_GROUP_SEEDS=1 reproduces it");
-            std::panic::resume_unwind(panic);
+        match std::panic::catch_unwind(|| Sim::new(seed).run()) {
+            Ok(run) => met.extend(run),
+            Err(panic) => {
+                eprintln!("seed {seed}: CORELOG_GROUP_SEED={seed} CORELOG_GROUP_SEEDS=1 reproduces it");
+                std::panic::resume_unwind(panic);
+            }
         }
+    }
+    let expected = [
+        "UnknownMemberId",
+        "IllegalGeneration",
+        "RebalanceInProgress",
+        "FencedInstanceId",
+        "MemberIdRequired",
+        "NotLeaderOrFollower",
+    ];
+    for error in expected {
+        assert!(seeds < 100 || met.contains(error), "{error} was never met: {met:?}");
     }
 }
