@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashSet};
 
 const PARTITIONS: u8 = 24;
 const SESSION_MS: i32 = 10_000;
+/// Of static members: they may be gone for longer than a rebalance takes.
+const STATIC_SESSION_MS: i32 = 45_000;
 const REBALANCE_MS: i32 = 15_000;
 const REQUEST_TIMEOUT_MS: i64 = 30_000;
 
@@ -154,7 +156,7 @@ impl Sim {
     fn trouble(&mut self) {
         let at = self.rng.usize(..self.clients.len());
         match self.rng.u16(..1_000) {
-            0..5 => self.clients[at].paused_until_ms = self.now_ms + self.rng.i64(..30_000),
+            0..5 => self.clients[at].paused_until_ms = self.now_ms + self.rng.i64(0..30_000),
             // Killed and started again: it knows nothing.
             5..10 => {
                 let client = &mut self.clients[at];
@@ -209,7 +211,7 @@ impl Sim {
 
     fn send(&mut self, event: Event) {
         if self.rng.f64() >= self.loss {
-            let at = self.now_ms + self.rng.i64(..50);
+            let at = self.now_ms + self.rng.i64(0..50);
             self.to_broker.push((at, event));
         }
     }
@@ -218,7 +220,7 @@ impl Sim {
         for effect in self.group.step(self.now_ms, event) {
             let waiter = match &effect {
                 Effect::Store(ticket, record) => {
-                    let at = self.now_ms + self.rng.i64(..200);
+                    let at = self.now_ms + self.rng.i64(0..200);
                     self.storing.push((*ticket, record.clone(), at));
                     continue;
                 }
@@ -245,7 +247,7 @@ impl Sim {
                 }
             }
             if self.rng.f64() >= self.loss {
-                let due = self.now_ms + self.rng.i64(..50);
+                let due = self.now_ms + self.rng.i64(0..50);
                 self.to_client.push((due, at, waiter, effect));
             }
         }
@@ -311,7 +313,7 @@ impl Sim {
             instance_id: client.instance_id.clone(),
             client_id: format!("client-{at}"),
             client_host: "/127.0.0.1".to_owned(),
-            session_timeout_ms: SESSION_MS,
+            session_timeout_ms: if client.instance_id.is_some() { STATIC_SESSION_MS } else { SESSION_MS },
             rebalance_timeout_ms: REBALANCE_MS,
             protocol_type: CONSUMER.to_owned(),
             protocols: vec![("range".to_owned(), Bytes::from_static(b"topics"))],
