@@ -1,34 +1,38 @@
 //! A node from start to stop: settings, data directories, ports, shards, control plane.
 
 use super::counters::Counters;
+use super::disks::Reserves;
 use super::format::{self, Opened, Wanted};
 use super::inventory::{self, Inventory};
 use super::probe::{self, Probe, count};
-use super::shard_main::{self, ShardParams};
+use super::shard_main::{self, Ended, ShardParams};
 use super::{checkpoints, cores};
 use crate::base::config::file::{self, Given};
 use crate::base::config::{BrokerConfig, FlushPolicy};
+use crate::base::disks::LogDirs;
 use crate::base::ids::{BrokerId, NodeId, SHARDS_PER_NODE, ShardId};
 use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX};
 use crate::cluster::image::{Broker, ClusterImage};
-use crate::controller::drive;
 use crate::controller::handle::ControlHandle;
-use crate::coordination::Store;
+use crate::controller::{ControlError, drive};
 use crate::coordination::embedded::EmbeddedStore;
+use crate::coordination::{Store, StoreError};
 use crate::journal;
 use crate::partition::checkpoints::CheckpointSender;
+use crate::partition::table::FoundLogDir;
 use crate::shard::listener::{SocketSettings, bind};
 use crate::shard::runtime::{self, ShardThread, cpu_of};
 use crate::shard::{ConnectionLimits, FileSender, NetSettings};
 use anyhow::{Context, bail};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::{IpAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Images that wait for a shard: it applies one at a time, and a newer one holds all of an older.
 const UPDATES_MAX: usize = 4;
@@ -59,8 +63,15 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     }
     crate::wire::encode::prepare().context("no address space for replies (see ulimit -v)")?;
     let allowed = cores::chosen(options.cores.as_ref(), config.cores)?;
-    let Prepared { opened, bound, inventory: Inventory { dirs: found, deleted }, store } =
-        prepare(&config, options, allowed.len())?;
+    let Prepared {
+        opened,
+        bound,
+        inventory: Inventory { dirs: found, deleted, .. },
+        store,
+        disks,
+        reserves,
+        store_dir,
+    } = prepare(&config, options, allowed.len())?;
     say_what_was_found(&config, &opened, &allowed);
     let config = Arc::new(config.in_effect(opened.shards, allowed.len()));
     inventory::remove_deleted(deleted);
@@ -71,6 +82,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let budget = Budget::new(probe.open_files, opened.shards);
     let (mut updates, mut brokers, mut threads) = (Vec::new(), Vec::new(), Vec::new());
     let mut counters = Counters::default();
+    let (ended, outcomes) = std::sync::mpsc::channel();
     for (shard, (listeners, broker)) in (0u16..).zip(bound) {
         let (sender, queue) = mpsc::channel(UPDATES_MAX);
         updates.push(sender);
@@ -83,6 +95,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
             checkpoints: CheckpointSender::new(shard, checkpoint_sender.clone(), Arc::clone(&metrics)),
             config: Arc::clone(&config),
             found: found.clone(),
+            disks: Arc::clone(&disks),
             open_files_max: budget.segments,
             net: net_settings(&config, budget.connections),
             metrics,
@@ -90,16 +103,21 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         };
         brokers.push(broker);
         let cpu = cpu_of(ShardId(shard), &allowed, allowed.len());
-        threads.push(runtime::spawn(ShardId(shard), cpu, move || shard_main::run(params))?);
+        let ended = ended.clone();
+        threads.push(runtime::spawn(ShardId(shard), cpu, move || shard_main::run_and_tell(params, ended))?);
     }
-    drop((control, checkpoint_sender, stopped));
+    drop((control, checkpoint_sender, stopped, ended));
+    // Shards serve as long as somebody could send them an image: also after a control plane that has lost its disk.
+    let held = updates.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    let clean = local.block_on(&runtime, async {
+    let ended = local.block_on(&runtime, async {
+        tokio::task::spawn_local(reserves.watch());
         tokio::task::spawn_local(counters.clone().tell_on_signal()?);
-        let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(found, opened.shards, checkpoint_queue));
+        let checkpoint_writer =
+            tokio::task::spawn_local(checkpoints::run(found, (opened.shards, Arc::clone(&disks)), checkpoint_queue));
         let control = |ready, shutdown| -> anyhow::Result<_> {
-            Ok(drive::run(drive::Params {
+            let control = drive::run(drive::Params {
                 store: Store::Embedded(store.connect()),
                 node: opened.node_id,
                 cluster_id: opened.cluster_id.clone(),
@@ -111,20 +129,27 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
                 shards: updates,
                 ready,
                 shutdown,
-            }))
+            });
+            Ok(unless_its_disk_failed(control, store_dir, Arc::clone(&disks)))
         };
-        let ended = run_until_signal(control, &brokers, stop).await;
+        let ended = run_until_signal(control, &brokers, stop, lost_all(&disks)).await;
+        drop(held);
         // Whatever ended it: shards stop in good order, and their last checkpoints are written meanwhile.
-        let joined = tokio::task::spawn_blocking(move || join(threads)).await.context("waiting for the shards")?;
+        let shards = threads.len();
+        let joined = tokio::task::spawn_blocking(move || join(threads, shards, &outcomes));
+        let joined = joined.await.context("waiting for the shards")?;
         checkpoint_writer.await.context("the checkpoint writer")?;
         ended.and(joined)
-    })?;
+    });
+    // A disk that does not answer must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    let unclean = ended?;
     counters.log();
-    if clean {
-        format::mark_clean(&opened.dirs)?;
-        info!("stopped cleanly");
-    } else {
-        warn!("stopped; the next start looks through the logs");
+    let clean: Vec<_> = opened.dirs.iter().filter(|dir| !unclean.contains(&dir.path)).cloned().collect();
+    format::mark_clean(&clean)?;
+    match unclean.is_empty() {
+        true => info!("stopped cleanly"),
+        false => warn!("stopped; the next start looks through the logs in {}", names(&unclean)),
     }
     Ok(())
 }
@@ -135,6 +160,9 @@ struct Prepared {
     bound: Vec<BoundShard>,
     inventory: Inventory,
     store: EmbeddedStore,
+    disks: Arc<LogDirs>,
+    reserves: Reserves,
+    store_dir: PathBuf,
 }
 
 /// Everything that can fail, what changes the disk last: a start that fails leaves no new directories behind, and does
@@ -146,22 +174,41 @@ fn prepare(config: &BrokerConfig, options: &ServeOptions, cores: usize) -> anyho
         shards_default: cores.min(SHARDS_PER_NODE as usize) as u16,
         forget: options.forget_dirs.clone(),
     };
-    let survey = format::survey(&config.log_dirs, &wanted)?;
+    let mut survey = format::survey(&config.log_dirs, &wanted)?;
     config.listeners.check_shards(survey.shards())?;
     let bound = bind_all(config, survey.node_id(), survey.shards())?;
     let inventory = inventory::take(&survey.dirs())?;
-    let store_file = inventory.store_file()?;
+    for (path, why) in &inventory.unreadable {
+        survey.lose(path, why.clone())?;
+    }
+    let store_file = inventory.store_file(&survey.offline())?;
     let open_store = || EmbeddedStore::open(&store_file).context("opening the embedded store");
     // One that is there is opened while nothing is formatted yet; a new one needs its directory.
     let store = store_file.exists().then(open_store).transpose()?;
     for dir in survey.dirs().iter().filter(|dir| dir.was_clean && !dir.is_new) {
-        for kept in journal::file::set_aside_outdated(&dir.path)? {
-            warn!("{}: not used: the directory was used without it since, and stopped cleanly", kept.display());
+        match journal::file::set_aside_outdated(&dir.path) {
+            Ok(kept) => kept.iter().for_each(|kept| {
+                warn!("{}: not used: the directory was used without it since, and stopped cleanly", kept.display());
+            }),
+            Err(e) => survey.lose(&dir.path, e.to_string())?,
         }
     }
+    let paths = survey.paths();
     let opened = survey.open()?;
+    let is_opened = |dir: &FoundLogDir| opened.dirs.iter().any(|opened| opened.path == dir.path);
+    let inventory = Inventory { dirs: inventory.dirs.into_iter().filter(is_opened).collect(), ..inventory };
+    let disks = Arc::new(LogDirs::new(paths.into_iter().map(|path| {
+        let offline = opened.offline.iter().find(|(offline, _)| *offline == path);
+        let why = offline.map(|(_, why)| why.clone());
+        (path, why)
+    })));
+    let store_dir = store_file.parent().context("the store lies in a directory")?.to_owned();
+    if let Some(why) = disks.failure(&store_dir) {
+        bail!("{} holds the node's topics and cannot be used: {why}", store_dir.display());
+    }
+    let reserves = Reserves::make(&disks, config.journal_bytes.unwrap_or(0) * u64::from(opened.shards));
     let store = store.map_or_else(open_store, Ok)?;
-    Ok(Prepared { opened, bound, inventory, store })
+    Ok(Prepared { opened, bound, inventory, store, disks, reserves, store_dir })
 }
 
 fn load(options: &ServeOptions) -> anyhow::Result<BrokerConfig> {
@@ -187,6 +234,9 @@ fn say_what_was_found(config: &BrokerConfig, opened: &Opened, cores: &[usize]) {
         warn!("{line}");
     }
     info!("{}", probe::opened_line(opened));
+    for (path, why) in &opened.offline {
+        error!("log directory {} is offline: {why}", path.display());
+    }
     let promise = match config.flush_policy {
         FlushPolicy::Disk => "acks=all is answered when the record is on disk (log.flush.policy=disk)",
         FlushPolicy::Os => "acks=all is answered when the record is in the page cache (log.flush.policy=os)",
@@ -257,6 +307,7 @@ async fn run_until_signal<C, E>(
     control: impl FnOnce(oneshot::Sender<Arc<ClusterImage>>, oneshot::Receiver<()>) -> anyhow::Result<C>,
     brokers: &[Broker],
     stop: watch::Sender<bool>,
+    lost_all: impl Future<Output = anyhow::Error>,
 ) -> anyhow::Result<()>
 where
     C: Future<Output = Result<(), E>> + 'static,
@@ -270,6 +321,7 @@ where
     let (end_control, shutdown) = oneshot::channel();
     let mut control = tokio::task::spawn_local(control(ready, shutdown)?);
     let mut announced = false;
+    let mut lost_all = std::pin::pin!(lost_all);
     let name = loop {
         tokio::select! {
             ended = &mut control => {
@@ -285,6 +337,7 @@ where
                     say_ready(brokers, image.topics.len(), started.elapsed());
                 }
             }
+            reason = &mut lost_all => return Err(reason),
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
         }
@@ -337,12 +390,51 @@ fn ports(ports: &[u16]) -> String {
     }
 }
 
-fn join(threads: Vec<ShardThread<io::Result<bool>>>) -> anyhow::Result<bool> {
-    let mut clean = true;
-    for thread in threads {
-        clean &= thread.join()?.context("a shard failed")?;
+/// Nothing is left to serve from (Kafka: "Shutdown broker because all log dirs have failed").
+async fn lost_all(disks: &LogDirs) -> anyhow::Error {
+    let mut changes = disks.subscribe();
+    while !disks.all_offline() && changes.changed().await.is_ok() {}
+    let why = |path: &Path| format!("{}: {}", path.display(), disks.failure(path).unwrap_or_default());
+    let all: Vec<_> = disks.all().map(|(path, _)| why(path)).collect();
+    anyhow::anyhow!("all log directories are offline: {}", all.join("; "))
+}
+
+/// The control plane. When the disk of its store fails, records in the other log directories are still served: topics and settings stay as
+/// they are, and who wants to change them is told that there is no controller.
+async fn unless_its_disk_failed(
+    control: impl Future<Output = Result<(), ControlError>>,
+    store_dir: PathBuf,
+    disks: Arc<LogDirs>,
+) -> Result<(), ControlError> {
+    match control.await {
+        Err(ControlError::Store(StoreError::Failed(reason))) => {
+            disks.take_offline(&store_dir, &format!("the node's topics can no longer be changed: {reason}"));
+            std::future::pending().await
+        }
+        ended => ended,
     }
-    Ok(clean)
+}
+
+/// Waits for all shards; gives the log directories in which something is not whole. A shard whose disk does not answer is left behind.
+fn join(
+    threads: Vec<ShardThread<()>>,
+    shards: usize,
+    outcomes: &std::sync::mpsc::Receiver<Ended>,
+) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let (mut unclean, mut is_stuck) = (BTreeSet::new(), false);
+    for _ in 0..shards {
+        let ended = outcomes.recv().context("a shard ended without a word")?;
+        unclean.extend(ended.unclean.context("a shard failed")?);
+        is_stuck |= ended.is_stuck;
+    }
+    if !is_stuck {
+        threads.into_iter().try_for_each(ShardThread::join)?;
+    }
+    Ok(unclean)
+}
+
+fn names(dirs: &BTreeSet<PathBuf>) -> String {
+    dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -374,7 +466,7 @@ mod tests {
                     if gone { Err(io::Error::other("a shard has ended")) } else { Ok(()) }
                 })
             };
-            run_until_signal(control, &[], stop).await.map(|()| *stopped.borrow())
+            run_until_signal(control, &[], stop, std::future::pending()).await.map(|()| *stopped.borrow())
         });
         assert!(outcome.expect("an orderly stop"), "they are stopped then");
     }

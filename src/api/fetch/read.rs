@@ -160,6 +160,7 @@ impl Collected {
             }
             Err(error) => {
                 error!("{}-{}: reading at offset {}: {error}", partition.topic, partition.index(), wanted.fetch_offset);
+                partition.read_failed(&error);
                 return failed(code_of(&error));
             }
         }
