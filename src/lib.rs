@@ -13,6 +13,7 @@ pub mod journal;
 pub mod log;
 
 pub mod cluster;
+pub mod maintenance;
 
 pub mod controller;
 pub mod partition;
@@ -24,5 +25,7 @@ pub mod shard;
 pub mod node;
 
 pub mod client;
+
+pub mod load;
 
 pub mod cli;

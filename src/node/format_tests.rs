@@ -144,7 +144,11 @@ fn a_start_that_fails_leaves_no_new_directories() {
 fn offline(dirs: &[PathBuf], lost: &Path, why: &str) {
     let opened = open(dirs, ANY).expect("the others are there");
     assert!(opened.dirs.iter().all(|dir| dir.path != lost) && opened.dirs.len() == dirs.len() - 1);
-    assert!(matches!(&opened.offline[..], [(path, text)] if path == lost && text.contains(why)), "{:?}", opened.offline);
+    assert!(
+        matches!(&opened.offline[..], [(path, text)] if path == lost && text.contains(why)),
+        "{:?}",
+        opened.offline
+    );
 }
 
 #[test]

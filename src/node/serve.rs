@@ -2,22 +2,23 @@
 
 use super::counters::Counters;
 use super::disks::Reserves;
-use super::format::{self, Opened, Wanted};
+use super::format::{self, LogDir, Opened, Wanted};
 use super::inventory::{self, Inventory};
 use super::probe::{self, Probe, count};
 use super::shard_main::{self, Ended, ShardParams};
 use super::{checkpoints, cores};
 use crate::base::config::file::{self, Given};
 use crate::base::config::{BrokerConfig, FlushPolicy};
-use crate::base::disks::LogDirs;
+use crate::base::disks::{Health, LogDirs};
 use crate::base::ids::{BrokerId, NodeId, SHARDS_PER_NODE, ShardId};
 use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX};
 use crate::cluster::image::{Broker, ClusterImage};
 use crate::controller::handle::ControlHandle;
 use crate::controller::{ControlError, drive};
 use crate::coordination::embedded::EmbeddedStore;
-use crate::coordination::{Store, StoreError};
+use crate::coordination::{MultiError, Store, StoreError};
 use crate::journal;
+use crate::maintenance;
 use crate::partition::checkpoints::CheckpointSender;
 use crate::partition::table::FoundLogDir;
 use crate::shard::listener::{SocketSettings, bind};
@@ -63,18 +64,13 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     }
     crate::wire::encode::prepare().context("no address space for replies (see ulimit -v)")?;
     let allowed = cores::chosen(options.cores.as_ref(), config.cores)?;
-    let Prepared {
-        opened,
-        bound,
-        inventory: Inventory { dirs: found, deleted, .. },
-        store,
-        disks,
-        reserves,
-        store_dir,
-    } = prepare(&config, options, allowed.len())?;
+    let Prepared { opened, bound, inventory, store, disks, reserves, store_dir } =
+        prepare(&config, options, allowed.len())?;
+    let Inventory { dirs: found, deleted, .. } = inventory;
     say_what_was_found(&config, &opened, &allowed);
     let config = Arc::new(config.in_effect(opened.shards, allowed.len()));
-    inventory::remove_deleted(deleted);
+    let (maintenance, maintenance_thread) =
+        maintenance::start(maintenance::Settings::default()).context("starting the maintenance thread")?;
     let (commands, command_queue) = mpsc::channel(CONTROL_COMMANDS_MAX);
     let control = ControlHandle::new(commands, Arc::default());
     let (checkpoint_sender, checkpoint_queue) = mpsc::channel(CHECKPOINTS_WAITING_MAX);
@@ -99,6 +95,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
             open_files_max: budget.segments,
             net: net_settings(&config, budget.connections),
             metrics,
+            maintenance: maintenance.clone(),
             stop: stopped.clone(),
         };
         brokers.push(broker);
@@ -110,13 +107,14 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     // Shards serve as long as somebody could send them an image: also after a control plane that has lost its disk.
     let held = updates.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = tokio::task::LocalSet::new();
-    let ended = local.block_on(&runtime, async {
+    let ended = tokio::task::LocalSet::new().block_on(&runtime, async {
         tokio::task::spawn_local(reserves.watch());
         tokio::task::spawn_local(counters.clone().tell_on_signal()?);
+        tokio::task::spawn_local(inventory::remove_deleted(maintenance.clone(), deleted));
         let checkpoint_writer =
             tokio::task::spawn_local(checkpoints::run(found, (opened.shards, Arc::clone(&disks)), checkpoint_queue));
         let control = |ready, shutdown| -> anyhow::Result<_> {
+            let (end, shutdown_control) = oneshot::channel();
             let control = drive::run(drive::Params {
                 store: Store::Embedded(store.connect()),
                 node: opened.node_id,
@@ -128,30 +126,43 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
                 commands: command_queue,
                 shards: updates,
                 ready,
-                shutdown,
+                shutdown: shutdown_control,
             });
-            Ok(unless_its_disk_failed(control, store_dir, Arc::clone(&disks)))
+            Ok(unless_its_disk_failed(control, (shutdown, end), (store_dir, Arc::clone(&disks))))
         };
         let ended = run_until_signal(control, &brokers, stop, lost_all(&disks)).await;
         drop(held);
         // Whatever ended it: shards stop in good order, and their last checkpoints are written meanwhile.
-        let shards = threads.len();
-        let joined = tokio::task::spawn_blocking(move || join(threads, shards, &outcomes));
-        let joined = joined.await.context("waiting for the shards")?;
+        let joined = join(threads, outcomes).await;
         checkpoint_writer.await.context("the checkpoint writer")?;
         ended.and(joined)
     });
     // A disk that does not answer must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    maintenance_thread.stop();
     let unclean = ended?;
     counters.log();
-    let clean: Vec<_> = opened.dirs.iter().filter(|dir| !unclean.contains(&dir.path)).cloned().collect();
-    format::mark_clean(&clean)?;
+    mark_clean(&opened.dirs, unclean, &disks);
+    Ok(())
+}
+
+/// Leaves the mark of a clean stop where everything is whole.
+fn mark_clean(dirs: &[LogDir], mut unclean: BTreeSet<PathBuf>, disks: &LogDirs) {
+    for dir in dirs {
+        if disks.health(&dir.path) == Health::Offline {
+            unclean.insert(dir.path.clone());
+        }
+        if !unclean.contains(&dir.path)
+            && let Err(e) = format::mark_clean(std::slice::from_ref(dir))
+        {
+            warn!("{e}");
+            unclean.insert(dir.path.clone());
+        }
+    }
     match unclean.is_empty() {
         true => info!("stopped cleanly"),
         false => warn!("stopped; the next start looks through the logs in {}", names(&unclean)),
     }
-    Ok(())
 }
 
 /// What a node needs before it runs.
@@ -403,34 +414,49 @@ async fn lost_all(disks: &LogDirs) -> anyhow::Error {
 /// they are, and who wants to change them is told that there is no controller.
 async fn unless_its_disk_failed(
     control: impl Future<Output = Result<(), ControlError>>,
-    store_dir: PathBuf,
-    disks: Arc<LogDirs>,
+    (mut shutdown, end): (oneshot::Receiver<()>, oneshot::Sender<()>),
+    (store_dir, disks): (PathBuf, Arc<LogDirs>),
 ) -> Result<(), ControlError> {
-    match control.await {
-        Err(ControlError::Store(StoreError::Failed(reason))) => {
+    let mut control = std::pin::pin!(control);
+    let ended = tokio::select! {
+        ended = &mut control => ended,
+        _ = &mut shutdown => {
+            // Only a control plane that has ended does not hear it.
+            let _ = end.send(());
+            return control.await;
+        }
+    };
+    match ended {
+        Err(
+            ControlError::Store(StoreError::Failed(reason))
+            | ControlError::Multi(MultiError { error: StoreError::Failed(reason), .. }),
+        ) => {
             disks.take_offline(&store_dir, &format!("the node's topics can no longer be changed: {reason}"));
-            std::future::pending().await
+            let _ = shutdown.await;
+            Ok(())
         }
         ended => ended,
     }
 }
 
 /// Waits for all shards; gives the log directories in which something is not whole. A shard whose disk does not answer is left behind.
-fn join(
+async fn join(
     threads: Vec<ShardThread<()>>,
-    shards: usize,
-    outcomes: &std::sync::mpsc::Receiver<Ended>,
+    outcomes: std::sync::mpsc::Receiver<Ended>,
 ) -> anyhow::Result<BTreeSet<PathBuf>> {
-    let (mut unclean, mut is_stuck) = (BTreeSet::new(), false);
-    for _ in 0..shards {
-        let ended = outcomes.recv().context("a shard ended without a word")?;
-        unclean.extend(ended.unclean.context("a shard failed")?);
-        is_stuck |= ended.is_stuck;
-    }
-    if !is_stuck {
-        threads.into_iter().try_for_each(ShardThread::join)?;
-    }
-    Ok(unclean)
+    let join = move || {
+        let (mut unclean, mut is_stuck) = (BTreeSet::new(), false);
+        for _ in &threads {
+            let ended = outcomes.recv().context("a shard ended without a word")?;
+            unclean.extend(ended.unclean.context("a shard failed")?);
+            is_stuck |= ended.is_stuck;
+        }
+        if !is_stuck {
+            threads.into_iter().try_for_each(ShardThread::join)?;
+        }
+        Ok(unclean)
+    };
+    tokio::task::spawn_blocking(join).await.context("waiting for the shards")?
 }
 
 fn names(dirs: &BTreeSet<PathBuf>) -> String {

@@ -10,6 +10,7 @@ use crate::base::metrics::ShardMetrics;
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
 use crate::controller::publish::ShardUpdate;
+use crate::maintenance::Maintenance;
 use crate::partition::checkpoints::CheckpointSender;
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::shared::PartitionShared;
@@ -47,6 +48,7 @@ pub struct ShardParams {
     pub open_files_max: usize,
     pub net: NetSettings,
     pub metrics: Arc<ShardMetrics>,
+    pub maintenance: Maintenance,
     /// Turns true when the shard is to stop.
     pub stop: watch::Receiver<bool>,
 }
@@ -86,7 +88,12 @@ pub async fn run_and_tell(params: ShardParams, ended: Sender<Ended>) {
 /// Runs a shard until it is told to stop; gives the log directories in which not all of its logs are whole on disk then.
 async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     let mut disk_changes = params.disks.subscribe();
-    let shared = PartitionShared::new(params.open_files_max, params.config.flush_policy, Arc::clone(&params.metrics));
+    let shared = PartitionShared::new(
+        params.open_files_max,
+        params.config.flush_policy,
+        Arc::clone(&params.metrics),
+        params.maintenance,
+    );
     let shared = Rc::new(shared.on(Arc::clone(&params.disks)));
     let all_dirs: BTreeSet<PathBuf> = params.found.iter().map(|dir| dir.path.clone()).collect();
     let settings = Settings {

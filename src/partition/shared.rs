@@ -6,6 +6,7 @@ use crate::base::disks::LogDirs;
 use crate::base::faults::Faults;
 use crate::base::metrics::ShardMetrics;
 use crate::log::open_files::OpenFiles;
+use crate::maintenance::Maintenance;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -19,6 +20,7 @@ pub struct PartitionShared {
     pub files: OpenFiles,
     pub policy: FlushPolicy,
     pub metrics: Arc<ShardMetrics>,
+    pub maintenance: Maintenance,
     /// What the node's log directories are fit for.
     pub disks: Arc<LogDirs>,
     pub(super) faults: Faults,
@@ -38,11 +40,17 @@ const TURN_DESCRIPTORS: usize = 3;
 
 impl PartitionShared {
     /// `open_files_max`: descriptors that the segments of this shard may use.
-    pub fn new(open_files_max: usize, policy: FlushPolicy, metrics: Arc<ShardMetrics>) -> PartitionShared {
+    pub fn new(
+        open_files_max: usize,
+        policy: FlushPolicy,
+        metrics: Arc<ShardMetrics>,
+        maintenance: Maintenance,
+    ) -> PartitionShared {
         let turns = (open_files_max / 8).clamp(1, TURNS_MAX);
         let files = OpenFiles::new(open_files_max.saturating_sub(turns * TURN_DESCRIPTORS));
         let (disks, faults, journals) = (Arc::default(), Faults::default(), RefCell::default());
-        PartitionShared { files, policy, metrics, disks, faults, turns: Semaphore::new(turns), journals }
+        let turns = Semaphore::new(turns);
+        PartitionShared { files, policy, metrics, maintenance, disks, faults, turns, journals }
     }
 
     /// With log directories that may fail.

@@ -7,13 +7,14 @@ use super::materialise::{self, Home};
 use super::shared::PartitionShared;
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, TopicConfig};
-use crate::base::disks::Health;
+use crate::base::disks::{Harm, Health};
 use crate::base::ids::Offset;
 use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
 use crate::cluster::image::{self, ClusterImage, Topic};
 use crate::log::checkpoint::PartitionOffsets;
 use crate::log::core::LogCore;
 use crate::log::open::{self, OpenParams};
+use crate::log::reserve;
 use futures_util::stream::{self, StreamExt};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -255,13 +256,22 @@ impl PartitionTable {
         params: &mut OpenParams,
         config: &TopicConfig,
     ) -> Result<LogCore, String> {
-        let redone = self.redo(home, params, (&topic.name, id));
-        redone.and_then(|()| self.open_log(home, params, config)).map_err(|e| {
+        let mut has_reserve = true;
+        loop {
+            let redone = self.redo(home, params, (&topic.name, id));
+            let e = match redone.and_then(|()| self.open_log(home, params, config)) {
+                Ok(core) => return Ok(core),
+                Err(e) => e,
+            };
             if let open::OpenError::Io { path, source } = &e {
-                self.shared.disks.report(&home.log_dir, &format!("opening {}", path.display()), source);
+                let harm = self.shared.disks.report(&home.log_dir, &format!("opening {}", path.display()), source);
+                // It is kept for this.
+                if harm == Harm::Full && std::mem::take(&mut has_reserve) && reserve::release(&home.log_dir).is_ok() {
+                    continue;
+                }
             }
-            e.to_string()
-        })
+            return Err(e.to_string());
+        }
     }
 
     /// Brings a log up to date from the journal, if that has anything for it.

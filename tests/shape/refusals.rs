@@ -98,9 +98,10 @@ fn a_directory_whose_disk_is_not_mounted_is_offline_and_the_others_are_served() 
     let (a, b, aside) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("aside"));
     let start = || Start::new(&a).set("log.dirs", format!("{},{}", a.display(), b.display()));
     let broker = start().start();
-    let write = |leaders: Vec<u16>, number: u32| -> Vec<Result<i64, i16>> {
+    let write = |leaders: Vec<u16>, number: u64| -> Vec<Result<i64, i16>> {
         let each = leaders.into_iter().enumerate();
-        each.map(|(at, port)| produce(&mut Client::connect(port), "kept", at as i32, -1, batch(number, 1, 100))).collect()
+        each.map(|(at, port)| produce(&mut Client::connect(port), "kept", at as i32, -1, batch(number, 1, 100)))
+            .collect()
     };
     assert!(write(create_topic(&broker, "kept", 4, &[]), 1).iter().all(|answer| *answer == Ok(0)));
     let is_in_b: Vec<bool> = (0..4).map(|at| b.join(format!("kept-{at}")).is_dir()).collect();
@@ -131,7 +132,10 @@ fn a_directory_whose_disk_is_not_mounted_is_offline_and_the_others_are_served() 
     }
     assert!(broker.stop(Signal::TERM).0.success());
     std::fs::rename(&a, &aside).expect("unmounted");
-    assert_says(&start().refusal(), &["no directory that can be used has corelog-store.journal", "is its disk mounted?"]);
+    assert_says(
+        &start().refusal(),
+        &["no directory that can be used has corelog-store.journal", "is its disk mounted?"],
+    );
 }
 
 /// A disk that is lost for good is given up by name, and only by a start that succeeds.

@@ -160,7 +160,7 @@ fn a_ring_that_does_not_answer_takes_its_directory_offline_and_lets_the_node_sto
         assert_eq!(health(&world), Health::Offline);
         let path = world.dir.path().to_owned();
         let unclean = tokio::time::timeout(Duration::from_secs(10), world.shared.close_journals()).await;
-        assert_eq!(unclean.expect("ends although the write has not"), [path.clone()]);
+        assert_eq!(unclean.expect("ends although the write has not"), std::slice::from_ref(&path));
         hangs.set(false);
         hung.notify_waiters();
         world.partition.quiet().await;

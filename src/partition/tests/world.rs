@@ -9,6 +9,7 @@ use crate::log::open::{self, OpenParams};
 use crate::log::paths;
 use crate::log::read::{Located, locate};
 use crate::log::testing::Batch;
+use crate::maintenance::Maintenance;
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::{Acks, Partition};
 use crate::partition::materialise::{Home, redo_journaled};
@@ -273,7 +274,8 @@ impl World {
 /// In memory where that has direct I/O: what a disk forgets is played anyway, and syncs cost nothing there.
 pub fn temporary_directory() -> TempDir {
     let in_memory = tempfile::tempdir_in("/dev/shm").ok().filter(|dir| {
-        let direct = fs::OpenOptions::new().write(true).create(true).custom_flags(libc::O_DIRECT).open(dir.path().join("probe"));
+        let direct =
+            fs::OpenOptions::new().write(true).create(true).custom_flags(libc::O_DIRECT).open(dir.path().join("probe"));
         let _ = fs::remove_file(dir.path().join("probe"));
         direct.is_ok()
     });
@@ -283,7 +285,8 @@ pub fn temporary_directory() -> TempDir {
 /// What the partitions of a process share, on a disk that is sound so far.
 fn shared(dir: &Path, faults: &Faults) -> Rc<PartitionShared> {
     let disks = Arc::new(LogDirs::new([(dir.to_owned(), None)]));
-    Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default()).on(disks).with(faults.clone()))
+    let shared = PartitionShared::new(3, FlushPolicy::Disk, Default::default(), Maintenance::stopped());
+    Rc::new(shared.on(disks).with(faults.clone()))
 }
 
 fn copy_files(from: &Path, to: &Path) {
