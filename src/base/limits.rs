@@ -133,3 +133,7 @@ pub const SHARD_APPLY_MS_MAX: u64 = 30_000;
 
 /// Parts of checkpoints that wait for the one writer of the files; shards wait to send beyond that.
 pub const CHECKPOINTS_WAITING_MAX: usize = 16;
+
+/// Damaged ranges that a partition remembers; beyond that, neighbours are taken as one. What they cost in memory is 48 KiB;
+/// a disk that damages more of one log than this is to be replaced, not read around.
+pub const CORRUPT_RANGES_MAX: usize = 1000;

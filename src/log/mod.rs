@@ -35,9 +35,11 @@
 
 pub mod checkpoint;
 pub mod core;
+pub mod corrupt;
 pub mod epochs;
 pub mod file;
 pub mod index;
+pub mod inspect;
 pub mod open;
 pub mod open_files;
 pub mod paths;
