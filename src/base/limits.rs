@@ -137,3 +137,9 @@ pub const CHECKPOINTS_WAITING_MAX: usize = 16;
 /// Damaged ranges that a partition remembers; beyond that, neighbours are taken as one. What they cost in memory is 48 KiB;
 /// a disk that damages more of one log than this is to be replaced, not read around.
 pub const CORRUPT_RANGES_MAX: usize = 1000;
+
+/// Bytes of the file that keeps them: more cannot be in it.
+pub const CORRUPT_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Segments of a partition that are looked through for damage because readers met some; more wait to be met again.
+pub const SUSPECTS_MAX: usize = 16;

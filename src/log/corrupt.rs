@@ -79,9 +79,14 @@ impl CorruptRanges {
         self.ranges.get(self.ranges.partition_point(|range| range.next <= offset)).filter(|range| range.first <= offset)
     }
 
-    /// The first range that begins at or behind an offset.
-    pub fn next_from(&self, offset: Offset) -> Option<&CorruptRange> {
-        self.ranges.get(self.ranges.partition_point(|range| range.first < offset))
+    /// The range that a byte lies in.
+    pub fn holding(&self, place: Place) -> Option<&CorruptRange> {
+        self.ranges.get(self.ranges.partition_point(|range| range.end <= place)).filter(|range| range.start <= place)
+    }
+
+    /// The first range that begins behind a byte.
+    pub fn after(&self, place: Place) -> Option<&CorruptRange> {
+        self.ranges.get(self.ranges.partition_point(|range| range.start <= place))
     }
 
     /// Where sound bytes begin again before `offset`, in the same segment: walking from batch to batch towards it must not
@@ -235,12 +240,8 @@ fn parse_line(line: &str) -> Option<CorruptRange> {
     let (start, at, end, to) = (number()?, number()?, number()?, number()?);
     let (first, next) = (number()?, number()?);
     let place = |segment, position: i64| Some(Place { segment: Offset(segment), position: position.try_into().ok()? });
-    let range = CorruptRange {
-        start: place(start, at)?,
-        end: place(end, to)?,
-        first: Offset(first),
-        next: Offset(next),
-    };
+    let range =
+        CorruptRange { start: place(start, at)?, end: place(end, to)?, first: Offset(first), next: Offset(next) };
     (words.next().is_none() && range.start < range.end && range.first <= range.next).then_some(range)
 }
 
@@ -288,7 +289,10 @@ mod tests {
         assert_eq!(known.at(Offset(9)), None);
         assert_eq!(known.at(Offset(10)).map(|range| range.next), Some(Offset(20)));
         assert_eq!(known.at(Offset(20)), None);
-        assert_eq!(known.next_from(Offset(20)).map(|range| range.start.position), Some(500));
+        assert_eq!(known.after(place(20)).map(|range| range.start.position), Some(500));
+        assert_eq!(known.after(place(50)).map(|range| range.first), Some(Offset(1010)), "not the one that it lies in");
+        assert_eq!((known.holding(place(49)), known.holding(place(60))), (None, None));
+        assert_eq!(known.holding(place(59)), known.at(Offset(59)));
         assert_eq!(known.sound_from(Offset(0), Offset(30)), 200);
         assert_eq!(known.sound_from(Offset(0), Offset(5)), 0);
         assert_eq!(known.sound_from(Offset(1000), Offset(1005)), 0, "the damage before lies in another segment");

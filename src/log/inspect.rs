@@ -350,8 +350,7 @@ impl Inspector {
     /// What begins at `position` is no sound batch: looks for the next place where one may begin, behind `passed`.
     fn fault(&mut self, damage: Damage, claimed: Option<u32>, passed: u32) {
         let (start, first) = (self.position, self.expected);
-        let damaged =
-            self.damaged.get_or_insert(Damaged { start, first, damage, claimed, tried: start, tries: 0 });
+        let damaged = self.damaged.get_or_insert(Damaged { start, first, damage, claimed, tried: start, tries: 0 });
         damaged.tried = damaged.tried.max(passed);
         damaged.tries += 1;
         let indexed = self.index.entry(self.index.entries_before(damaged.tried.saturating_add(1)));
@@ -439,7 +438,9 @@ mod tests {
         }
         for Found { range, .. } in &inspection.found {
             let (start, end) = (range.start.position, range.end.position);
-            assert!(sample.batches.iter().any(|(position, header)| *position == start && header.base_offset == range.first));
+            assert!(
+                sample.batches.iter().any(|(position, header)| *position == start && header.base_offset == range.first)
+            );
             let resumed = sample.batches.iter().any(|(at, header)| *at == end && header.base_offset == range.next);
             assert!(resumed || (end == sample.subject.size && range.next == sample.subject.end));
         }

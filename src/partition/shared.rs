@@ -18,6 +18,8 @@ pub struct PartitionShared {
     /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
     /// records of ten thousand partitions take turns.
     turns: Semaphore,
+    /// Segments are looked through for damage one after the other.
+    pub(super) inspections: Semaphore,
     journals: RefCell<Vec<Rc<Journal>>>,
 }
 
@@ -31,7 +33,14 @@ impl PartitionShared {
     pub fn new(open_files_max: usize, policy: FlushPolicy, metrics: Arc<ShardMetrics>) -> PartitionShared {
         let turns = (open_files_max / 8).clamp(1, TURNS_MAX);
         let files = OpenFiles::new(open_files_max.saturating_sub(turns * TURN_DESCRIPTORS));
-        PartitionShared { files, policy, metrics, turns: Semaphore::new(turns), journals: RefCell::default() }
+        PartitionShared {
+            files,
+            policy,
+            metrics,
+            turns: Semaphore::new(turns),
+            inspections: Semaphore::new(1),
+            journals: RefCell::default(),
+        }
     }
 
     /// Partitions journal from now on.

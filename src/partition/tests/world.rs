@@ -5,11 +5,12 @@ use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartit
 use crate::log::core::Appended;
 use crate::log::open::{self, OpenParams};
 use crate::log::paths;
-use crate::log::read::{Located, locate};
+use crate::log::read::{Located, ReadError, locate};
 use crate::log::testing::Batch;
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::{Acks, Partition};
 use crate::partition::materialise::{Home, redo_journaled};
+use crate::partition::scrub;
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::FoundLogDir;
 use crate::partition::waiters::AppendWait;
@@ -172,6 +173,7 @@ impl World {
             let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
             open::Opened { core, cuts: Vec::new(), scanned_bytes: 0, is_clean: false }
         };
+        scrub::load(&mut opened.core, &params.dir);
         opened.core.check_invariants();
         home.clean_end = opened.is_clean.then(|| opened.core.written_end());
         let empty = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
@@ -216,14 +218,19 @@ impl World {
 
     /// What a reader at `from` gets: whole batches up to the high watermark, within one segment.
     pub async fn read(&self, from: Offset) -> Vec<BatchHeader> {
+        self.try_read(from).await.expect("readable")
+    }
+
+    /// The same, where the log may be damaged.
+    pub async fn try_read(&self, from: Offset) -> Result<Vec<BatchHeader>, ReadError> {
         let partition = &self.partition;
         let high_watermark = partition.ends().high_watermark;
         for _ in 0..64 {
-            let located = locate(&partition.core(), partition.files(), (from, high_watermark), 4096).expect("readable");
+            let located = locate(&partition.core(), partition.files(), (from, high_watermark), 4096)?;
             let span = match located {
-                Located::AtEnd => return Vec::new(),
+                Located::AtEnd => return Ok(Vec::new()),
                 Located::Missing(missing) => {
-                    missing.load(partition.files()).await.expect("loaded");
+                    missing.load(partition.files()).await?;
                     continue;
                 }
                 Located::At(span) => span,
@@ -240,7 +247,7 @@ impl World {
                 batches.push(header);
             }
             assert_eq!(batches[0].total_len(), span.first_batch_bytes as usize);
-            return batches;
+            return Ok(batches);
         }
         panic!("64 look-ups did not find offset {from}");
     }
