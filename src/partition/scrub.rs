@@ -1,7 +1,7 @@
 //! What a partition knows of damage in its log: how it learns of it, tells of it, keeps it, and forgets it.
 //!
 //! A reader that meets bytes which hold no batch answers CORRUPT_MESSAGE and has the segment looked through
-//! (`Partition::suspect`): what is damaged is told once, remembered durably beside the segments, and never served again,
+//! (`Partition::met_damage`): what is damaged is told once, remembered durably beside the segments, and never served again,
 //! while what lies before and behind is.
 
 use super::leader::Partition;
@@ -10,14 +10,14 @@ use crate::base::ids::Offset;
 use crate::base::limits::{CORRUPT_FILE_BYTES_MAX, SUSPECTS_MAX};
 use crate::log::core::LogCore;
 use crate::log::corrupt::{CORRUPT_RANGES, CorruptRange, CorruptRanges};
-use crate::log::index::OffsetIndex;
-use crate::log::inspect::{Inspection, Inspector, Subject};
+use crate::log::inspect::{Inspection, Subject};
 use crate::log::paths;
-use crate::log::segment::{DetachedSegment, Segment};
+use crate::log::segment::Segment;
+use crate::maintenance::scrub::{Suspect, inspect};
+use crate::maintenance::{Context, JobError, Lane};
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,6 @@ use tracing::{error, info, warn};
 
 /// A segment that was looked through is not looked through again for so long, whatever readers say of it.
 const SUSPECT_AGAIN: Duration = Duration::from_secs(60);
-const READ_BYTES: usize = 1 << 20;
 
 /// What a partition remembers of suspicions, and of the list's file.
 #[derive(Default)]
@@ -37,15 +36,6 @@ pub struct Damage {
     saving: Cell<bool>,
     /// Ranges that the counters know of.
     counted: Cell<u64>,
-}
-
-/// What is to be looked through, as plain data.
-#[derive(Clone, Debug)]
-pub struct Suspect {
-    pub segment: DetachedSegment,
-    pub subject: Subject,
-    /// The offset index where it is in memory; None: its file tells.
-    pub index: Option<OffsetIndex>,
 }
 
 /// Reads the list beside a log into it. One that cannot be read is told of: what it said is found anew by the next scrub.
@@ -82,44 +72,59 @@ impl Drop for Partition {
 
 impl Partition {
     /// A reader met bytes in a segment that hold no batch: has it looked through, unless that was done lately.
-    pub fn suspect(self: &Rc<Self>, segment: Offset) {
+    pub fn met_damage(self: &Rc<Self>, segment: Offset) {
         let now = Instant::now();
         let mut suspects = self.damage.suspects.borrow_mut();
         suspects.retain(|(_, since)| now.duration_since(*since) < SUSPECT_AGAIN);
         if suspects.len() == SUSPECTS_MAX || suspects.iter().any(|(base, _)| *base == segment) {
             return;
         }
-        let Some(suspect) = self.suspect_of(segment) else { return };
-        suspects.push((segment, now));
+        let Some(segment) = self.segment_at(segment) else { return };
+        suspects.push((segment.base, now));
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
             let _turn = this.shared.inspections.acquire().await.expect("the semaphore is never closed");
-            let (path, of) = (suspect.segment.path(paths::LOG), suspect.clone());
-            let inspected = tokio::task::spawn_blocking(move || inspect(&of)).await;
-            match inspected.map_err(io::Error::other).and_then(|done| done) {
-                Ok(inspection) => this.note_inspection(&suspect.subject, &inspection),
-                Err(e) => warn!("{}: looking for damage: {e}", path.display()),
+            if let Err(e) = this.look_through(&segment, Lane::Chore).await {
+                warn!("{}: looking for damage: {e}", segment.path(paths::LOG).display());
             }
         });
     }
 
-    /// A segment of the log as it is now.
-    fn suspect_of(&self, base: Offset) -> Option<Suspect> {
+    /// The segment with that base.
+    fn segment_at(&self, base: Offset) -> Option<Rc<Segment>> {
+        self.core.borrow().segment_of(base).filter(|segment| segment.base == base && segment.size() > 0).cloned()
+    }
+
+    /// Has a segment looked through, and notes what is found. One that leaves the log meanwhile is no error.
+    pub async fn look_through(self: &Rc<Self>, segment: &Rc<Segment>, lane: Lane) -> io::Result<()> {
+        let suspect = self.suspect(segment);
+        let subject = suspect.subject;
+        let job = async move |context: Context| inspect(&context, suspect).await;
+        let inspected = self.shared.maintenance.run(lane, job).await;
+        if segment.is_removed() || self.deleted.get() {
+            return Ok(());
+        }
+        let inspection = match inspected {
+            Ok(inspected) => inspected?,
+            // Whoever stops the node needs no word of it.
+            Err(JobError::Stopped) => return Ok(()),
+            Err(e) => return Err(io::Error::other(e)),
+        };
+        self.note_inspection(segment, &subject, &inspection);
+        Ok(())
+    }
+
+    /// A segment as it is now.
+    fn suspect(&self, segment: &Segment) -> Suspect {
         let core = self.core.borrow();
-        let segment = core.segment_of(base).filter(|segment| segment.base == base && segment.size() > 0)?;
         let end = core.segment_after(segment).map_or(core.written_end(), |next| next.base);
         let latest_epoch = core.epochs().latest().map(|epoch| epoch.0);
-        let subject = Subject { base, size: segment.size(), end, latest_epoch };
-        Some(Suspect { segment: segment.detached(), subject, index: segment.offset_index() })
+        let subject = Subject { base: segment.base, size: segment.size(), end, latest_epoch };
+        Suspect { segment: segment.detached(), subject, index: segment.offset_index() }
     }
 
     /// Takes what was found in a segment: tells of what is new, forgets what is sound again, keeps both.
-    pub fn note_inspection(self: &Rc<Self>, subject: &Subject, inspection: &Inspection) {
-        // It may have left the log meanwhile, or what was written behind it may have become part of it.
-        let Some(segment) = self.core.borrow().segment_of(subject.base).filter(|s| s.base == subject.base).cloned()
-        else {
-            return;
-        };
+    fn note_inspection(self: &Rc<Self>, segment: &Rc<Segment>, subject: &Subject, inspection: &Inspection) {
         let path = segment.path(paths::LOG);
         let log_start = self.core.borrow().log_start();
         let mut core = self.core.borrow_mut();
@@ -144,7 +149,7 @@ impl Partition {
             info!("{}: sound again from byte {} on, offset {}", path.display(), range.start.position, range.first);
         }
         if inspection.index_disagrees.is_some() {
-            self.rebuild_index(&segment, inspection);
+            self.rebuild_index(segment, inspection);
         }
         if before != after {
             self.damage_changed();
@@ -215,22 +220,4 @@ impl Partition {
             this.damage.saving.set(false);
         });
     }
-}
-
-/// Looks through a segment's file. Blocking.
-fn inspect(suspect: &Suspect) -> io::Result<Inspection> {
-    let index = match &suspect.index {
-        Some(index) => index.clone(),
-        None => suspect.segment.read_indexes().map(|indexes| indexes.offsets).unwrap_or_default(),
-    };
-    let file = File::open(suspect.segment.path(paths::LOG))?;
-    let mut inspector = Inspector::new(suspect.subject, index);
-    let mut buffer = vec![0; READ_BYTES];
-    while let Some(at) = inspector.wants() {
-        match file.read_at(&mut buffer, u64::from(at))? {
-            0 => inspector.file_ended(),
-            bytes => inspector.feed(at, &buffer[..bytes]),
-        }
-    }
-    Ok(inspector.finish())
 }

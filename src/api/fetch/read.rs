@@ -212,7 +212,7 @@ fn code_of(partition: &Rc<Partition>, from: i64, error: &ReadError) -> ResponseE
         ReadError::KnownCorrupt { .. } => ResponseError::CorruptMessage,
         // It is told of when the segment has been looked through.
         ReadError::Corrupt { segment, .. } => {
-            partition.suspect(*segment);
+            partition.met_damage(*segment);
             ResponseError::CorruptMessage
         }
         ReadError::Io { .. } => {

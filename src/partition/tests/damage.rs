@@ -20,7 +20,7 @@ async fn filled(batches: i64) -> World {
         file_delete_delay_ms: 0,
         ..Default::default()
     };
-    let world = World::new(config);
+    let world = World::maintained(config);
     for i in 0..batches {
         let batch = Batch { records: 10, value_bytes: 80, timestamp_ms: 1000 + i, ..Batch::default() };
         world.append_and_wait(batch, Acks::All).await;
@@ -56,7 +56,7 @@ async fn readable(world: &World) -> Vec<Offset> {
 async fn meet(world: &World, batch: &Stored) {
     let met = world.try_read(batch.header.base_offset).await;
     let Err(ReadError::Corrupt { segment, .. }) = met else { panic!("{met:?}") };
-    world.partition.suspect(segment);
+    world.partition.met_damage(segment);
     world.partition.quiet().await;
 }
 
@@ -91,10 +91,10 @@ fn a_damaged_batch_is_answered_as_such_and_everything_else_is_served() {
             );
             assert_eq!(readable(&world).await, expected);
         }
-        let core = world.partition.core();
-        let segments: Vec<_> = core.segments().iter().cloned().collect();
-        let since =
-            times::first_since((&segments, core.corrupt()), world.partition.files(), (1007, Offset(0)), 1000).await;
+        let corrupt = world.partition.core().corrupt().clone();
+        let segments: Vec<_> = world.partition.core().segments().iter().cloned().collect();
+        let files = world.partition.files();
+        let since = times::first_since((&segments, &corrupt), files, (1007, Offset(0)), 1000).await;
         let found = since.expect("readable").expect("there is one").offset;
         assert!(found >= range.next && found < last.header.base_offset);
     });
@@ -119,7 +119,7 @@ fn damage_that_is_gone_is_forgotten() {
         flip(&world, &stored[2], 16);
         world.close().await;
         world.reopen(true).await;
-        world.partition.suspect(stored[2].segment);
+        world.partition.met_damage(stored[2].segment);
         world.partition.quiet().await;
         assert_eq!(world.partition.core().corrupt().len(), 1);
         assert!(world.partition.core().corrupt().holding(place(&stored[12])).is_some());
@@ -167,7 +167,7 @@ fn an_index_that_leads_nowhere_is_made_anew() {
         world.reopen(true).await;
         let behind = stored[3].header.base_offset;
         assert!(matches!(world.try_read(behind).await, Err(ReadError::Corrupt { .. })));
-        world.partition.suspect(stored[0].segment);
+        world.partition.met_damage(stored[0].segment);
         world.partition.quiet().await;
         assert!(world.partition.core().corrupt().is_empty());
         assert_eq!(world.read(behind).await[0].base_offset, behind);

@@ -7,6 +7,7 @@ use crate::log::open::{self, OpenParams};
 use crate::log::paths;
 use crate::log::read::{Located, ReadError, locate};
 use crate::log::testing::Batch;
+use crate::maintenance::{self, Maintenance, MaintenanceThread};
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::{Acks, Partition};
 use crate::partition::materialise::{Home, redo_journaled};
@@ -39,6 +40,8 @@ pub struct World {
     pub saved: Checkpointed,
     /// Of the journal, if there is one.
     ring_bytes: Option<u64>,
+    /// Stops with the world.
+    _maintenance: Option<MaintenanceThread>,
 }
 
 /// A batch as it lies in a file.
@@ -51,15 +54,35 @@ pub struct Stored {
 
 impl World {
     pub fn new(config: TopicConfig) -> World {
+        World::with_maintenance(config, Maintenance::stopped())
+    }
+
+    /// With a maintenance thread of its own, which ends with it.
+    pub fn maintained(config: TopicConfig) -> World {
+        let (maintenance, thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
+        World { _maintenance: Some(thread), ..World::with_maintenance(config, maintenance) }
+    }
+
+    fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default()));
+        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default(), maintenance));
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
         let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
         let epoch = LeaderEpoch(0);
         let partition =
             Partition::new(id, TOPIC.into(), epoch, Rc::new(config.clone()), (core, home), Rc::clone(&shared));
-        World { dir, config, epoch, shared, id, partition, saved: Checkpointed::default(), ring_bytes: None }
+        World {
+            dir,
+            config,
+            epoch,
+            shared,
+            id,
+            partition,
+            saved: Checkpointed::default(),
+            ring_bytes: None,
+            _maintenance: None,
+        }
     }
 
     /// With a journal of so many bytes.
