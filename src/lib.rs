@@ -13,6 +13,7 @@ pub mod journal;
 pub mod log;
 
 pub mod cluster;
+pub mod maintenance;
 
 pub mod controller;
 pub mod partition;

@@ -147,10 +147,11 @@ impl ShardContext {
         control: ControlHandle,
         config: BrokerConfig,
     ) -> std::rc::Rc<Self> {
+        use crate::maintenance::Maintenance;
         use crate::partition::shared::PartitionShared;
         use std::rc::Rc;
         let me = BrokerId::new(NodeId(0), ShardId(0));
-        let shared = Rc::new(PartitionShared::new(64, config.flush_policy, Arc::default()));
+        let shared = Rc::new(PartitionShared::new(64, config.flush_policy, Arc::default(), Maintenance::stopped()));
         let partitions = PartitionTable::new(me, Vec::new(), crate::partition::journal::Rings::none(), shared);
         let (sender, _) = tokio::sync::mpsc::channel(1);
         let checkpoints = CheckpointSender::new(0, sender, Arc::default());
@@ -164,6 +165,7 @@ mod tests {
     use crate::api::testing::{add_topic, image};
     use crate::base::config::FlushPolicy;
     use crate::base::ids::Offset;
+    use crate::maintenance::Maintenance;
     use crate::partition::shared::PartitionShared;
     use crate::partition::table::FoundLogDir;
     use std::rc::Rc;
@@ -205,7 +207,7 @@ mod tests {
             log_starts: [(key.clone(), Offset(1000))].into(),
             ..FoundLogDir::default()
         };
-        let shared = Rc::new(PartitionShared::new(8, FlushPolicy::Disk, Arc::default()));
+        let shared = Rc::new(PartitionShared::new(8, FlushPolicy::Disk, Arc::default(), Maintenance::stopped()));
         let table = PartitionTable::new(BrokerId(0), vec![found], crate::partition::journal::Rings::none(), shared);
         let (sender, mut parts) = mpsc::channel(1);
         let checkpoints = CheckpointSender::new(0, sender, Arc::default());

@@ -58,6 +58,7 @@ mod tests {
     use crate::base::config::{BrokerConfig, FlushPolicy};
     use crate::base::ids::{BrokerId, PartitionIndex};
     use crate::log::paths;
+    use crate::maintenance::Maintenance;
     use crate::partition::checkpoints::CheckpointSender;
     use crate::partition::shared::PartitionShared;
     use crate::partition::table::{FoundLogDir, PartitionTable};
@@ -82,7 +83,7 @@ mod tests {
             partitions: [(key, Some(id))].into(),
             ..FoundLogDir::default()
         };
-        let shared = Rc::new(PartitionShared::new(8, FlushPolicy::Disk, Arc::default()));
+        let shared = Rc::new(PartitionShared::new(8, FlushPolicy::Disk, Arc::default(), Maintenance::stopped()));
         let table = PartitionTable::new(BrokerId(0), vec![found], crate::partition::journal::Rings::none(), shared);
         let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
         table.open_led(&image, &config, false);

@@ -133,3 +133,18 @@ pub const SHARD_APPLY_MS_MAX: u64 = 30_000;
 
 /// Parts of checkpoints that wait for the one writer of the files; shards wait to send beyond that.
 pub const CHECKPOINTS_WAITING_MAX: usize = 16;
+
+/// Jobs of one kind that wait for the maintenance thread; who asks for more waits to ask.
+pub const MAINTENANCE_JOBS_WAITING_MAX: usize = 64;
+
+/// Bytes that the maintenance thread reads or writes at once: large enough that a disk's rate, not its latency, counts.
+pub const MAINTENANCE_CHUNK_BYTES: usize = 512 << 10;
+
+/// Chunks of one stream that are under way: with the one in use, 2.5 MiB for each stream.
+pub const MAINTENANCE_AHEAD: usize = 4;
+
+/// Logs that are opened or recovered side by side: most of the time each waits for the disk.
+pub const RECOVERIES_AT_ONCE_MAX: usize = 16;
+
+/// How long a stop waits for what the maintenance thread has under way.
+pub const MAINTENANCE_STOP_SECONDS_MAX: u64 = 10;

@@ -5,6 +5,7 @@ use crate::base::ids::{PartitionIndex, TopicId};
 use crate::coordination::embedded::FILE_NAME;
 use crate::log::checkpoint::{self, PartitionOffsets};
 use crate::log::paths::{self, DirName};
+use crate::maintenance::{self, Lane, Maintenance};
 use crate::partition::materialise::read_topic_id;
 use crate::partition::table::FoundLogDir;
 use anyhow::{Context, bail};
@@ -114,19 +115,17 @@ impl Inventory {
 }
 
 /// Removes what deleted topics left behind, in the background.
-pub fn remove_deleted(deleted: Vec<PathBuf>) {
-    if deleted.is_empty() {
-        return;
-    }
-    let remove = move || {
-        for dir in deleted {
-            if let Err(e) = fs::remove_dir_all(&dir) {
-                warn!("removing {}: {e}", dir.display());
-            }
+pub async fn remove_deleted(maintenance: Maintenance, deleted: Vec<PathBuf>) {
+    for dir in deleted {
+        let path = dir.clone();
+        let remove =
+            async move |context: maintenance::Context| context.blocking(move || fs::remove_dir_all(path)).await?;
+        match maintenance.run(Lane::Chore, remove).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => warn!("removing {}: {e}", dir.display()),
+            // The next start goes on.
+            Err(_) => return,
         }
-    };
-    if let Err(e) = std::thread::Builder::new().name("remove-deleted".into()).spawn(remove) {
-        warn!("directories of deleted partitions stay for now: {e}");
     }
 }
 

@@ -16,6 +16,7 @@ use crate::controller::handle::ControlHandle;
 use crate::coordination::Store;
 use crate::coordination::embedded::EmbeddedStore;
 use crate::journal;
+use crate::maintenance;
 use crate::partition::checkpoints::CheckpointSender;
 use crate::shard::listener::{SocketSettings, bind};
 use crate::shard::runtime::{self, ShardThread, cpu_of};
@@ -63,7 +64,8 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         prepare(&config, options, allowed.len())?;
     say_what_was_found(&config, &opened, &allowed);
     let config = Arc::new(config.in_effect(opened.shards, allowed.len()));
-    inventory::remove_deleted(deleted);
+    let (maintenance, maintenance_thread) =
+        maintenance::start(maintenance::Settings::default()).context("starting the maintenance thread")?;
     let (commands, command_queue) = mpsc::channel(CONTROL_COMMANDS_MAX);
     let control = ControlHandle::new(commands, Arc::default());
     let (checkpoint_sender, checkpoint_queue) = mpsc::channel(CHECKPOINTS_WAITING_MAX);
@@ -86,6 +88,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
             open_files_max: budget.segments,
             net: net_settings(&config, budget.connections),
             metrics,
+            maintenance: maintenance.clone(),
             stop: stopped.clone(),
         };
         brokers.push(broker);
@@ -97,6 +100,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let local = tokio::task::LocalSet::new();
     let clean = local.block_on(&runtime, async {
         tokio::task::spawn_local(counters.clone().tell_on_signal()?);
+        tokio::task::spawn_local(inventory::remove_deleted(maintenance.clone(), deleted));
         let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(found, opened.shards, checkpoint_queue));
         let control = |ready, shutdown| -> anyhow::Result<_> {
             Ok(drive::run(drive::Params {
@@ -118,7 +122,9 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         let joined = tokio::task::spawn_blocking(move || join(threads)).await.context("waiting for the shards")?;
         checkpoint_writer.await.context("the checkpoint writer")?;
         ended.and(joined)
-    })?;
+    });
+    maintenance_thread.stop();
+    let clean = clean?;
     counters.log();
     if clean {
         format::mark_clean(&opened.dirs)?;

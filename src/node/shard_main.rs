@@ -9,6 +9,7 @@ use crate::base::metrics::ShardMetrics;
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
 use crate::controller::publish::ShardUpdate;
+use crate::maintenance::Maintenance;
 use crate::partition::checkpoints::CheckpointSender;
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::shared::PartitionShared;
@@ -42,6 +43,7 @@ pub struct ShardParams {
     pub open_files_max: usize,
     pub net: NetSettings,
     pub metrics: Arc<ShardMetrics>,
+    pub maintenance: Maintenance,
     /// Turns true when the shard is to stop.
     pub stop: watch::Receiver<bool>,
 }
@@ -59,8 +61,12 @@ impl Service for Broker {
 
 /// Runs a shard until it is told to stop; whether all of its logs are whole on disk then.
 pub async fn run(mut params: ShardParams) -> io::Result<bool> {
-    let shared =
-        Rc::new(PartitionShared::new(params.open_files_max, params.config.flush_policy, Arc::clone(&params.metrics)));
+    let shared = Rc::new(PartitionShared::new(
+        params.open_files_max,
+        params.config.flush_policy,
+        Arc::clone(&params.metrics),
+        params.maintenance,
+    ));
     let settings = Settings {
         shard: params.broker.shard().0,
         ring_bytes: params.config.journal_bytes.filter(|_| params.config.flush_policy == FlushPolicy::Disk),

@@ -4,6 +4,7 @@ use super::journal::Journal;
 use crate::base::config::FlushPolicy;
 use crate::base::metrics::ShardMetrics;
 use crate::log::open_files::OpenFiles;
+use crate::maintenance::Maintenance;
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
@@ -15,6 +16,7 @@ pub struct PartitionShared {
     pub files: OpenFiles,
     pub policy: FlushPolicy,
     pub metrics: Arc<ShardMetrics>,
+    pub maintenance: Maintenance,
     /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
     /// records of ten thousand partitions take turns.
     turns: Semaphore,
@@ -28,10 +30,22 @@ const TURN_DESCRIPTORS: usize = 3;
 
 impl PartitionShared {
     /// `open_files_max`: descriptors that the segments of this shard may use.
-    pub fn new(open_files_max: usize, policy: FlushPolicy, metrics: Arc<ShardMetrics>) -> PartitionShared {
+    pub fn new(
+        open_files_max: usize,
+        policy: FlushPolicy,
+        metrics: Arc<ShardMetrics>,
+        maintenance: Maintenance,
+    ) -> PartitionShared {
         let turns = (open_files_max / 8).clamp(1, TURNS_MAX);
         let files = OpenFiles::new(open_files_max.saturating_sub(turns * TURN_DESCRIPTORS));
-        PartitionShared { files, policy, metrics, turns: Semaphore::new(turns), journals: RefCell::default() }
+        PartitionShared {
+            files,
+            policy,
+            metrics,
+            maintenance,
+            turns: Semaphore::new(turns),
+            journals: RefCell::default(),
+        }
     }
 
     /// Partitions journal from now on.

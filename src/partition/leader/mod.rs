@@ -271,6 +271,7 @@ mod tests {
     use super::*;
     use crate::base::config::BrokerConfig;
     use crate::base::ids::TopicId;
+    use crate::maintenance::Maintenance;
     use std::path::Path;
 
     struct Moved(Rc<Partition>);
@@ -294,7 +295,7 @@ mod tests {
             LeaderEpoch(0),
             Rc::new(config.topic_defaults.clone()),
             (LogCore::empty(Rc::clone(&home.dir), Offset(5)), home),
-            Rc::new(PartitionShared::new(1, FlushPolicy::Disk, Arc::default())),
+            Rc::new(PartitionShared::new(1, FlushPolicy::Disk, Arc::default(), Maintenance::stopped())),
         );
         assert_eq!(partition.core().written_end(), Offset(5));
         let moved = Moved(partition);

@@ -7,6 +7,7 @@ use crate::log::open::{self, OpenParams};
 use crate::log::paths;
 use crate::log::read::{Located, locate};
 use crate::log::testing::Batch;
+use crate::maintenance::Maintenance;
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::{Acks, Partition};
 use crate::partition::materialise::{Home, redo_journaled};
@@ -51,7 +52,7 @@ pub struct Stored {
 impl World {
     pub fn new(config: TopicConfig) -> World {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default()));
+        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default(), Maintenance::stopped()));
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
         let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));

@@ -1,0 +1,146 @@
+//! The node's maintenance thread: long reads and writes of files that must not disturb those who produce and consume.
+//!
+//! One thread for the node, of low priority and pinned to nothing, with a glommio executor of its own: whole segments pass it
+//! by direct I/O, several requests ahead, and leave the page cache alone. Shards and the main thread hand it *jobs*: what a job
+//! is given, and what it answers, is plain data; it never touches a shard's state. Whoever asks awaits the answer, and who
+//! stops awaiting cancels the job.
+//!
+//! ```text
+//! Maintenance::run(lane, job) ─▶ the lane's bounded queue ─▶ at most Lane::width jobs side by side ─▶ oneshot answer
+//!                                                            Context: read, write, blocking, sleep
+//! ```
+//!
+//! A job ends at an `.await` when it is cancelled or the node stops: what must be done whole, like putting a file in the place of
+//! another, belongs into one `Context::blocking`, which is never given up half-way. I/O that is under way is waited for before
+//! the thread ends, because the kernel still has its memory.
+//!
+//! Where glommio cannot run (locked memory is short, no io_uring for a second ring), the same jobs run on plain threads: reads
+//! go through the page cache, and what was read is dropped from it again. So does a file whose file system has no direct I/O.
+
+mod context;
+mod rate;
+mod stream;
+mod thread;
+
+pub use context::Context;
+pub use stream::{Chunk, Reader, Writer};
+pub use thread::{MaintenanceThread, Settings, start};
+
+use crate::base::limits::{MAINTENANCE_JOBS_WAITING_MAX, RECOVERIES_AT_ONCE_MAX};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{mpsc, oneshot};
+
+/// What a job is for: each lane has its own queue, width and rate limit, so that one kind never waits behind another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Clients wait for the answer: opening logs, and recovering them.
+    Recovery,
+    /// Compaction.
+    Clean,
+    /// Reading what lies there, to find damage.
+    Scrub,
+    /// Small work in the background.
+    Chore,
+}
+
+impl Lane {
+    const ALL: [Lane; 4] = [Lane::Recovery, Lane::Clean, Lane::Scrub, Lane::Chore];
+
+    /// Jobs that run side by side.
+    fn width(self) -> usize {
+        match self {
+            Lane::Recovery => RECOVERIES_AT_ONCE_MAX,
+            Lane::Clean | Lane::Scrub | Lane::Chore => 1,
+        }
+    }
+
+    fn index(self) -> usize {
+        Lane::ALL.iter().position(|lane| *lane == self).expect("all lanes are listed")
+    }
+}
+
+/// Why a job has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    #[error("the node is stopping")]
+    Stopped,
+    #[error("the job panicked")]
+    Panicked,
+}
+
+type Start = Box<dyn FnOnce(Context) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+/// Hands jobs to the maintenance thread. Cheap to clone.
+#[derive(Clone)]
+pub struct Maintenance {
+    queues: [mpsc::Sender<Start>; Lane::ALL.len()],
+    rates: Arc<Rates>,
+}
+
+/// Bytes per second that each lane may read and write; 0: no limit.
+#[derive(Default)]
+struct Rates([AtomicU64; Lane::ALL.len()]);
+
+impl Rates {
+    fn of(&self, lane: Lane) -> u64 {
+        self.0[lane.index()].load(Ordering::Relaxed)
+    }
+}
+
+impl Maintenance {
+    /// A thread that has ended: every job is answered `JobError::Stopped`.
+    pub fn stopped() -> Maintenance {
+        queues().0
+    }
+
+    /// Has the job run on the maintenance thread, after those that wait already, and gives its answer. Waits while the lane's
+    /// queue is full. Dropping the future cancels the job: it ends at its next `.await`.
+    pub async fn run<T, J>(&self, lane: Lane, job: J) -> Result<T, JobError>
+    where
+        T: Send + 'static,
+        J: AsyncFnOnce(Context) -> T + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let start: Start = Box::new(move |context| {
+            let stop = context.stop();
+            Box::pin(async move {
+                let job = thread::unless_it_panics(job(context));
+                let (mut reply, mut job) = (reply, std::pin::pin!(job));
+                let answered = tokio::select! {
+                    biased;
+                    () = reply.closed() => return,
+                    () = thread::stopped(stop) => Err(JobError::Stopped),
+                    answered = &mut job => answered,
+                };
+                // Who asked may just have gone.
+                let _ = reply.send(answered);
+            })
+        });
+        self.queues[lane.index()].send(start).await.map_err(|_| JobError::Stopped)?;
+        answer.await.unwrap_or(Err(JobError::Stopped))
+    }
+
+    /// Bytes per second that all jobs of a lane together may read and write from now on; 0: no limit.
+    pub fn set_rate(&self, lane: Lane, bytes_per_second: u64) {
+        self.rates.0[lane.index()].store(bytes_per_second, Ordering::Relaxed);
+    }
+}
+
+type Queues = [mpsc::Receiver<Start>; Lane::ALL.len()];
+
+fn queues() -> (Maintenance, Queues) {
+    let pairs = Lane::ALL.map(|_| mpsc::channel(MAINTENANCE_JOBS_WAITING_MAX));
+    let mut receivers = Vec::with_capacity(pairs.len());
+    let senders = pairs.map(|(sender, receiver)| {
+        receivers.push(receiver);
+        sender
+    });
+    let receivers = receivers.try_into().unwrap_or_else(|_| unreachable!("one for each lane"));
+    (Maintenance { queues: senders, rates: Arc::default() }, receivers)
+}
+
+#[cfg(test)]
+mod tests;
