@@ -220,14 +220,17 @@ mod tests {
     #[test]
     fn neighbours_become_one_segment_within_its_bounds() {
         let config = TopicConfig { segment_bytes: 100, segment_index_bytes: 36, ..TopicConfig::default() };
-        let of = |bases: &[(i64, u32)], end| group(&segments(bases), Offset(end), &config);
-        assert_eq!(of(&[(0, 50), (10, 50), (20, 1), (30, 99), (40, 1)], 50), [0..2, 2..4, 4..5]);
-        assert_eq!(of(&[(0, 1), (10, 1), (20, 1), (30, 1)], 40), [0..3, 3..4], "12 bytes of time index each");
+        let of = |bases: &[(i64, u32)], end| -> Vec<(usize, usize)> {
+            let groups = group(&segments(bases), Offset(end), &config);
+            groups.into_iter().map(|group| (group.start, group.end)).collect()
+        };
+        assert_eq!(of(&[(0, 50), (10, 50), (20, 1), (30, 99), (40, 1)], 50), [(0, 2), (2, 4), (4, 5)]);
+        assert_eq!(of(&[(0, 1), (10, 1), (20, 1), (30, 1)], 40), [(0, 3), (3, 4)], "12 bytes of time index each");
         let far = i64::from(i32::MAX);
-        assert_eq!(of(&[(0, 1), (10, 1)], far + 1), [0..2]);
-        assert_eq!(of(&[(0, 1), (10, 1)], far + 2), [0..1, 1..2], "31 bits of offsets");
-        assert_eq!(of(&[(0, 1), (10, 0), (far * 2, 1)], far * 2 + 5), [0..2, 2..3], "an empty one reaches nowhere");
-        assert_eq!(of(&[(0, 500), (10, 500)], 20), [0..1, 1..2], "larger than a segment may be now");
+        assert_eq!(of(&[(0, 1), (10, 1)], far + 1), [(0, 2)]);
+        assert_eq!(of(&[(0, 1), (10, 1)], far + 2), [(0, 1), (1, 2)], "31 bits of offsets");
+        assert_eq!(of(&[(0, 1), (10, 0), (far * 2, 1)], far * 2 + 5), [(0, 2), (2, 3)], "an empty one reaches nowhere");
+        assert_eq!(of(&[(0, 500), (10, 500)], 20), [(0, 1), (1, 2)], "larger than a segment may be now");
         assert!(of(&[], 0).is_empty());
     }
 }
