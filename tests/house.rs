@@ -21,6 +21,7 @@ const LARGE_FILES: &[(&str, &str)] = &[];
 const NARROW_ROOMS: &[(&str, &[&str])] = &[
     // The command line's client works against any cluster: it must not know our broker from the inside.
     ("client", &["base", "record", "wire"]),
+    ("load", &["base", "record", "wire", "client"]),
 ];
 
 /// Decides without clock, disk, network or chance.
@@ -41,6 +42,8 @@ const PURE: &[&str] = &[
     "log/core.rs",
     "log/epochs.rs",
     "log/producers.rs",
+    "load/frames.rs",
+    "load/plan.rs",
     "log/retain.rs",
     "partition/durability.rs",
     "partition/watermark.rs",
