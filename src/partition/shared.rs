@@ -27,6 +27,8 @@ pub struct PartitionShared {
     /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
     /// records of ten thousand partitions take turns.
     turns: Semaphore,
+    /// Segments are looked through for damage one after the other.
+    pub(super) inspections: Semaphore,
     journals: RefCell<Vec<Rc<Journal>>>,
 }
 
@@ -50,7 +52,8 @@ impl PartitionShared {
         let files = OpenFiles::new(open_files_max.saturating_sub(turns * TURN_DESCRIPTORS));
         let (disks, faults, journals) = (Arc::default(), Faults::default(), RefCell::default());
         let turns = Semaphore::new(turns);
-        PartitionShared { files, policy, metrics, maintenance, disks, faults, turns, journals }
+        let inspections = Semaphore::new(1);
+        PartitionShared { files, policy, metrics, maintenance, disks, faults, turns, inspections, journals }
     }
 
     /// With log directories that may fail.

@@ -4,6 +4,7 @@ use super::checkpoints::{Checkpoints, Outdated};
 use super::journal::Rings;
 use super::leader::Partition;
 use super::materialise::{self, Home};
+use super::scrub;
 use super::shared::PartitionShared;
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, TopicConfig};
@@ -306,7 +307,8 @@ impl PartitionTable {
         if !home.exists {
             return Ok(LogCore::empty(Rc::clone(&home.dir), Offset(0)));
         }
-        let opened = open::open(params, config)?;
+        let mut opened = open::open(params, config)?;
+        scrub::load(&mut opened.core, &params.dir);
         for cut in &opened.cuts {
             match &cut.problem {
                 Some(problem) => warn!(

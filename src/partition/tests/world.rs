@@ -7,12 +7,13 @@ use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartit
 use crate::log::core::Appended;
 use crate::log::open::{self, OpenParams};
 use crate::log::paths;
-use crate::log::read::{Located, locate};
+use crate::log::read::{Located, ReadError, locate};
 use crate::log::testing::Batch;
-use crate::maintenance::Maintenance;
+use crate::maintenance::{self, Maintenance, MaintenanceThread};
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::{Acks, Partition};
 use crate::partition::materialise::{Home, redo_journaled};
+use crate::partition::scrub;
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::FoundLogDir;
 use crate::partition::waiters::AppendWait;
@@ -43,6 +44,8 @@ pub struct World {
     pub saved: Checkpointed,
     /// Of the journal, if there is one.
     ring_bytes: Option<u64>,
+    /// Stops with the world.
+    _maintenance: Option<MaintenanceThread>,
     faults: Faults,
 }
 
@@ -56,8 +59,18 @@ pub struct Stored {
 
 impl World {
     pub fn new(config: TopicConfig) -> World {
+        World::with_maintenance(config, Maintenance::stopped())
+    }
+
+    /// With a maintenance thread of its own, which ends with it.
+    pub fn maintained(config: TopicConfig) -> World {
+        let (maintenance, thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
+        World { _maintenance: Some(thread), ..World::with_maintenance(config, maintenance) }
+    }
+
+    fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
         let dir = temporary_directory();
-        let shared = shared(dir.path(), &Faults::default());
+        let shared = shared(dir.path(), &Faults::default(), maintenance);
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
         let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
@@ -74,6 +87,7 @@ impl World {
             saved: Checkpointed::default(),
             ring_bytes: None,
             faults: Faults::default(),
+            _maintenance: None,
         }
     }
 
@@ -166,7 +180,7 @@ impl World {
 
     /// Opens the directory again, as after a clean stop or after a crash.
     pub async fn reopen(&mut self, clean: bool) -> open::Opened {
-        self.shared = shared(self.dir.path(), &self.faults);
+        self.shared = shared(self.dir.path(), &self.faults, self.shared.maintenance.clone());
         let mut rings = self.rings(clean);
         let opened = self.open(clean, &mut rings);
         self.begin_journal(rings).await;
@@ -197,6 +211,7 @@ impl World {
             let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
             open::Opened { core, cuts: Vec::new(), scanned_bytes: 0, is_clean: false }
         };
+        scrub::load(&mut opened.core, &params.dir);
         opened.core.check_invariants();
         home.clean_end = opened.is_clean.then(|| opened.core.written_end());
         let empty = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
@@ -241,14 +256,19 @@ impl World {
 
     /// What a reader at `from` gets: whole batches up to the high watermark, within one segment.
     pub async fn read(&self, from: Offset) -> Vec<BatchHeader> {
+        self.try_read(from).await.expect("readable")
+    }
+
+    /// The same, where the log may be damaged.
+    pub async fn try_read(&self, from: Offset) -> Result<Vec<BatchHeader>, ReadError> {
         let partition = &self.partition;
         let high_watermark = partition.ends().high_watermark;
         for _ in 0..64 {
-            let located = locate(&partition.core(), partition.files(), (from, high_watermark), 4096).expect("readable");
+            let located = locate(&partition.core(), partition.files(), (from, high_watermark), 4096)?;
             let span = match located {
-                Located::AtEnd => return Vec::new(),
+                Located::AtEnd => return Ok(Vec::new()),
                 Located::Missing(missing) => {
-                    missing.load(partition.files()).await.expect("loaded");
+                    missing.load(partition.files()).await?;
                     continue;
                 }
                 Located::At(span) => span,
@@ -265,7 +285,7 @@ impl World {
                 batches.push(header);
             }
             assert_eq!(batches[0].total_len(), span.first_batch_bytes as usize);
-            return batches;
+            return Ok(batches);
         }
         panic!("64 look-ups did not find offset {from}");
     }
@@ -283,9 +303,9 @@ pub fn temporary_directory() -> TempDir {
 }
 
 /// What the partitions of a process share, on a disk that is sound so far.
-fn shared(dir: &Path, faults: &Faults) -> Rc<PartitionShared> {
+fn shared(dir: &Path, faults: &Faults, maintenance: Maintenance) -> Rc<PartitionShared> {
     let disks = Arc::new(LogDirs::new([(dir.to_owned(), None)]));
-    let shared = PartitionShared::new(3, FlushPolicy::Disk, Default::default(), Maintenance::stopped());
+    let shared = PartitionShared::new(3, FlushPolicy::Disk, Default::default(), maintenance);
     Rc::new(shared.on(disks).with(faults.clone()))
 }
 
