@@ -34,16 +34,20 @@
 //! The cases, and why each is right, are told in `open`; the formats in `index`, `producers` and `checkpoint`.
 
 pub mod checkpoint;
+pub mod compact;
 pub mod core;
+pub mod corrupt;
 pub mod epochs;
 pub mod file;
 pub mod index;
+pub mod inspect;
 pub mod open;
 pub mod open_files;
 pub mod paths;
 pub mod producers;
 pub mod read;
 pub mod redo;
+pub mod reserve;
 pub mod retain;
 pub mod scan;
 pub mod segment;

@@ -19,6 +19,7 @@
 
 mod context;
 mod rate;
+pub mod scrub;
 mod stream;
 mod thread;
 
