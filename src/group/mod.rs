@@ -4,5 +4,7 @@
 //! - `records` are the bytes of `__consumer_offsets`, as Apache Kafka writes them.
 
 pub mod classic;
+pub mod coordinator;
 pub mod offsets;
 pub mod records;
+pub mod subscription;

@@ -48,6 +48,11 @@ impl Offsets {
         self.committed.is_empty() && self.under_way.is_empty()
     }
 
+    /// Some commit is on its way to the log.
+    pub fn is_under_way(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
     /// A commit is on its way to the log.
     pub fn begin(&mut self, of: &TopicPartitionName) {
         *self.under_way.entry(of.clone()).or_default() += 1;

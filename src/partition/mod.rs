@@ -8,7 +8,7 @@ pub mod materialise;
 pub mod scrub;
 pub mod shared;
 pub mod table;
-mod tasks;
+pub mod tasks;
 #[cfg(test)]
 mod tests;
 pub mod waiters;
