@@ -112,6 +112,8 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     let network = Network::new(params.net, Rc::new(Broker { context: Rc::clone(&context) }), params.metrics)?;
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
+    let groups = Rc::clone(&context);
+    tokio::task::spawn_local(async move { groups.groups.run_clock().await });
     loop {
         tokio::select! {
             biased;
@@ -138,6 +140,8 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         // It never learned what it leads: checkpoints of nothing would take the place of what the files say.
         return Ok(all_dirs);
     }
+    // Members that wait for each other are told to look for another coordinator.
+    context.groups.leads(&[]);
     let drained = network.drain(DRAIN_MAX).await;
     if drained.cut > 0 {
         warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
@@ -156,6 +160,7 @@ struct Housekeeper {
     retention_due: Instant,
     checkpoint_due: Instant,
     producers_due: Instant,
+    offsets_due: Instant,
 }
 
 impl Housekeeper {
@@ -167,13 +172,14 @@ impl Housekeeper {
             retention_due: now + Duration::from_millis(first.min(config.log_retention_check_interval_ms)),
             checkpoint_due: now + checkpoint_interval(&config),
             producers_due: now + Duration::from_millis(config.producer_id_expiration_check_interval_ms),
+            offsets_due: now + Duration::from_millis(config.groups.retention_check_ms),
             context,
         }
     }
 
     /// Until the next tick.
     fn pause(&self) -> Duration {
-        let next = self.retention_due.min(self.checkpoint_due).min(self.producers_due);
+        let next = self.retention_due.min(self.checkpoint_due).min(self.producers_due).min(self.offsets_due);
         next.saturating_duration_since(Instant::now()).clamp(TICK_MIN, TICK_MAX)
     }
 
@@ -206,6 +212,10 @@ impl Housekeeper {
                     warn!("checkpoints cannot be saved: {e}");
                 }
             });
+        }
+        if now >= self.offsets_due {
+            self.offsets_due = now + Duration::from_millis(config.groups.retention_check_ms);
+            self.context.groups.expire(now_ms);
         }
         if now >= self.producers_due {
             self.producers_due = now + Duration::from_millis(config.producer_id_expiration_check_interval_ms);

@@ -11,7 +11,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use slice::{GroupView, Slice};
+pub use slice::{GroupView, Slice, subscribed};
 
 use super::classic::Limits;
 use crate::base::ids::PartitionIndex;
@@ -51,6 +51,11 @@ impl Coordinator {
     pub fn new(settings: Settings) -> Coordinator {
         let shared = Shared { settings: Cell::new(settings), deadlines: Deadlines::default() };
         Coordinator { slices: RefCell::default(), shared: Rc::new(shared) }
+    }
+
+    /// Bytes of the note beside a committed offset, at most.
+    pub fn metadata_bytes_max(&self) -> usize {
+        self.shared.settings.get().metadata_bytes_max
     }
 
     pub fn set_settings(&self, settings: Settings) {
