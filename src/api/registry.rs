@@ -5,8 +5,8 @@
 
 use super::context::ShardContext;
 use super::groups::{
-    delete_groups, describe_groups, heartbeat, join_group, leave_group, list_groups, offset_commit, offset_delete, offset_fetch,
-    sync_group,
+    delete_groups, describe_groups, heartbeat, join_group, leave_group, list_groups, offset_commit, offset_delete,
+    offset_fetch, sync_group,
 };
 use super::{
     Outcome, RequestInfo, alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,

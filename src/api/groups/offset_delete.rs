@@ -23,7 +23,8 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
     info.decoded(body, |request: OffsetDeleteRequest| {
         let slice = slice_of(context, &request.group_id, false);
         let judged = slice.and_then(|slice| {
-            let in_use = slice.view(&request.group_id, |view| in_use(&view)).ok_or(ResponseError::GroupIdNotFound)??;
+            let in_use =
+                slice.view(&request.group_id, |view| in_use(&view)).ok_or(ResponseError::GroupIdNotFound)??;
             Ok((slice, in_use))
         });
         let (slice, in_use) = match judged {
@@ -35,9 +36,9 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
         let topics = request.topics.iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|partition| {
                 let index = partition.partition_index;
-                let exists = image.topic(&topic.name).is_some_and(|topic| {
-                    usize::try_from(index).is_ok_and(|index| index < topic.partitions.len())
-                });
+                let exists = image
+                    .topic(&topic.name)
+                    .is_some_and(|topic| usize::try_from(index).is_ok_and(|index| index < topic.partitions.len()));
                 let is_used = in_use.as_ref().is_none_or(|topics| topics.contains(topic.name.as_str()));
                 let error = match (exists, is_used) {
                     (false, _) => Some(ResponseError::UnknownTopicOrPartition),

@@ -80,7 +80,10 @@ fn find(context: &ShardContext, group: &str, wanted: Wanted) -> Result<Found, Re
         }
     });
     let nothing = |topics: Vec<(TopicName, Vec<i32>)>| {
-        topics.into_iter().map(|(name, indexes)| (name, indexes.into_iter().map(|index| (index, None)).collect())).collect()
+        topics
+            .into_iter()
+            .map(|(name, indexes)| (name, indexes.into_iter().map(|index| (index, None)).collect()))
+            .collect()
     };
     Ok(found.unwrap_or_else(|| wanted.map(nothing).unwrap_or_default()))
 }

@@ -47,7 +47,9 @@ fn syncing(request: &SyncGroupRequest) -> SyncRequest {
         protocol_type: request.protocol_type.as_ref().map(StrBytes::to_string),
         protocol: request.protocol_name.as_ref().map(StrBytes::to_string),
         // Copied: a slice would keep the whole frame for as long as the generation lasts.
-        assignments: assignments.map(|one| (one.member_id.to_string(), Bytes::copy_from_slice(&one.assignment))).collect(),
+        assignments: assignments
+            .map(|one| (one.member_id.to_string(), Bytes::copy_from_slice(&one.assignment)))
+            .collect(),
     }
 }
 

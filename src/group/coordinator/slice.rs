@@ -141,7 +141,10 @@ impl Slice {
         for effect in effects {
             match effect {
                 Effect::Store(ticket, record) => self.store_group(id, ticket, &record),
-                Effect::Joined(waiter, _) | Effect::Synced(waiter, _) | Effect::Beaten(waiter, _) | Effect::Left(waiter, _) => {
+                Effect::Joined(waiter, _)
+                | Effect::Synced(waiter, _)
+                | Effect::Beaten(waiter, _)
+                | Effect::Left(waiter, _) => {
                     if let Some(answer) = self.waiting.borrow_mut().remove(&waiter) {
                         // Its connection may be gone.
                         let _ = answer.send(effect);
