@@ -1,7 +1,7 @@
 //! Consumers: one that follows the end of the logs during the load, and the reading of a whole log afterwards.
 
 use crate::content::{Found, identify};
-use crate::world::{Load, Slot, connect};
+use crate::world::{Load, Sickness, Slot, connect};
 use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
 use corelog::client::connection::{Connection, decode_response};
@@ -10,11 +10,13 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The last version that names topics.
 const VERSION: i16 = 12;
 const PARTITION_BYTES: i32 = 2 << 20;
 const ANSWER_BYTES: i32 = 8 << 20;
+const STORAGE_ERROR: i16 = 56;
 
 /// Follows all partitions of one shard.
 pub struct Tail {
@@ -58,6 +60,10 @@ impl Tail {
             let answer = fetch(connection, &wanted, 50)?;
             for (one, high) in self.followed.iter_mut().zip(&mut high_watermarks) {
                 let Some((code, high_watermark, records)) = part_of(&answer, &one.slot) else { continue };
+                if code == STORAGE_ERROR && load.sickness(one.slot_index) == Sickness::Offline {
+                    std::thread::sleep(Duration::from_millis(2));
+                    continue;
+                }
                 if code != 0 {
                     ensure!(load.is_over(), "WRONG: fetch of {:?} from {}: error {code}", one.slot, one.next);
                     return Ok(());
