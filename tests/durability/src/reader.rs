@@ -43,9 +43,21 @@ impl Tail {
         Tail { port, followed: followed.collect() }
     }
 
-    /// Reads until the connection ends, which is well only when the load is over.
+    /// Reads until the connection ends, which is well only when the load is over; or once, when a disk fails from which records were just
+    /// being sent.
     pub fn run(&mut self, load: &Load) -> Result<()> {
-        let ended = connect(self.port).and_then(|mut connection| self.follow(&mut connection, load));
+        let mut was_cut = false;
+        loop {
+            let ended = connect(self.port).and_then(|mut connection| self.follow(&mut connection, load));
+            let is_sick = self.followed.iter().any(|one| load.sickness(one.slot_index) == Sickness::Offline);
+            if was_cut || !is_sick || load.is_over() {
+                return self.ended(ended, load);
+            }
+            was_cut = true;
+        }
+    }
+
+    fn ended(&self, ended: Result<()>, load: &Load) -> Result<()> {
         match ended {
             Err(error) if !load.is_over() => Err(error.context("the consumer")),
             Err(error) if format!("{error:#}").contains("WRONG") => Err(error),
