@@ -1,5 +1,6 @@
 //! What runs on a shard's thread: network, image updates, housekeeping; and how it stops.
 
+use super::scrubber;
 use crate::api::context::ShardContext;
 use crate::api::{Outcome, registry};
 use crate::base::clock::now_ms;
@@ -83,6 +84,8 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
     let network = Network::new(params.net, Rc::new(Broker { context: Rc::clone(&context) }), params.metrics)?;
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
+    let mut scrubbers = Vec::new();
+    let stopped = params.stop.clone();
     loop {
         tokio::select! {
             biased;
@@ -97,6 +100,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
                     // Not before the first image: a client must not be told that there are no topics.
                     params.listeners.drain(..).try_for_each(|listener| network.serve(listener))?;
                     serving = true;
+                    scrubbers = scrubber::start(&context, &stopped);
                 }
                 // The control plane may have stopped waiting.
                 let _ = applied.send(());
@@ -109,6 +113,8 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
         return Ok(false);
     }
     let drained = network.drain(DRAIN_MAX).await;
+    // They see the same stop, and save how far they are.
+    futures_util::future::join_all(scrubbers).await;
     if drained.cut > 0 {
         warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
     }
