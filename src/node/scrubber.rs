@@ -7,6 +7,7 @@
 use crate::api::context::ShardContext;
 use crate::base::clock::now_ms;
 use crate::base::config::BrokerConfig;
+use crate::base::disks::Health;
 use crate::base::ids::PartitionIndex;
 use crate::log::checkpoint::write_atomically;
 use crate::log::segment::Segment;
@@ -39,11 +40,13 @@ struct Scrubber {
     saved: Option<(Progress, Instant)>,
     /// What the counter knows of what is left.
     told_left: u64,
+    /// It was told that the progress cannot be saved.
+    save_failed: bool,
 }
 
 /// Starts scrubbing; ends when `stop` turns true, with its progress saved.
 pub fn start(context: &Rc<ShardContext>, stop: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
-    let dirs = context.partitions.log_dirs().into_iter();
+    let dirs: Vec<PathBuf> = context.partitions.shared().disks.all().map(|(dir, _)| dir.to_owned()).collect();
     let scrubber = |dir| Scrubber {
         context: Rc::clone(context),
         dir,
@@ -51,8 +54,9 @@ pub fn start(context: &Rc<ShardContext>, stop: &watch::Receiver<bool>) -> Vec<Jo
         partitions: None,
         saved: None,
         told_left: 0,
+        save_failed: false,
     };
-    dirs.map(|dir| tokio::task::spawn_local(scrubber(dir).run(stop.clone()))).collect()
+    dirs.into_iter().map(|dir| tokio::task::spawn_local(scrubber(dir).run(stop.clone()))).collect()
 }
 
 impl Scrubber {
@@ -73,6 +77,10 @@ impl Scrubber {
         tokio::time::sleep(Duration::from_millis(self.context.config().log_initial_task_delay_ms)).await;
         self.load().await;
         loop {
+            if self.is_offline() {
+                tokio::time::sleep(TICK).await;
+                continue;
+            }
             let config = self.context.config();
             self.context.partitions.shared().maintenance.set_rate(Lane::Scrub, config.scrub_bytes_per_second);
             match self.progress.step(now_ms(), &settings_of(&config)) {
@@ -85,6 +93,10 @@ impl Scrubber {
                 self.save().await;
             }
         }
+    }
+
+    fn is_offline(&self) -> bool {
+        self.context.partitions.shared().disks.health(&self.dir) == Health::Offline
     }
 
     fn begin(&mut self) {
@@ -194,13 +206,20 @@ impl Scrubber {
     }
 
     async fn save(&mut self) {
-        if self.progress.begun_ms == 0 || self.saved.as_ref().is_some_and(|(saved, _)| *saved == self.progress) {
+        if self.is_offline()
+            || self.progress.begun_ms == 0
+            || self.saved.as_ref().is_some_and(|(saved, _)| *saved == self.progress)
+        {
             return;
         }
         let (path, text) = (self.path(), self.progress.encode());
         self.saved = Some((self.progress.clone(), Instant::now()));
         let written = tokio::task::spawn_blocking(move || write_atomically(&path, text.as_bytes())).await;
-        if let Err(e) = written.map_err(io::Error::other).and_then(|done| done) {
+        let written = written.map_err(io::Error::other).and_then(|done| done);
+        let failed_before = std::mem::replace(&mut self.save_failed, written.is_err());
+        if let Err(e) = written
+            && !failed_before
+        {
             warn!("{}: {e}: a restart begins the round anew", self.path().display());
         }
     }
