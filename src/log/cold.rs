@@ -31,8 +31,13 @@ pub type Dropped = Vec<(Rc<SegmentFile>, Range<u64>)>;
 impl ColdRanges {
     /// The part of a range behind what is noted of its begin.
     pub fn fresh(&self, file: &Rc<SegmentFile>, range: &Range<u64>) -> Range<u64> {
-        let covered = self.of(file).filter(|noted| noted.contains(&range.start)).map(|noted| noted.end).max();
-        covered.unwrap_or(range.start).min(range.end)..range.end
+        let mut start = range.start;
+        while start < range.end
+            && let Some(noted) = self.of(file).find(|noted| noted.contains(&start))
+        {
+            start = noted.end;
+        }
+        start.min(range.end)..range.end
     }
 
     /// Whether a reader that wants `range` goes on where one was.
@@ -148,6 +153,8 @@ mod tests {
             assert_eq!(cold.fresh(&file, &next), MIB..2 * MIB - 5000);
             assert_eq!(cold.fresh(&other, &next), next);
             assert!(cold.fresh(&file, &(5..100)).is_empty());
+            assert!(cold.brought(&file, MIB..2 * MIB, true).is_empty());
+            assert!(cold.fresh(&file, &next).is_empty(), "one noted range after the other");
         });
     }
 

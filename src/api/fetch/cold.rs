@@ -4,7 +4,6 @@
 use crate::base::metrics::ShardMetrics;
 use crate::log::cold::Dropped;
 use crate::log::file::SegmentFile;
-use crate::log::open_files::OpenFiles;
 use crate::partition::leader::Partition;
 use bytes::Bytes;
 use rustix::fs::{Advice, fadvise};
@@ -13,7 +12,6 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::sync::Arc;
 
 const PAGE_BYTES: u64 = 4096;
 /// What looking for the offset has brought into memory already.
@@ -57,31 +55,27 @@ pub fn used(partition: &Rc<Partition>, file: &Rc<SegmentFile>, (range, end): (Ra
 /// Has the range behind this one read into memory, unless some of it is there: then somebody else reads it, or it is the tail.
 fn read_ahead(partition: &Rc<Partition>, file: &Rc<SegmentFile>, (range, end): (Range<u64>, u64)) {
     let next = range.end..(range.end + (range.end - range.start)).min(end);
-    let files: &OpenFiles = partition.files();
+    let files = partition.files();
     let fresh = files.cold.borrow().fresh(file, &next);
     if fresh.is_empty() || file.is_any_cached(fresh.start, (fresh.end - fresh.start) as usize) {
         return;
     }
     let dropped = files.cold.borrow_mut().brought(file, fresh.clone(), true);
     drop_from_memory(partition.metrics(), dropped);
-    let (file, metrics) = (Rc::clone(file), Arc::clone(partition.metrics()));
-    partition.beside(async move {
-        // What goes wrong is told to the reader that wants it.
-        if file.read_at(fresh.start, (fresh.end - fresh.start) as usize).await.is_ok() {
-            metrics.cold_ahead_bytes.add(fresh.end - fresh.start);
-        }
-    });
+    partition.metrics().cold_ahead_bytes.add(fresh.end - fresh.start);
+    advise(file, fresh, Advice::WillNeed);
 }
 
-/// On a thread beside: where pages are in use the kernel waits for all cores.
-fn drop_from_memory(metrics: &Arc<ShardMetrics>, dropped: Dropped) {
+fn drop_from_memory(metrics: &ShardMetrics, dropped: Dropped) {
     for (file, range) in dropped {
-        let start = range.start / PAGE_BYTES * PAGE_BYTES;
-        let (Some(length), Ok(file)) = (NonZeroU64::new(range.end - start), file.as_fd().try_clone_to_owned()) else {
-            continue;
-        };
-        metrics.cold_dropped_bytes.add(length.get());
-        // It is an advice: nothing depends on it.
-        tokio::task::spawn_blocking(move || fadvise(file, start, Some(length), Advice::DontNeed));
+        metrics.cold_dropped_bytes.add(range.end - range.start);
+        advise(&file, range.start / PAGE_BYTES * PAGE_BYTES..range.end, Advice::DontNeed);
+    }
+}
+
+/// On a thread beside: it may wait for the disk's queue, or, where pages are in use, for all cores. Nothing depends on it.
+fn advise(file: &SegmentFile, range: Range<u64>, advice: Advice) {
+    if let (Some(length), Ok(file)) = (NonZeroU64::new(range.end - range.start), file.as_fd().try_clone_to_owned()) {
+        tokio::task::spawn_blocking(move || fadvise(file, range.start, Some(length), advice));
     }
 }

@@ -201,11 +201,6 @@ impl Partition {
         &self.shared.metrics
     }
 
-    /// Runs beside requests; closing and deleting the partition wait for its end.
-    pub fn beside(&self, task: impl Future<Output = ()> + 'static) {
-        self.tasks.spawn(task);
-    }
-
     pub fn files(&self) -> &OpenFiles {
         &self.shared.files
     }
