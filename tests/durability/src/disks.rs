@@ -66,7 +66,7 @@ fn only_disk_fails(subject: &Subject, data: &Path, random: &mut fastrand::Rng) -
         data: data.join("data"),
         log: data.with_extension("log"),
         port: free_ports()?,
-        settings: settings(subject),
+        settings: with_small_journals(subject),
     };
     let broker = launch.start()?;
     let mut world = World::create(launch.port, random.u64(..), SEGMENT_BYTES)?;
@@ -100,14 +100,12 @@ fn one_round(
     let mut mounted = Mounted::new(&disk, &mount_point)?;
     let sick = mount_point.join("data");
     let order = if sick_first { [&sick, &healthy] } else { [&healthy, &sick] };
-    let mut settings = settings(subject);
-    settings.push(("log.journal.bytes".to_owned(), (1 << 20).to_string()));
     let launch = Launch {
         binary: subject.binary.clone(),
         data: PathBuf::from(order.map(|path| path.display().to_string()).join(",")),
         log: data.join("broker.log"),
         port: free_ports()?,
-        settings,
+        settings: with_small_journals(subject),
     };
     let broker = launch.start()?;
     let mut world = World::create(launch.port, random.u64(..), SEGMENT_BYTES)?;
@@ -153,6 +151,12 @@ fn one_round(
         began.elapsed().as_millis()
     );
     Ok(())
+}
+
+fn with_small_journals(subject: &Subject) -> Vec<(String, String)> {
+    let mut settings = settings(subject);
+    settings.push(("log.journal.bytes".to_owned(), (1 << 20).to_string()));
+    settings
 }
 
 fn directory(dir: &Path, slot: &Slot) -> PathBuf {
