@@ -20,6 +20,7 @@
 mod context;
 mod rate;
 pub mod scrub;
+pub mod scrub_progress;
 mod stream;
 mod thread;
 
