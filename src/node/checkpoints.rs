@@ -15,6 +15,8 @@ struct Known {
     /// What the files said at start: kept until every shard has spoken, lest the first one's word erase the others'.
     inherited: BTreeMap<PathBuf, Checkpoints>,
     silent: BTreeSet<u16>,
+    /// Directories that have a checkpoint of what was compacted.
+    compacted: BTreeSet<PathBuf>,
     /// The number of each shard's newest part.
     newest: BTreeMap<u16, u64>,
 }
@@ -23,8 +25,12 @@ struct Known {
 pub async fn run(found: Vec<FoundLogDir>, shards: u16, mut parts: mpsc::Receiver<SaveCheckpoints>) {
     let mut known = Known { silent: (0..shards).collect(), ..Known::default() };
     for dir in found {
-        let said = Checkpoints { recovery_points: dir.recovery_points, log_starts: dir.log_starts };
+        let said =
+            Checkpoints { recovery_points: dir.recovery_points, log_starts: dir.log_starts, cleaned: dir.cleaned };
         known.by_dir.insert(dir.path.clone(), BTreeMap::new());
+        if !said.cleaned.is_empty() {
+            known.compacted.insert(dir.path.clone());
+        }
         known.inherited.insert(dir.path, said);
     }
     while let Some(part) = parts.recv().await {
@@ -55,6 +61,7 @@ impl Known {
         for inherited in self.inherited.values_mut() {
             inherited.recovery_points.retain(|key, _| !part.outdated.contains(key));
             inherited.log_starts.retain(|key, _| !part.outdated.contains(key));
+            inherited.cleaned.retain(|key, _| !part.outdated.contains(key));
         }
         let newest = self.newest.entry(part.shard).or_default();
         if part.number < *newest {
@@ -77,7 +84,7 @@ impl Known {
         part.saved
     }
 
-    fn files(&self) -> Vec<(PathBuf, String)> {
+    fn files(&mut self) -> Vec<(PathBuf, String)> {
         let mut files = Vec::new();
         for (dir, by_shard) in &self.by_dir {
             let joined = |part: fn(&Checkpoints) -> &PartitionOffsets| -> PartitionOffsets {
@@ -88,6 +95,12 @@ impl Known {
             files.push((dir.join(checkpoint::RECOVERY_POINTS), recovery));
             let starts = encode_partition_offsets(&joined(|part| &part.log_starts));
             files.push((dir.join(checkpoint::LOG_START_OFFSETS), starts));
+            let (cleaned, path) = (joined(|part| &part.cleaned), dir.join(checkpoint::CLEANED));
+            // A directory in which nothing was ever compacted has no such file.
+            if !cleaned.is_empty() || self.compacted.contains(dir) {
+                self.compacted.insert(dir.clone());
+                files.push((path, encode_partition_offsets(&cleaned)));
+            }
         }
         files
     }
@@ -102,7 +115,7 @@ mod tests {
 
     fn part(dir: &std::path::Path, topic: &str, offset: i64) -> BTreeMap<PathBuf, Checkpoints> {
         let recovery_points = PartitionOffsets::from([((topic.to_string(), PartitionIndex(0)), Offset(offset))]);
-        let checkpoints = Checkpoints { recovery_points, log_starts: PartitionOffsets::new() };
+        let checkpoints = Checkpoints { recovery_points, ..Checkpoints::default() };
         BTreeMap::from([(dir.to_path_buf(), checkpoints)])
     }
 

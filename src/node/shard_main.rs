@@ -9,8 +9,9 @@ use crate::base::metrics::ShardMetrics;
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
 use crate::controller::publish::ShardUpdate;
-use crate::maintenance::Maintenance;
+use crate::maintenance::{Lane, Maintenance};
 use crate::partition::checkpoints::CheckpointSender;
+use crate::partition::clean::{CleanerMemory, clean_dirtiest};
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::{FoundLogDir, PartitionTable};
@@ -83,6 +84,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
     let network = Network::new(params.net, Rc::new(Broker { context: Rc::clone(&context) }), params.metrics)?;
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
+    let mut cleaner = None;
     loop {
         tokio::select! {
             biased;
@@ -97,6 +99,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
                     // Not before the first image: a client must not be told that there are no topics.
                     params.listeners.drain(..).try_for_each(|listener| network.serve(listener))?;
                     serving = true;
+                    cleaner = Some(tokio::task::spawn_local(clean_on_and_on(Rc::clone(&context))));
                 }
                 // The control plane may have stopped waiting.
                 let _ = applied.send(());
@@ -108,6 +111,10 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
         // It never learned what it leads: checkpoints of nothing would take the place of what the files say.
         return Ok(false);
     }
+    if let Some(cleaner) = cleaner {
+        // A new segment that is just being put in its place is waited for when its partition is closed.
+        cleaner.abort();
+    }
     let drained = network.drain(DRAIN_MAX).await;
     if drained.cut > 0 {
         warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
@@ -118,6 +125,27 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
         warn!("shard {}: recovery points cannot be saved: {e}", context.shard);
     }
     Ok(clean && saved.is_ok())
+}
+
+/// Compacts what is due, the dirtiest first; pauses when nothing is (`log.cleaner.backoff.ms`).
+async fn clean_on_and_on(context: Rc<ShardContext>) {
+    loop {
+        let settings = context.config().cleaner;
+        let memory = CleanerMemory { map_bytes: settings.dedupe_buffer_bytes, load_factor: settings.load_factor };
+        context.partitions.shared().maintenance.set_rate(Lane::Clean, settings.io_bytes_per_second_max);
+        let cleaned = match settings.enable {
+            true => clean_dirtiest(&context.partitions, memory, now_ms()).await,
+            false => None,
+        };
+        if cleaned == Some(true) {
+            // So that the next process does not do it again.
+            if let Err(e) = context.checkpoints.save(context.partitions.checkpoints()).await {
+                warn!("checkpoints cannot be saved: {e}");
+            }
+            continue;
+        }
+        tokio::time::sleep(Duration::from_millis(settings.backoff_ms).max(TICK_MIN)).await;
+    }
 }
 
 /// Timed work of a shard: retention, `flush.ms`, checkpoints, idle producers.

@@ -32,6 +32,8 @@ pub struct FoundLogDir {
     pub clean: bool,
     pub recovery_points: PartitionOffsets,
     pub log_starts: PartitionOffsets,
+    /// Up to where logs were compacted.
+    pub cleaned: PartitionOffsets,
     /// Partition directories in it, with the topic id that each one bears.
     pub partitions: HashMap<(String, PartitionIndex), Option<TopicId>>,
 }
@@ -150,7 +152,8 @@ impl PartitionTable {
     fn is_spoken_of_in_vain(&self, id: TopicId, key: &(String, PartitionIndex)) -> bool {
         self.log_dirs.borrow().iter().any(|LogDirState { found, .. }| {
             let holds = found.partitions.get(key).is_some_and(|holder| *holder == Some(id));
-            !holds && (found.recovery_points.contains_key(key) || found.log_starts.contains_key(key))
+            let files = [&found.recovery_points, &found.log_starts, &found.cleaned];
+            !holds && files.into_iter().any(|file| file.contains_key(key))
         })
     }
 
@@ -235,7 +238,9 @@ impl PartitionTable {
             );
         }
         let (config, shared) = (Rc::clone(config), Rc::clone(&self.shared));
-        Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared)
+        let partition = Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared);
+        partition.cleaning.set_cleaned(params.cleaned);
+        partition
     }
 
     /// Brings a log up to date from the journal, if that has anything for it.
@@ -312,6 +317,7 @@ impl PartitionTable {
             clean: dir.found.clean,
             recovery_point: dir.found.recovery_points.get(&key).copied().unwrap_or(Offset(0)),
             log_start: holder.and_then(|_| dir.found.log_starts.get(&key).copied()),
+            cleaned: holder.and_then(|_| dir.found.cleaned.get(&key).copied()),
             now_ms: now_ms(),
         };
         (home, params)
@@ -325,6 +331,7 @@ impl PartitionTable {
                 dir.found.partitions.remove(&key);
                 dir.found.recovery_points.remove(&key);
                 dir.found.log_starts.remove(&key);
+                dir.found.cleaned.remove(&key);
             }
         }
     }
@@ -341,7 +348,10 @@ impl PartitionTable {
             let key = (partition.topic.to_string(), partition.index());
             let ends = partition.ends();
             checkpoints.recovery_points.insert(key.clone(), partition.core().recovery_point());
-            checkpoints.log_starts.insert(key, ends.log_start);
+            checkpoints.log_starts.insert(key.clone(), ends.log_start);
+            if let Some(cleaned) = partition.cleaning.cleaned() {
+                checkpoints.cleaned.insert(key, cleaned);
+            }
         }
         all
     }

@@ -7,6 +7,7 @@ mod removal;
 mod sync;
 mod write;
 
+use super::clean::Cleaning;
 use super::durability::Durability;
 use super::journal::Journal;
 use super::materialise::Home;
@@ -49,7 +50,7 @@ pub struct Partition {
     pub topic: Arc<str>,
     epoch: Cell<LeaderEpoch>,
     config: RefCell<Rc<TopicConfig>>,
-    core: RefCell<LogCore>,
+    pub(super) core: RefCell<LogCore>,
     watermark: RefCell<Watermark>,
     written: AppendWaiters,
     durable: AppendWaiters,
@@ -68,10 +69,11 @@ pub struct Partition {
     /// When somebody last waited for the disk: writes are journaled until a while after.
     durable_wanted: Cell<Option<Instant>>,
     /// A sync has failed. It is never tried again: what was in flight is unknown, and a second one might succeed all the same.
-    sync_failed: Cell<bool>,
+    pub(super) sync_failed: Cell<bool>,
     /// One sync at a time: the kernel tells of a failed write-back once, and who misses it would take records for safe.
     syncs: Arc<Semaphore>,
     deleted: Cell<bool>,
+    pub(super) cleaning: Cleaning,
     /// The newest leader epoch that is in the checkpoint file.
     saved_epoch: Cell<Option<LeaderEpoch>>,
     saving_epochs: Cell<bool>,
@@ -79,8 +81,8 @@ pub struct Partition {
     last_write: Cell<Option<Instant>>,
     /// Leads, as far as the image tells: requests may reach it.
     leads: Cell<bool>,
-    tasks: Tasks,
-    shared: Rc<PartitionShared>,
+    pub(super) tasks: Tasks,
+    pub(super) shared: Rc<PartitionShared>,
     owner: Owner,
 }
 
@@ -121,6 +123,7 @@ impl Partition {
             sync_failed: Cell::new(false),
             syncs: Arc::new(Semaphore::new(1)),
             deleted: Cell::new(false),
+            cleaning: Cleaning::new(),
             core: RefCell::new(core),
             written: AppendWaiters::default(),
             durable: AppendWaiters::default(),

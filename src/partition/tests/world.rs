@@ -27,6 +27,7 @@ pub const TOPIC: &str = "t";
 pub struct Checkpointed {
     pub recovery_point: Offset,
     pub log_start: Option<Offset>,
+    pub cleaned: Option<Offset>,
 }
 
 pub struct World {
@@ -51,8 +52,12 @@ pub struct Stored {
 
 impl World {
     pub fn new(config: TopicConfig) -> World {
+        World::with(config, Maintenance::stopped())
+    }
+
+    pub fn with(config: TopicConfig, maintenance: Maintenance) -> World {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default(), Maintenance::stopped()));
+        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default(), maintenance));
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
         let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
@@ -64,11 +69,14 @@ impl World {
 
     /// With a journal of so many bytes.
     pub async fn with_journal(config: TopicConfig, ring_bytes: u64) -> World {
-        let mut world = World::new(config);
-        world.ring_bytes = Some(ring_bytes);
-        let rings = world.rings(true);
-        world.begin_journal(rings).await;
-        world
+        World::new(config).and_journal(ring_bytes).await
+    }
+
+    pub async fn and_journal(mut self, ring_bytes: u64) -> World {
+        self.ring_bytes = Some(ring_bytes);
+        let rings = self.rings(true);
+        self.begin_journal(rings).await;
+        self
     }
 
     fn rings(&self, clean: bool) -> Rings {
@@ -133,6 +141,7 @@ impl World {
     pub fn save_checkpoints(&mut self) {
         self.saved.recovery_point = self.partition.core().recovery_point();
         self.saved.log_start = Some(self.partition.ends().log_start);
+        self.saved.cleaned = self.partition.cleaning.cleaned();
     }
 
     pub async fn close(&mut self) {
@@ -165,6 +174,7 @@ impl World {
             clean,
             recovery_point: self.saved.recovery_point,
             log_start: self.saved.log_start,
+            cleaned: self.saved.cleaned,
             now_ms: 0,
         };
         let mut opened = if home.exists {
@@ -180,6 +190,7 @@ impl World {
         let config = Rc::new(self.config.clone());
         let shared = Rc::clone(&self.shared);
         self.partition = Partition::new(self.id, TOPIC.into(), self.epoch, config, (core, home), shared);
+        self.partition.cleaning.set_cleaned(self.saved.cleaned);
         opened
     }
 
