@@ -7,6 +7,7 @@
 //! - An unknown topic is created if the client allows it (always before version 4) and `auto.create.topics.enable` is
 //!   set. Kafka answers LEADER_NOT_AVAILABLE once and lets the client ask again; here the new topic can be used when
 //!   its creation is answered, so the answer is the topic itself.
+//! - A replica in a log directory that is offline is an offline replica, and does not lead, as in Kafka.
 //! - A partition without a live leader has LEADER_NOT_AVAILABLE and leader -1; its epoch, replicas and in-sync replicas
 //!   are told all the same. Version 0 leaves dead replicas out and marks the partition with REPLICA_NOT_AVAILABLE.
 //! - What is told is the image at the time when all earlier answers of the connection have been sent: a client that
@@ -21,7 +22,7 @@ use super::brokers;
 use super::context::ShardContext;
 use super::registry::Served;
 use super::{Outcome, RequestInfo};
-use crate::base::ids::{BrokerId, LeaderEpoch, TopicId};
+use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
 use crate::cluster::image::{Broker, ClusterImage, Partition, Topic};
 use crate::cluster::topic_name;
 use crate::controller::handle::{AdminResult, CreatedTopic, NewTopic};
@@ -33,8 +34,9 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub const SERVED: Served = Served { key: ApiKey::Metadata as i16, advertised_min: 0, accepted_min: 0, max: 12, handle };
 
@@ -54,8 +56,9 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
                 Some(creation) => creation.refused().await,
                 None => HashMap::new(),
             };
-            let image = context.image();
-            info.answer(&Answering { image: &image, info: &info, request: &request, refused }.response(&wanted))
+            let (image, lost) = (context.image(), context.partitions.shared().disks.lost());
+            let lost = lost.as_ref();
+            info.answer(&Answering { image: &image, lost, info: &info, request: &request, refused }.response(&wanted))
         }))
     })
 }
@@ -158,6 +161,8 @@ fn with_defaults(name: &str) -> NewTopic {
 /// One answer in the making.
 struct Answering<'a> {
     image: &'a ClusterImage,
+    /// Partitions whose replicas lie in log directories that are offline, by their broker.
+    lost: Option<&'a HashMap<BrokerId, Arc<HashSet<TopicPartition>>>>,
     info: &'a RequestInfo,
     request: &'a MetadataRequest,
     /// Topics whose creation was refused.
@@ -222,7 +227,8 @@ impl Answering<'_> {
     }
 
     fn known(&self, topic: &Topic) -> MetadataResponseTopic {
-        let partitions = topic.partitions.iter().zip(0..).map(|(partition, index)| self.partition(index, partition));
+        let partitions = topic.partitions.iter().zip(0..);
+        let partitions = partitions.map(|(partition, index)| self.partition(topic.id, index, partition));
         MetadataResponseTopic::default()
             .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
             .with_topic_id(topic.id.0)
@@ -231,9 +237,11 @@ impl Answering<'_> {
             .with_topic_authorized_operations(self.topic_operations())
     }
 
-    fn partition(&self, index: i32, partition: &Partition) -> MetadataResponsePartition {
+    fn partition(&self, topic: TopicId, index: i32, partition: &Partition) -> MetadataResponsePartition {
         let alive = |id: &BrokerId| self.image.brokers.contains_key(id);
-        let leader = partition.leader.filter(alive);
+        let place = TopicPartition { topic, partition: PartitionIndex(index) };
+        let lost = |id: &BrokerId| self.lost.is_some_and(|lost| lost.get(id).is_some_and(|all| all.contains(&place)));
+        let leader = partition.leader.filter(|id| alive(id) && !lost(id));
         let told = |ids: &[BrokerId]| -> Vec<_> {
             ids.iter().filter(|id| self.info.version > 0 || alive(id)).map(|id| wire_id(*id)).collect()
         };
@@ -246,7 +254,7 @@ impl Answering<'_> {
             0
         };
         let LeaderEpoch(leader_epoch) = partition.leader_epoch;
-        let offline = partition.replicas.iter().filter(|id| !alive(id)).map(|id| wire_id(*id));
+        let offline = partition.replicas.iter().filter(|id| !alive(id) || lost(id)).map(|id| wire_id(*id));
         MetadataResponsePartition::default()
             .with_error_code(error_code)
             .with_partition_index(index)

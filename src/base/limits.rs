@@ -31,6 +31,15 @@ pub const JOURNAL_WRITE_SECONDS_MAX: u32 = 10;
 /// Partitions that a checkpoint of a journal syncs side by side.
 pub const JOURNAL_SYNCS_MAX: usize = 32;
 
+/// Free bytes of a log directory below which nothing is appended: what checkpoints, indexes and the store need at once.
+pub const FREE_BYTES_MIN: u64 = 4 << 20;
+
+/// Bytes of the reserve of a log directory, beside what its journals' redo may need: checkpoints, indexes, snapshots, the store.
+pub const RESERVE_BYTES_MIN: u64 = 16 << 20;
+
+/// The reserve is at most this part of a disk (one hundredth), or the least that is of use.
+pub const RESERVE_SHARE_MAX: u64 = 100;
+
 /// Bytes of one write to a segment.
 pub const APPEND_BYTES_MAX: usize = 8 << 20;
 
@@ -133,6 +142,16 @@ pub const SHARD_APPLY_MS_MAX: u64 = 30_000;
 
 /// Parts of checkpoints that wait for the one writer of the files; shards wait to send beyond that.
 pub const CHECKPOINTS_WAITING_MAX: usize = 16;
+
+/// Damaged ranges that a partition remembers; beyond that, neighbours are taken as one. What they cost in memory is 48 KiB;
+/// a disk that damages more of one log than this is to be replaced, not read around.
+pub const CORRUPT_RANGES_MAX: usize = 1000;
+
+/// Bytes of the file that keeps them: more cannot be in it.
+pub const CORRUPT_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Segments of a partition that are looked through for damage because readers met some; more wait to be met again.
+pub const SUSPECTS_MAX: usize = 16;
 
 /// Jobs of one kind that wait for the maintenance thread; who asks for more waits to ask.
 pub const MAINTENANCE_JOBS_WAITING_MAX: usize = 64;

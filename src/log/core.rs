@@ -1,6 +1,7 @@
 //! A log's decisions: which offsets a batch gets, which segment it goes to, what the next write holds, where an offset
 //! lies. No I/O and no clock: `partition` performs what is decided here and reports back.
 
+use super::corrupt::CorruptRanges;
 use super::epochs::EpochHistory;
 use super::producers::{ProducerError, ProducerStates, Verdict};
 use super::segment::{BatchPlace, Segment};
@@ -33,6 +34,7 @@ pub struct LogCore {
     staged: VecDeque<Staged>,
     in_flight: VecDeque<Staged>,
     recent: VecDeque<(Offset, BatchPlace)>,
+    corrupt: CorruptRanges,
     failure: Option<Rc<str>>,
 }
 
@@ -60,6 +62,8 @@ pub struct Write {
     pub base: Offset,
     pub end: Offset,
     pub buffers: Vec<Bytes>,
+    /// Bytes of it that are written already, and are not in the buffers any more.
+    pub done: u64,
     pub bytes: usize,
     pub batches: usize,
     /// The segment before, now sealed: its indexes and a producer snapshot are to be written.
@@ -111,6 +115,7 @@ impl LogCore {
             staged: VecDeque::new(),
             in_flight: VecDeque::new(),
             recent: VecDeque::new(),
+            corrupt: CorruptRanges::default(),
             failure: None,
         }
     }
@@ -167,6 +172,15 @@ impl LogCore {
 
     pub fn segments(&self) -> &VecDeque<Rc<Segment>> {
         &self.segments
+    }
+
+    /// What is known to be damaged: never served.
+    pub fn corrupt(&self) -> &CorruptRanges {
+        &self.corrupt
+    }
+
+    pub fn corrupt_mut(&mut self) -> &mut CorruptRanges {
+        &mut self.corrupt
     }
 
     pub fn failure(&self) -> Option<&Rc<str>> {
@@ -251,6 +265,7 @@ impl LogCore {
             base,
             end,
             buffers,
+            done: 0,
             bytes,
             batches: self.in_flight.len(),
             sealed,

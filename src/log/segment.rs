@@ -7,6 +7,7 @@ use super::file::SegmentFile;
 use super::index::{self, OffsetIndex, TimeEntry, TimeIndex};
 use super::paths;
 use crate::base::config::topic::TopicConfig;
+use crate::base::faults::Faults;
 use crate::base::ids::Offset;
 use crate::record::batch::{BatchHeader, HEADER_LEN};
 use std::cell::{Cell, RefCell};
@@ -56,6 +57,7 @@ pub struct Tail {
 }
 
 /// What a helper thread needs to read a segment's files.
+#[derive(Clone, Debug)]
 pub struct DetachedSegment {
     pub base: Offset,
     pub size: u32,
@@ -228,7 +230,7 @@ impl Segment {
     }
 
     /// The open file; opens it when it is not. The caller keeps the number of open files within its budget.
-    pub fn file(&self) -> io::Result<Rc<SegmentFile>> {
+    pub fn file(&self, faults: &Faults) -> io::Result<Rc<SegmentFile>> {
         self.used.set(true);
         if let Some(file) = &*self.file.borrow() {
             return Ok(Rc::clone(file));
@@ -237,12 +239,12 @@ impl Segment {
         if self.is_removed() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the segment left the log"));
         }
-        self.open_as(&self.path(paths::LOG))
+        self.open_as(&self.path(paths::LOG), faults)
     }
 
     /// Opens the file, which does not have its name yet.
-    pub fn open_as(&self, path: &Path) -> io::Result<Rc<SegmentFile>> {
-        let file = Rc::new(SegmentFile::open(path, false)?);
+    pub fn open_as(&self, path: &Path, faults: &Faults) -> io::Result<Rc<SegmentFile>> {
+        let file = Rc::new(SegmentFile::open(path, false)?.with(faults.clone()));
         *self.file.borrow_mut() = Some(Rc::clone(&file));
         Ok(file)
     }
@@ -356,6 +358,11 @@ impl Segment {
         let indexes = self.indexes.borrow();
         let entry = indexes.as_ref()?.times.entry_before(timestamp_ms);
         Some(entry.map_or(self.base, |entry| self.base + i64::from(entry.relative_offset)))
+    }
+
+    /// A copy of the offset index, if it is in memory.
+    pub fn offset_index(&self) -> Option<OffsetIndex> {
+        self.indexes.borrow().as_ref().map(|indexes| indexes.offsets.clone())
     }
 
     pub fn has_indexes(&self) -> bool {

@@ -76,7 +76,7 @@ pub enum CleanError {
     Io { path: PathBuf, source: io::Error },
     /// Nothing of the segment may be replaced: what is damaged would be lost, and with it perhaps what can be read still.
     #[error("{path}: damaged at byte {position}: {damage}")]
-    Corrupt { path: PathBuf, position: u64, damage: Damage },
+    Corrupt { segment: Offset, path: PathBuf, position: u64, damage: Damage },
     #[error("{path}: {bytes} bytes are more than a segment can have")]
     TooLarge { path: PathBuf, bytes: u64 },
 }
@@ -262,6 +262,7 @@ impl Beside {
 /// The batches of a segment, one after another, each checked.
 struct Batches {
     reader: Reader,
+    base: Offset,
     path: PathBuf,
     size: u64,
     /// What was read and not consumed yet begins at `at`.
@@ -279,7 +280,17 @@ impl Batches {
         let size = u64::from(source.bytes);
         let opened = context.read(&path, 0..size).await;
         let reader = opened.map_err(|source| CleanError::Io { path: path.clone(), source })?;
-        Ok(Batches { reader, path, size, buffer: Vec::new(), at: 0, began: 0, position: 0, expected: source.base })
+        Ok(Batches {
+            reader,
+            base: source.base,
+            path,
+            size,
+            buffer: Vec::new(),
+            at: 0,
+            began: 0,
+            position: 0,
+            expected: source.base,
+        })
     }
 
     /// The batch that was given last cannot be read.
@@ -288,7 +299,7 @@ impl Batches {
     }
 
     fn damaged(&self, damage: Damage) -> CleanError {
-        CleanError::Corrupt { path: self.path.clone(), position: self.began, damage }
+        CleanError::Corrupt { segment: self.base, path: self.path.clone(), position: self.began, damage }
     }
 
     /// The next batch, and whether it is the last one.

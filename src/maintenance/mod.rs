@@ -20,6 +20,7 @@
 pub mod clean;
 mod context;
 mod rate;
+pub mod scrub;
 mod stream;
 mod thread;
 

@@ -4,6 +4,7 @@ use crate::api::context::ShardContext;
 use crate::api::{Outcome, registry};
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, FlushPolicy};
+use crate::base::disks::{Health, LogDirs};
 use crate::base::ids::BrokerId;
 use crate::base::metrics::ShardMetrics;
 use crate::cluster::image::ClusterImage;
@@ -17,10 +18,13 @@ use crate::partition::shared::PartitionShared;
 use crate::partition::table::{FoundLogDir, PartitionTable};
 use crate::shard::{ConnectionLimits, ConnectionMeta, NetSettings, Network, Service};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -40,6 +44,7 @@ pub struct ShardParams {
     pub checkpoints: CheckpointSender,
     pub config: Arc<BrokerConfig>,
     pub found: Vec<FoundLogDir>,
+    pub disks: Arc<LogDirs>,
     /// Descriptors for segment files.
     pub open_files_max: usize,
     pub net: NetSettings,
@@ -60,19 +65,43 @@ impl Service for Broker {
     }
 }
 
-/// Runs a shard until it is told to stop; whether all of its logs are whole on disk then.
-pub async fn run(mut params: ShardParams) -> io::Result<bool> {
-    let shared = Rc::new(PartitionShared::new(
+/// How a shard ended.
+pub struct Ended {
+    /// The log directories in which not all of its logs are whole on disk.
+    pub unclean: io::Result<BTreeSet<PathBuf>>,
+    /// Something may still be under way on a disk that failed: the thread stays, because the kernel has its memory.
+    pub is_stuck: bool,
+}
+
+/// Runs a shard until it is told to stop, and tells how it ended. Then it ends, unless its disk keeps it.
+pub async fn run_and_tell(params: ShardParams, ended: Sender<Ended>) {
+    let disks = Arc::clone(&params.disks);
+    let dirs: Vec<PathBuf> = params.found.iter().map(|dir| dir.path.clone()).collect();
+    let unclean = run(params).await;
+    let is_stuck = dirs.iter().any(|dir| disks.health(dir) == Health::Offline);
+    // The node waits for it.
+    let _ = ended.send(Ended { unclean, is_stuck });
+    if is_stuck {
+        std::future::pending().await
+    }
+}
+
+/// Runs a shard until it is told to stop; gives the log directories in which not all of its logs are whole on disk then.
+async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
+    let mut disk_changes = params.disks.subscribe();
+    let shared = PartitionShared::new(
         params.open_files_max,
         params.config.flush_policy,
         Arc::clone(&params.metrics),
         params.maintenance,
-    ));
+    );
+    let shared = Rc::new(shared.on(Arc::clone(&params.disks)));
+    let all_dirs: BTreeSet<PathBuf> = params.found.iter().map(|dir| dir.path.clone()).collect();
     let settings = Settings {
         shard: params.broker.shard().0,
         ring_bytes: params.config.journal_bytes.filter(|_| params.config.flush_policy == FlushPolicy::Disk),
     };
-    let rings = Rings::read(settings, &params.found).map_err(io::Error::other)?;
+    let rings = Rings::read(settings, &params.found, &params.disks);
     let partitions = PartitionTable::new(params.broker, params.found, rings, shared);
     let context = Rc::new(ShardContext::new(
         params.broker,
@@ -95,7 +124,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
                 context.apply(image).await;
                 network.set_limits(ConnectionLimits::of(&context.config()));
                 if !serving {
-                    context.partitions.begin_journals(&context.image()).await.map_err(io::Error::other)?;
+                    context.partitions.begin_journals(&context.image()).await;
                     // Not before the first image: a client must not be told that there are no topics.
                     params.listeners.drain(..).try_for_each(|listener| network.serve(listener))?;
                     serving = true;
@@ -104,12 +133,13 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
                 // The control plane may have stopped waiting.
                 let _ = applied.send(());
             }
+            Ok(()) = disk_changes.changed() => context.partitions.heed_disks(),
             () = tokio::time::sleep(housekeeper.pause()) => housekeeper.tick(),
         }
     }
     if !serving {
         // It never learned what it leads: checkpoints of nothing would take the place of what the files say.
-        return Ok(false);
+        return Ok(all_dirs);
     }
     if let Some(cleaner) = cleaner {
         // A new segment that is just being put in its place is waited for when its partition is closed.
@@ -119,12 +149,12 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
     if drained.cut > 0 {
         warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
     }
-    let clean = context.partitions.close().await;
+    let unclean = context.partitions.close().await;
     let saved = context.checkpoints.save(context.partitions.checkpoints()).await;
     if let Err(e) = &saved {
         warn!("shard {}: recovery points cannot be saved: {e}", context.shard);
     }
-    Ok(clean && saved.is_ok())
+    Ok(if saved.is_ok() { unclean } else { all_dirs })
 }
 
 /// Compacts what is due, the dirtiest first; pauses when nothing is (`log.cleaner.backoff.ms`).

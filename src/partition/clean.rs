@@ -139,7 +139,10 @@ impl Partition {
             cleaned: self.cleaning.cleaned(),
             segments: &facts,
         };
-        Some(Dirty::of(&log, &config, now_ms)).filter(|dirty| dirty.is_due(&config))
+        let dirty = Dirty::of(&log, &config, now_ms);
+        // What is damaged stays as it is: something of it may be read yet.
+        let is_damaged = core.corrupt().iter().any(|range| range.start.segment < dirty.first_uncleanable);
+        (!is_damaged && dirty.is_due(&config)).then_some(dirty)
     }
 
     /// `max.compaction.lag.ms` counts from the first batch of each dirty segment.
@@ -173,6 +176,9 @@ impl Partition {
             Err(PassError::Clean(e @ (CleanError::Corrupt { .. } | CleanError::TooLarge { .. }))) => {
                 error!("{name}: compaction: {e}; it is not compacted any more until the next start");
                 self.cleaning.given_up.set(true);
+                if let CleanError::Corrupt { segment, .. } = e {
+                    self.met_damage(segment);
+                }
                 return false;
             }
             Err(e) => {

@@ -6,6 +6,7 @@ mod durability;
 pub mod journal;
 pub mod leader;
 pub mod materialise;
+pub mod scrub;
 pub mod shared;
 pub mod table;
 mod tasks;

@@ -4,18 +4,21 @@ use super::checkpoints::{Checkpoints, Outdated};
 use super::journal::Rings;
 use super::leader::Partition;
 use super::materialise::{self, Home};
+use super::scrub;
 use super::shared::PartitionShared;
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, TopicConfig};
+use crate::base::disks::{Harm, Health};
 use crate::base::ids::Offset;
 use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
 use crate::cluster::image::{self, ClusterImage, Topic};
-use crate::journal::file::JournalError;
 use crate::log::checkpoint::PartitionOffsets;
 use crate::log::core::LogCore;
 use crate::log::open::{self, OpenParams};
+use crate::log::reserve;
+use futures_util::stream::{self, StreamExt};
 use std::cell::{Cell, Ref, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -116,9 +119,14 @@ impl PartitionTable {
         self.topics.borrow().by_id.values().flat_map(|topic| topic.partitions.iter().flatten().cloned()).collect()
     }
 
-    /// The log directories in use.
-    pub fn log_dirs(&self) -> Vec<PathBuf> {
-        self.log_dirs.borrow().iter().map(|dir| dir.found.path.clone()).collect()
+    /// Log directories have changed in what they are fit for: their partitions and journals are told.
+    pub fn heed_disks(&self) {
+        self.shared.heed_disks();
+        let all = self.all();
+        all.iter().for_each(|partition| partition.heed_disk());
+        let lost = |partition: &Rc<Partition>| self.shared.disks.health(&partition.home().log_dir) == Health::Offline;
+        let lost: HashSet<_> = all.iter().filter(|p| lost(p)).map(|partition| partition.id).collect();
+        self.shared.disks.set_lost(self.me, lost);
     }
 
     /// The first half of taking over a new image: closes what is gone; when it returns, the names of deleted partitions are
@@ -166,6 +174,9 @@ impl PartitionTable {
             if (mine || known.is_some()) && (settings_changed || !unchanged) {
                 self.update_topic(topic, known.as_deref(), config);
             }
+        }
+        if self.shared.disks.all().any(|(_, health)| health == Health::Offline) {
+            self.heed_disks();
         }
         let (logs, bytes) = self.recovered.take();
         if logs > 0 {
@@ -218,17 +229,17 @@ impl PartitionTable {
     ) -> Rc<Partition> {
         let id = TopicPartition { topic: topic.id, partition: index };
         let (mut home, mut params) = self.find_home(topic, index);
-        let redone = self.redo(&mut home, &mut params, (&topic.name, id));
-        let core = match redone.and_then(|()| self.open_log(&mut home, &params, config)) {
-            Ok(core) => core,
-            Err(e) => {
-                error!("{}-{index} is offline: {e}", topic.name);
-                // The checkpoints go on to say where it began.
-                let mut core = LogCore::empty(Rc::clone(&home.dir), params.log_start.unwrap_or(Offset(0)));
-                core.fail(Rc::from(e.to_string()));
-                core
-            }
+        let opened = match self.shared.disks.failure(&home.log_dir) {
+            Some(failure) => Err(failure.to_string()),
+            None => self.redo_and_open((topic, id), &mut home, &mut params, config),
         };
+        let core = opened.unwrap_or_else(|reason| {
+            error!("{}-{index} is offline: {reason}", topic.name);
+            // The checkpoints go on to say where it began.
+            let mut core = LogCore::empty(Rc::clone(&home.dir), params.log_start.unwrap_or(Offset(0)));
+            core.fail(Rc::from(reason));
+            core
+        });
         let epoch = LeaderEpoch(state.leader_epoch.0);
         if let Some(newest) = core.epochs().latest().filter(|newest| *newest > epoch) {
             warn!(
@@ -241,6 +252,32 @@ impl PartitionTable {
         let partition = Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared);
         partition.cleaning.set_cleaned(params.cleaned);
         partition
+    }
+
+    /// What fails by the disk takes the log directory offline; anything else the partition.
+    fn redo_and_open(
+        &self,
+        (topic, id): (&Topic, TopicPartition),
+        home: &mut Home,
+        params: &mut OpenParams,
+        config: &TopicConfig,
+    ) -> Result<LogCore, String> {
+        let mut has_reserve = true;
+        loop {
+            let redone = self.redo(home, params, (&topic.name, id));
+            let e = match redone.and_then(|()| self.open_log(home, params, config)) {
+                Ok(core) => return Ok(core),
+                Err(e) => e,
+            };
+            if let open::OpenError::Io { path, source } = &e {
+                let harm = self.shared.disks.report(&home.log_dir, &format!("opening {}", path.display()), source);
+                // It is kept for this.
+                if harm == Harm::Full && std::mem::take(&mut has_reserve) && reserve::release(&home.log_dir).is_ok() {
+                    continue;
+                }
+            }
+            return Err(e.to_string());
+        }
     }
 
     /// Brings a log up to date from the journal, if that has anything for it.
@@ -264,18 +301,19 @@ impl PartitionTable {
     }
 
     /// After the first image: takes the journals into use, since all that they held is in its segments now.
-    pub async fn begin_journals(&self, image: &ClusterImage) -> Result<(), JournalError> {
-        let Some(rings) = self.rings.take() else { return Ok(()) };
-        let journals = rings.begin(|id| image.topic_by_id(id).is_some(), &self.shared.metrics).await?;
+    pub async fn begin_journals(&self, image: &ClusterImage) {
+        let Some(rings) = self.rings.take() else { return };
+        let journals = rings.begin(|id| image.topic_by_id(id).is_some(), &self.shared).await;
         self.shared.set_journals(journals);
-        Ok(())
+        self.heed_disks();
     }
 
     fn open_log(&self, home: &mut Home, params: &OpenParams, config: &TopicConfig) -> Result<LogCore, open::OpenError> {
         if !home.exists {
             return Ok(LogCore::empty(Rc::clone(&home.dir), Offset(0)));
         }
-        let opened = open::open(params, config)?;
+        let mut opened = open::open(params, config)?;
+        scrub::load(&mut opened.core, &params.dir);
         for cut in &opened.cuts {
             match &cut.problem {
                 Some(problem) => warn!(
@@ -296,7 +334,9 @@ impl PartitionTable {
         Ok(opened.core)
     }
 
-    /// The directory that holds the partition, or the log directory with the fewest partitions for a new one.
+    /// The directory that holds the partition, or the log directory with the fewest partitions for a new one. A partition that the
+    /// node knew before it was started without one of its directories may lie there: it must not begin anew elsewhere (Kafka:
+    /// LogManager.getOrCreateLog).
     fn find_home(&self, topic: &Topic, index: PartitionIndex) -> (Home, OpenParams) {
         let mut dirs = self.log_dirs.borrow_mut();
         let key = (topic.name.to_string(), index);
@@ -305,9 +345,29 @@ impl PartitionTable {
         let holder = dirs.iter().position(holds);
         let journaled = self.rings.borrow().as_ref().and_then(|rings| rings.holder(id).map(Path::to_owned));
         let journaled = journaled.and_then(|path| dirs.iter().position(|dir| dir.found.path == path));
+        let disks = &self.shared.disks;
+        let is_starting = self.rings.borrow().is_some();
+        if let (None, None, true, true) = (holder, journaled, is_starting, disks.began_without_one()) {
+            let offline = disks.all().find(|(_, health)| *health == Health::Offline).map(|(path, _)| path);
+            let home = Home::new(offline.expect("the node began without one"), &topic.name, index, false);
+            let dir = Rc::clone(&home.dir);
+            let params = OpenParams {
+                dir,
+                clean: false,
+                recovery_point: Offset(0),
+                log_start: None,
+                cleaned: None,
+                now_ms: now_ms(),
+            };
+            return (home, params);
+        }
         let at = holder.or(journaled).unwrap_or_else(|| {
-            let fewest = dirs.iter().enumerate().min_by_key(|(_, dir)| dir.count).map(|(i, _)| i);
-            fewest.expect("a broker has at least one log directory")
+            let by_preference = |(_, dir): &(usize, &LogDirState)| {
+                let health = disks.health(&dir.found.path);
+                (health == Health::Offline, health == Health::Full, dir.count)
+            };
+            let best = dirs.iter().enumerate().min_by_key(by_preference).map(|(i, _)| i);
+            best.expect("a broker has at least one log directory")
         });
         let dir = &mut dirs[at];
         dir.count += 1;
@@ -356,26 +416,21 @@ impl PartitionTable {
         all
     }
 
-    /// Stops all partitions cleanly; returns whether every one of them is whole on disk.
-    pub async fn close(&self) -> bool {
-        let mut clean = true;
-        let mut closing = tokio::task::JoinSet::new();
-        for partition in self.all() {
-            if closing.len() == CLOSING_MAX {
-                clean &= closing.join_next().await.is_some_and(|closed| closed.unwrap_or(false));
+    /// Stops all partitions cleanly; gives the log directories in which not everything is whole on disk.
+    pub async fn close(&self) -> BTreeSet<PathBuf> {
+        let closings = self.all().into_iter().map(|partition| async move {
+            let log_dir = partition.home().log_dir.clone();
+            let closed = self.shared.unless_lost(&log_dir, partition.close()).await;
+            if let Some(Err(e)) = &closed {
+                warn!("{}-{}: closing: {e}", partition.topic, partition.index());
             }
-            closing.spawn_local(async move {
-                let closed = partition.close().await;
-                if let Err(e) = &closed {
-                    warn!("{}-{}: closing: {e}", partition.topic, partition.index());
-                }
-                closed.is_ok() && partition.core().failure().is_none()
-            });
-        }
-        while let Some(closed) = closing.join_next().await {
-            clean &= closed.unwrap_or(false);
-        }
-        clean & self.shared.close_journals().await
+            let is_whole = closed.is_some_and(|closed| closed.is_ok()) && partition.core().failure().is_none();
+            (!is_whole).then_some(log_dir)
+        });
+        let unclean = stream::iter(closings).buffer_unordered(CLOSING_MAX).filter_map(std::future::ready);
+        let mut unclean: BTreeSet<PathBuf> = unclean.collect().await;
+        unclean.extend(self.shared.close_journals().await);
+        unclean
     }
 
     pub fn topics(&self) -> Ref<'_, HashMap<TopicId, Rc<LocalTopic>, foldhash::fast::RandomState>> {

@@ -3,6 +3,7 @@
 //! One write and one flush are in flight at most; everything that arrives meanwhile goes into the next one. The tasks
 //! that drive them exist only while there is something to do.
 
+mod disk;
 mod removal;
 mod sync;
 mod write;
@@ -11,15 +12,18 @@ use super::clean::Cleaning;
 use super::durability::Durability;
 use super::journal::Journal;
 use super::materialise::Home;
+use super::scrub::Damage;
 use super::shared::PartitionShared;
 use super::tasks::Tasks;
 use super::waiters::{AppendWait, AppendWaiters, FetchWaiters, Lost};
 use super::watermark::Watermark;
 use crate::base::config::{FlushPolicy, TopicConfig};
+use crate::base::disks::Health;
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
 use crate::base::owner::Owner;
-use crate::log::core::{AppendError, Appended, LogCore, ReadSpan};
+use crate::log::core::{AppendError, Appended, LogCore, ReadSpan, Write};
 use crate::log::open_files::OpenFiles;
+use crate::log::segment::Segment;
 use crate::record::batch::BatchHeader;
 use bytes::Bytes;
 use std::cell::{Cell, OnceCell, Ref, RefCell};
@@ -49,13 +53,13 @@ pub struct Partition {
     pub id: TopicPartition,
     pub topic: Arc<str>,
     epoch: Cell<LeaderEpoch>,
-    config: RefCell<Rc<TopicConfig>>,
+    pub(super) config: RefCell<Rc<TopicConfig>>,
     pub(super) core: RefCell<LogCore>,
     watermark: RefCell<Watermark>,
     written: AppendWaiters,
     durable: AppendWaiters,
     pub fetches: FetchWaiters,
-    home: RefCell<Home>,
+    pub(super) home: RefCell<Home>,
     writing: Cell<bool>,
     flushing: Cell<bool>,
     /// The flush under way may have begun too early for what wants one: it is followed by another.
@@ -72,8 +76,15 @@ pub struct Partition {
     pub(super) sync_failed: Cell<bool>,
     /// One sync at a time: the kernel tells of a failed write-back once, and who misses it would take records for safe.
     syncs: Arc<Semaphore>,
-    deleted: Cell<bool>,
+    /// Its log directory has no space: nothing is taken until it has.
+    full: Cell<bool>,
+    /// The write that found none; it is done again then.
+    stalled: RefCell<Option<Write>>,
+    /// Full segments whose indexes found none.
+    unsealed: RefCell<Vec<Rc<Segment>>>,
+    pub(super) deleted: Cell<bool>,
     pub(super) cleaning: Cleaning,
+    pub(super) damage: Damage,
     /// The newest leader epoch that is in the checkpoint file.
     saved_epoch: Cell<Option<LeaderEpoch>>,
     saving_epochs: Cell<bool>,
@@ -107,7 +118,7 @@ impl Partition {
         shared: Rc<PartitionShared>,
     ) -> Rc<Partition> {
         let saved_epoch = core.epochs().latest();
-        Rc::new(Partition {
+        let partition = Rc::new(Partition {
             id,
             topic,
             epoch: Cell::new(epoch),
@@ -122,8 +133,12 @@ impl Partition {
             durable_wanted: Cell::new(None),
             sync_failed: Cell::new(false),
             syncs: Arc::new(Semaphore::new(1)),
+            full: Cell::new(shared.disks.health(&home.log_dir) == Health::Full),
+            stalled: RefCell::new(None),
+            unsealed: RefCell::default(),
             deleted: Cell::new(false),
             cleaning: Cleaning::new(),
+            damage: Damage::default(),
             core: RefCell::new(core),
             written: AppendWaiters::default(),
             durable: AppendWaiters::default(),
@@ -138,7 +153,9 @@ impl Partition {
             tasks: Tasks::default(),
             shared,
             owner: Owner::here(),
-        })
+        });
+        partition.count_damage();
+        partition
     }
 
     pub fn index(&self) -> PartitionIndex {
@@ -216,6 +233,9 @@ impl Partition {
         self.owner.assert();
         let length = bytes.len() as u64;
         let mut core = self.core.borrow_mut();
+        if self.full.get() && core.failure().is_none() {
+            return Err(AppendError::Failed(Rc::from("its log directory has no space left")));
+        }
         let appended = core.stage(header, bytes, self.epoch.get())?;
         let is_new = appended.duplicate_timestamp_ms.is_none();
         if is_new {
@@ -249,6 +269,7 @@ impl Partition {
         }
         error!("{}-{} is offline: {reason}", self.topic, self.index());
         self.core.borrow_mut().fail(Rc::from(reason));
+        self.stalled.take();
         self.fail_waiters(Lost::Failed);
     }
 

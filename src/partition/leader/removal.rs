@@ -16,6 +16,7 @@ impl Partition {
     /// DeleteRecords: the log begins at `to` from now on. The caller has checked it against the high watermark.
     pub fn delete_records(self: &Rc<Self>, to: Offset) {
         let gone = self.core.borrow_mut().raise_log_start(to);
+        self.forget_damage_below_start();
         self.remove_files(gone);
     }
 
@@ -40,6 +41,8 @@ impl Partition {
             Plan::RemoveAll | Plan::Keep => {}
         }
         count = count.max(gone.len());
+        self.forget_damage_below_start();
+        self.save_damage();
         self.remove_files(gone);
         count
     }
@@ -67,7 +70,9 @@ impl Partition {
                 }
                 Err(e) => {
                     this.sync_failed.set(true);
-                    this.fail(&format!("replacing expired segments by {}: {e}", next.path(paths::LOG).display()));
+                    let what = format!("replacing expired segments by {}", next.path(paths::LOG).display());
+                    this.report(&what, &e);
+                    this.fail(&format!("{what}: {e}"));
                 }
             }
             drop(no_sync);
@@ -85,7 +90,10 @@ impl Partition {
             let _names = this.cleaning.names().acquire_owned().await;
             match materialise::mark_segments(segments).await {
                 Ok(marked) => this.remove_later(marked),
-                Err(e) => warn!("{}-{}: removing old segments: {e}", this.topic, this.index()),
+                Err(e) => {
+                    warn!("{}-{}: removing old segments: {e}", this.topic, this.index());
+                    this.report("removing old segments", &e);
+                }
             }
         });
     }
@@ -106,6 +114,7 @@ impl Partition {
         self.deleted.set(true);
         self.cleaning.cancel();
         self.core.borrow_mut().fail(Rc::from("the topic was deleted"));
+        self.stalled.take();
         self.fail_waiters(Lost::Deleted);
         self.quiet().await;
         let home = self.home.borrow().clone();

@@ -88,7 +88,7 @@ async fn run(seed: u64) {
         retention_ms: None,
         ..TopicConfig::default()
     };
-    let mut world = World::with(config, maintenance());
+    let mut world = World::with_maintenance(config, maintenance());
     if rng.bool() {
         world = world.and_journal(RING_BYTES).await;
     }
@@ -397,10 +397,12 @@ impl Run {
     async fn check_times(&mut self, all: &[Taken]) {
         let partition = &self.world.partition;
         let segments: Vec<_> = partition.core().segments().iter().cloned().collect();
+        let corrupt = partition.core().corrupt().clone();
+        let log = (&segments[..], &corrupt);
         let live: Vec<&Taken> = all.iter().filter(|record| record.offset >= self.log_start).collect();
         let target = self.clock_ms - self.rng.i64(-20..900);
         let asked = (target, Offset(self.log_start));
-        let first = times::first_since(&segments, partition.files(), asked, 4096).await.expect("readable");
+        let first = times::first_since(log, partition.files(), asked, 4096).await.expect("readable");
         let expected = live.iter().find(|record| record.timestamp_ms >= target).map(|record| record.offset);
         assert_eq!(first.map(|found| found.offset.0), expected, "since {target}");
         let start_is_between =
@@ -408,7 +410,7 @@ impl Run {
                 batch.header.base_offset.0 < self.log_start && batch.header.last_offset().0 >= self.log_start
             });
         if start_is_between {
-            let found = times::greatest(&segments, partition.files(), asked.1, 4096).await.expect("readable");
+            let found = times::greatest(log, partition.files(), asked.1, 4096).await.expect("readable");
             let most = live.iter().map(|record| record.timestamp_ms).max();
             let expected = live.iter().find(|record| Some(record.timestamp_ms) == most).map(|record| record.offset);
             assert_eq!(found.map(|found| found.offset.0), expected, "the greatest timestamp");

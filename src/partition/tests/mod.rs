@@ -1,6 +1,9 @@
 //! Partitions against a plain list of batches, through closes, crashes and damage; and stories of single bugs.
 
 mod compaction;
+mod damage;
+mod disks;
+mod faulty;
 mod model;
 mod stories;
 pub(super) mod world;

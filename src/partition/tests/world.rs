@@ -1,23 +1,28 @@
 //! A partition in a temporary directory that can be closed, killed, damaged and opened again.
 
 use crate::base::config::{FlushPolicy, TopicConfig};
+use crate::base::disks::LogDirs;
+use crate::base::faults::Faults;
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use crate::log::core::Appended;
 use crate::log::open::{self, OpenParams};
 use crate::log::paths;
-use crate::log::read::{Located, locate};
+use crate::log::read::{Located, ReadError, locate};
 use crate::log::testing::Batch;
-use crate::maintenance::Maintenance;
+use crate::maintenance::{self, Maintenance, MaintenanceThread};
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::{Acks, Partition};
 use crate::partition::materialise::{Home, redo_journaled};
+use crate::partition::scrub;
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::FoundLogDir;
 use crate::partition::waiters::AppendWait;
 use crate::record::batch::BatchHeader;
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 pub const TOPIC: &str = "t";
@@ -40,6 +45,9 @@ pub struct World {
     pub saved: Checkpointed,
     /// Of the journal, if there is one.
     ring_bytes: Option<u64>,
+    /// Stops with the world.
+    _maintenance: Option<MaintenanceThread>,
+    faults: Faults,
 }
 
 /// A batch as it lies in a file.
@@ -52,19 +60,41 @@ pub struct Stored {
 
 impl World {
     pub fn new(config: TopicConfig) -> World {
-        World::with(config, Maintenance::stopped())
+        World::with_maintenance(config, Maintenance::stopped())
     }
 
-    pub fn with(config: TopicConfig, maintenance: Maintenance) -> World {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default(), maintenance));
+    /// With a maintenance thread of its own, which ends with it.
+    pub fn maintained(config: TopicConfig) -> World {
+        let (maintenance, thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
+        World { _maintenance: Some(thread), ..World::with_maintenance(config, maintenance) }
+    }
+
+    pub fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
+        let dir = temporary_directory();
+        let shared = shared(dir.path(), &Faults::default(), maintenance);
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
         let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
         let epoch = LeaderEpoch(0);
         let partition =
             Partition::new(id, TOPIC.into(), epoch, Rc::new(config.clone()), (core, home), Rc::clone(&shared));
-        World { dir, config, epoch, shared, id, partition, saved: Checkpointed::default(), ring_bytes: None }
+        World {
+            dir,
+            config,
+            epoch,
+            shared,
+            id,
+            partition,
+            saved: Checkpointed::default(),
+            ring_bytes: None,
+            faults: Faults::default(),
+            _maintenance: None,
+        }
+    }
+
+    /// Faults from the next opening on: of the process that begins then.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
     }
 
     /// With a journal of so many bytes.
@@ -81,18 +111,21 @@ impl World {
 
     fn rings(&self, clean: bool) -> Rings {
         let found = FoundLogDir { path: self.dir.path().to_owned(), clean, ..FoundLogDir::default() };
-        Rings::read(Settings { shard: 0, ring_bytes: self.ring_bytes }, &[found]).expect("whole")
+        let rings = Rings::read(Settings { shard: 0, ring_bytes: self.ring_bytes }, &[found], &self.shared.disks);
+        assert_eq!(self.shared.disks.failure(self.dir.path()), None, "whole");
+        rings
     }
 
     async fn begin_journal(&self, rings: Rings) {
-        let journals = rings.begin(|_| true, &self.shared.metrics).await.expect("all is in its segments");
+        let journals = rings.begin(|_| true, &self.shared).await;
+        assert_eq!(self.shared.disks.failure(self.dir.path()), None, "all is in its segments");
         assert_eq!(journals.len(), usize::from(self.ring_bytes.is_some()), "the directory has direct I/O");
         self.shared.set_journals(journals);
     }
 
     /// What is on disk at this moment, in a directory of its own.
     pub fn copy(&self) -> TempDir {
-        let copy = tempfile::tempdir().expect("temporary directory");
+        let copy = temporary_directory();
         // The journal first: what it frees is synced, what is written to segments later does no harm.
         copy_files(self.dir.path(), copy.path());
         if self.path().exists() {
@@ -146,12 +179,13 @@ impl World {
 
     pub async fn close(&mut self) {
         self.partition.close().await.expect("closed");
-        assert!(self.shared.close_journals().await);
+        assert!(self.shared.close_journals().await.is_empty());
         self.save_checkpoints();
     }
 
     /// Opens the directory again, as after a clean stop or after a crash.
     pub async fn reopen(&mut self, clean: bool) -> open::Opened {
+        self.shared = shared(self.dir.path(), &self.faults, self.shared.maintenance.clone());
         let mut rings = self.rings(clean);
         let opened = self.open(clean, &mut rings);
         self.begin_journal(rings).await;
@@ -183,6 +217,7 @@ impl World {
             let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
             open::Opened { core, cuts: Vec::new(), scanned_bytes: 0, is_clean: false }
         };
+        scrub::load(&mut opened.core, &params.dir);
         opened.core.check_invariants();
         home.clean_end = opened.is_clean.then(|| opened.core.written_end());
         let empty = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
@@ -228,14 +263,19 @@ impl World {
 
     /// What a reader at `from` gets: whole batches up to the high watermark, within one segment.
     pub async fn read(&self, from: Offset) -> Vec<BatchHeader> {
+        self.try_read(from).await.expect("readable")
+    }
+
+    /// The same, where the log may be damaged.
+    pub async fn try_read(&self, from: Offset) -> Result<Vec<BatchHeader>, ReadError> {
         let partition = &self.partition;
         let high_watermark = partition.ends().high_watermark;
         for _ in 0..64 {
-            let located = locate(&partition.core(), partition.files(), (from, high_watermark), 4096).expect("readable");
+            let located = locate(&partition.core(), partition.files(), (from, high_watermark), 4096)?;
             let span = match located {
-                Located::AtEnd => return Vec::new(),
+                Located::AtEnd => return Ok(Vec::new()),
                 Located::Missing(missing) => {
-                    missing.load(partition.files()).await.expect("loaded");
+                    missing.load(partition.files()).await?;
                     continue;
                 }
                 Located::At(span) => span,
@@ -252,10 +292,28 @@ impl World {
                 batches.push(header);
             }
             assert_eq!(batches[0].total_len(), span.first_batch_bytes as usize);
-            return batches;
+            return Ok(batches);
         }
         panic!("64 look-ups did not find offset {from}");
     }
+}
+
+/// In memory where that has direct I/O: what a disk forgets is played anyway, and syncs cost nothing there.
+pub fn temporary_directory() -> TempDir {
+    let in_memory = tempfile::tempdir_in("/dev/shm").ok().filter(|dir| {
+        let direct =
+            fs::OpenOptions::new().write(true).create(true).custom_flags(libc::O_DIRECT).open(dir.path().join("probe"));
+        let _ = fs::remove_file(dir.path().join("probe"));
+        direct.is_ok()
+    });
+    in_memory.unwrap_or_else(|| tempfile::tempdir().expect("temporary directory"))
+}
+
+/// What the partitions of a process share, on a disk that is sound so far.
+fn shared(dir: &Path, faults: &Faults, maintenance: Maintenance) -> Rc<PartitionShared> {
+    let disks = Arc::new(LogDirs::new([(dir.to_owned(), None)]));
+    let shared = PartitionShared::new(3, FlushPolicy::Disk, Default::default(), maintenance);
+    Rc::new(shared.on(disks).with(faults.clone()))
 }
 
 fn copy_files(from: &Path, to: &Path) {
