@@ -182,6 +182,12 @@ impl Partition {
                 return false;
             }
             Err(e) => {
+                // For want of space only what compaction has just written goes again.
+                if let PassError::Clean(CleanError::Io { source, .. }) = &e
+                    && source.kind() != io::ErrorKind::StorageFull
+                {
+                    self.report("compaction", source);
+                }
                 warn!("{name}: compaction: {e}; it is tried again in {} s", REST_AFTER_FAILURE.as_secs());
                 self.cleaning.rests_until.set(Some(Instant::now() + REST_AFTER_FAILURE));
                 return false;
@@ -292,8 +298,10 @@ impl Partition {
             }
             Err(e) => {
                 // The next start finishes it, or takes it back: which of both is not known here.
+                let what = format!("putting {} in its place", segment.path(paths::LOG).display());
                 self.sync_failed.set(true);
-                self.fail(&format!("putting {} in its place: {e}", segment.path(paths::LOG).display()));
+                self.report(&what, &e);
+                self.fail(&format!("{what}: {e}"));
                 false
             }
         }

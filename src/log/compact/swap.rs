@@ -76,10 +76,11 @@ enum Step {
     Sync,
 }
 
-/// Replaces; on disk when it returns. Gives the marked files of the old segments, to be removed later. Blocking.
+/// Replaces; on disk when it returns. Gives the marked files of the old segments, to be removed later. After an error the next
+/// start finishes it, or takes it back. Blocking.
 pub fn replace(replacement: &Replacement) -> io::Result<Vec<PathBuf>> {
     let steps = replacing(replacement)?;
-    perform(&replacement.dir, &steps).map_err(|e| io::Error::new(e.source.kind(), e.to_string()))?;
+    perform(&replacement.dir, &steps).map_err(|e| e.source)?;
     let marked = steps.into_iter().filter_map(|step| match step {
         Step::Rename { to, .. } if to.to_string_lossy().ends_with(DELETED_FILE) => Some(to),
         _ => None,
@@ -99,6 +100,11 @@ pub fn finish(dir: &Path) -> Result<Vec<Finished>, SwapError> {
     let (steps, finished) = finishing(dir)?;
     perform(dir, &steps).map_err(|FailedAt { path, source }| SwapError::Io { path, source })?;
     Ok(finished)
+}
+
+/// What `finish` would finish; changes nothing. Blocking.
+pub fn unfinished(dir: &Path) -> Result<Vec<Finished>, SwapError> {
+    finishing(dir).map(|(_, finished)| finished)
 }
 
 fn replacing(replacement: &Replacement) -> io::Result<Vec<Step>> {
@@ -218,8 +224,7 @@ fn listed(dir: &Path, mark: &str) -> io::Result<Vec<(PathBuf, Offset, String)>> 
     Ok(found)
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {source}")]
+#[derive(Debug)]
 struct FailedAt {
     path: PathBuf,
     source: io::Error,

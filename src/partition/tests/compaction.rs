@@ -200,7 +200,8 @@ impl Run {
     /// Below `cleaned` no record is left of which a later one is below it too.
     async fn check_superseded(&mut self, cleaned: i64) {
         let present = self.present().await;
-        let below: Vec<&Taken> = present.iter().filter(|record| record.offset < cleaned).collect();
+        let below = self.log_start..cleaned;
+        let below: Vec<&Taken> = present.iter().filter(|record| below.contains(&record.offset)).collect();
         for record in &below {
             let later = below.iter().find(|other| other.key == record.key && other.offset > record.offset);
             assert_eq!(later, None, "{record:?} is left, all below {cleaned} was compacted");
@@ -214,14 +215,14 @@ impl Run {
         self.touched = self.touched.max(dirty.first_uncleanable.0);
         let clock_ms = self.clock_ms;
         let compacting = tokio::task::spawn_local(async move { partition.compact(&dirty, memory, clock_ms).await });
-        while !compacting.is_finished() {
-            match self.rng.u8(0..12) {
+        for _ in 0..15 {
+            match self.rng.u8(0..9) {
                 0..4 => self.append(),
                 4 => self.delete_records(),
                 5 => self.retain(),
-                6..9 => drop(self.present().await),
-                _ => tokio::time::sleep(Duration::from_micros(self.rng.u64(1..2000))).await,
+                _ => drop(self.present().await),
             }
+            tokio::time::sleep(Duration::from_micros(self.rng.u64(1..1000))).await;
         }
         compacting.await.expect("no panic");
     }
