@@ -2,9 +2,10 @@
 
 use super::Partition;
 use crate::base::clock::now_ms;
-use crate::base::config::TopicConfig;
+use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::disks::Harm;
 use crate::base::faults::Place;
+use crate::base::limits::UNFLUSHED_BYTES_MAX;
 use crate::journal::format::EntryHeader;
 use crate::log::core::Write;
 use crate::log::paths;
@@ -37,7 +38,7 @@ impl Partition {
         loop {
             let config = self.config();
             let Some(mut write) = self.next_write(&config).await else { return };
-            let (segment, sealed) = (Rc::clone(&write.segment), write.sealed.clone());
+            let (segment, sealed, bytes) = (Rc::clone(&write.segment), write.sealed.clone(), write.bytes as u64);
             if let Err(e) = self.perform(&mut write).await {
                 return self.write_failed(write, &format!("writing {}", segment.path(paths::LOG).display()), &e);
             }
@@ -45,6 +46,12 @@ impl Partition {
             self.progressed();
             if let Some(sealed) = sealed {
                 self.seal(sealed);
+            }
+            let unflushed = self.unflushed_bytes.get() + bytes;
+            self.unflushed_bytes.set(unflushed);
+            let is_due = unflushed >= UNFLUSHED_BYTES_MAX && self.shared.policy == FlushPolicy::Disk;
+            if is_due || self.shared.files.is_over_budget() {
+                self.start_flush();
             }
             self.save_epochs_if_new();
         }
