@@ -29,7 +29,7 @@ def test_compacted_topic(own_broker, connect):
     java.create_topic("compacted", 1, TOPIC)
     wait_for_leader(broker, "compacted")
     sent = []
-    for round in range(6):
+    for round in range(4):
         for codec in CODECS:
             send(java, sent, codec, [n for n in range(KEYS)] * 3)
     # Tombstones, and behind them enough for a pass that deals with them.

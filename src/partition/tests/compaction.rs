@@ -25,7 +25,7 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 25;
 const STEPS: usize = 25;
 const RING_BYTES: u64 = 64 << 10;
 
