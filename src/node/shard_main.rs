@@ -1,5 +1,6 @@
 //! What runs on a shard's thread: network, image updates, housekeeping; and how it stops.
 
+use super::scrubber;
 use crate::api::context::ShardContext;
 use crate::api::{Outcome, registry};
 use crate::base::clock::now_ms;
@@ -114,6 +115,8 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
     let mut cleaner = None;
+    let mut scrubbers = Vec::new();
+    let stopped = params.stop.clone();
     loop {
         tokio::select! {
             biased;
@@ -129,6 +132,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
                     params.listeners.drain(..).try_for_each(|listener| network.serve(listener))?;
                     serving = true;
                     cleaner = Some(tokio::task::spawn_local(clean_on_and_on(Rc::clone(&context))));
+                    scrubbers = scrubber::start(&context, &stopped);
                 }
                 // The control plane may have stopped waiting.
                 let _ = applied.send(());
@@ -146,6 +150,8 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         cleaner.abort();
     }
     let drained = network.drain(DRAIN_MAX).await;
+    // They see the same stop, and save how far they are.
+    futures_util::future::join_all(scrubbers).await;
     if drained.cut > 0 {
         warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
     }
