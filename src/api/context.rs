@@ -123,6 +123,11 @@ impl ShardContext {
             tracing::error!("checkpoints still speak of deleted partitions: {e}");
         }
         self.partitions.open_led(&image, &self.config(), settings_changed);
+        self.lead_groups();
+    }
+
+    /// Has the coordinator take up the groups of partitions that this shard leads, as far as they are open.
+    pub fn lead_groups(&self) {
         let led = self.partitions.topic(OFFSETS_TOPIC);
         let led = led.iter().flat_map(|topic| topic.partitions()).filter(|partition| partition.leads());
         self.groups.leads(&led.cloned().collect::<Vec<_>>());

@@ -17,6 +17,7 @@
 //! Where glommio cannot run (locked memory is short, no io_uring for a second ring), the same jobs run on plain threads: reads
 //! go through the page cache, and what was read is dropped from it again. So does a file whose file system has no direct I/O.
 
+pub mod clean;
 mod context;
 mod rate;
 pub mod scrub;

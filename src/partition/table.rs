@@ -35,6 +35,8 @@ pub struct FoundLogDir {
     pub clean: bool,
     pub recovery_points: PartitionOffsets,
     pub log_starts: PartitionOffsets,
+    /// Up to where logs were compacted.
+    pub cleaned: PartitionOffsets,
     /// Partition directories in it, with the topic id that each one bears.
     pub partitions: HashMap<(String, PartitionIndex), Option<TopicId>>,
 }
@@ -158,7 +160,8 @@ impl PartitionTable {
     fn is_spoken_of_in_vain(&self, id: TopicId, key: &(String, PartitionIndex)) -> bool {
         self.log_dirs.borrow().iter().any(|LogDirState { found, .. }| {
             let holds = found.partitions.get(key).is_some_and(|holder| *holder == Some(id));
-            !holds && (found.recovery_points.contains_key(key) || found.log_starts.contains_key(key))
+            let files = [&found.recovery_points, &found.log_starts, &found.cleaned];
+            !holds && files.into_iter().any(|file| file.contains_key(key))
         })
     }
 
@@ -246,7 +249,9 @@ impl PartitionTable {
             );
         }
         let (config, shared) = (Rc::clone(config), Rc::clone(&self.shared));
-        Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared)
+        let partition = Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared);
+        partition.cleaning.set_cleaned(params.cleaned);
+        partition
     }
 
     /// What fails by the disk takes the log directory offline; anything else the partition.
@@ -346,7 +351,14 @@ impl PartitionTable {
             let offline = disks.all().find(|(_, health)| *health == Health::Offline).map(|(path, _)| path);
             let home = Home::new(offline.expect("the node began without one"), &topic.name, index, false);
             let dir = Rc::clone(&home.dir);
-            let params = OpenParams { dir, clean: false, recovery_point: Offset(0), log_start: None, now_ms: now_ms() };
+            let params = OpenParams {
+                dir,
+                clean: false,
+                recovery_point: Offset(0),
+                log_start: None,
+                cleaned: None,
+                now_ms: now_ms(),
+            };
             return (home, params);
         }
         let at = holder.or(journaled).unwrap_or_else(|| {
@@ -365,6 +377,7 @@ impl PartitionTable {
             clean: dir.found.clean,
             recovery_point: dir.found.recovery_points.get(&key).copied().unwrap_or(Offset(0)),
             log_start: holder.and_then(|_| dir.found.log_starts.get(&key).copied()),
+            cleaned: holder.and_then(|_| dir.found.cleaned.get(&key).copied()),
             now_ms: now_ms(),
         };
         (home, params)
@@ -378,6 +391,7 @@ impl PartitionTable {
                 dir.found.partitions.remove(&key);
                 dir.found.recovery_points.remove(&key);
                 dir.found.log_starts.remove(&key);
+                dir.found.cleaned.remove(&key);
             }
         }
     }
@@ -394,7 +408,10 @@ impl PartitionTable {
             let key = (partition.topic.to_string(), partition.index());
             let ends = partition.ends();
             checkpoints.recovery_points.insert(key.clone(), partition.core().recovery_point());
-            checkpoints.log_starts.insert(key, ends.log_start);
+            checkpoints.log_starts.insert(key.clone(), ends.log_start);
+            if let Some(cleaned) = partition.cleaning.cleaned() {
+                checkpoints.cleaned.insert(key, cleaned);
+            }
         }
         all
     }

@@ -32,6 +32,7 @@ pub const TOPIC: &str = "t";
 pub struct Checkpointed {
     pub recovery_point: Offset,
     pub log_start: Option<Offset>,
+    pub cleaned: Option<Offset>,
 }
 
 pub struct World {
@@ -68,7 +69,7 @@ impl World {
         World { _maintenance: Some(thread), ..World::with_maintenance(config, maintenance) }
     }
 
-    fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
+    pub fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
         let dir = temporary_directory();
         let shared = shared(dir.path(), &Faults::default(), maintenance);
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
@@ -98,11 +99,14 @@ impl World {
 
     /// With a journal of so many bytes.
     pub async fn with_journal(config: TopicConfig, ring_bytes: u64) -> World {
-        let mut world = World::new(config);
-        world.ring_bytes = Some(ring_bytes);
-        let rings = world.rings(true);
-        world.begin_journal(rings).await;
-        world
+        World::new(config).and_journal(ring_bytes).await
+    }
+
+    pub async fn and_journal(mut self, ring_bytes: u64) -> World {
+        self.ring_bytes = Some(ring_bytes);
+        let rings = self.rings(true);
+        self.begin_journal(rings).await;
+        self
     }
 
     fn rings(&self, clean: bool) -> Rings {
@@ -170,6 +174,7 @@ impl World {
     pub fn save_checkpoints(&mut self) {
         self.saved.recovery_point = self.partition.core().recovery_point();
         self.saved.log_start = Some(self.partition.ends().log_start);
+        self.saved.cleaned = self.partition.cleaning.cleaned();
     }
 
     pub async fn close(&mut self) {
@@ -202,6 +207,7 @@ impl World {
             clean,
             recovery_point: self.saved.recovery_point,
             log_start: self.saved.log_start,
+            cleaned: self.saved.cleaned,
             now_ms: 0,
         };
         let mut opened = if home.exists {
@@ -218,6 +224,7 @@ impl World {
         let config = Rc::new(self.config.clone());
         let shared = Rc::clone(&self.shared);
         self.partition = Partition::new(self.id, TOPIC.into(), self.epoch, config, (core, home), shared);
+        self.partition.cleaning.set_cleaned(self.saved.cleaned);
         opened
     }
 
