@@ -126,6 +126,13 @@ impl ShardContext {
         self.lead_groups();
     }
 
+    /// Whether this shard is to lead a partition, as far as the image tells.
+    pub fn leads(&self, topic: &str, index: PartitionIndex) -> bool {
+        let image = self.image.borrow();
+        let partition = image.topic(topic).and_then(|topic| topic.partition(index));
+        partition.is_some_and(|partition| partition.leader == Some(self.broker))
+    }
+
     /// Has the coordinator take up the groups of partitions that this shard leads, as far as they are open.
     pub fn lead_groups(&self) {
         let led = self.partitions.topic(OFFSETS_TOPIC);

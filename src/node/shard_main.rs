@@ -147,8 +147,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         // It never learned what it leads: checkpoints of nothing would take the place of what the files say.
         return Ok(all_dirs);
     }
-    // Members that wait for each other are told to look for another coordinator.
-    context.groups.leads(&[]);
+    context.groups.close();
     if let Some(cleaner) = cleaner {
         // A new segment that is just being put in its place is waited for when its partition is closed.
         cleaner.abort();
@@ -221,6 +220,8 @@ impl Housekeeper {
         let (now, now_ms) = (Instant::now(), now_ms());
         let config = self.context.config();
         let partitions = self.context.partitions.all();
+        // Logs may have been opened since; their members' sessions count from when they are loaded.
+        self.context.lead_groups();
         for partition in &partitions {
             partition.flush_if_due(now_ms);
         }

@@ -15,7 +15,7 @@ pub mod sync_group;
 
 use super::context::ShardContext;
 use crate::group::classic::{Effect, Event, MemberClaim, Waiter};
-use crate::group::coordinator::Slice;
+use crate::group::coordinator::{OFFSETS_TOPIC, Slice, partition_of};
 use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
 use std::rc::Rc;
@@ -27,7 +27,16 @@ fn slice_of(context: &ShardContext, group: &str, nameless: bool) -> Result<Rc<Sl
         return Err(ResponseError::InvalidGroupId);
     }
     let partitions = context.offsets_partitions().ok_or(ResponseError::NotCoordinator)?;
-    context.groups.slice_of(group, partitions)
+    let index = partition_of(group, partitions);
+    match context.groups.slice_of(index) {
+        Err(ResponseError::NotCoordinator) if context.leads(OFFSETS_TOPIC, index) => {
+            // Its log was still being opened when the shard began to lead it, and perhaps is.
+            context.lead_groups();
+            let found = context.groups.slice_of(index);
+            found.map_err(|_| ResponseError::CoordinatorLoadInProgress)
+        }
+        found => found,
+    }
 }
 
 /// Has something happen to a group that exists.

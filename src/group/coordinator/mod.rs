@@ -8,8 +8,6 @@ mod clock;
 mod load;
 mod slice;
 mod store;
-#[cfg(test)]
-mod tests;
 
 pub use slice::{GroupView, Slice, subscribed};
 
@@ -39,6 +37,8 @@ pub struct Settings {
 pub struct Coordinator {
     slices: RefCell<BTreeMap<PartitionIndex, Rc<Slice>>>,
     shared: Rc<Shared>,
+    /// The node stops: nothing is taken up any more.
+    is_closed: Cell<bool>,
 }
 
 /// What all slices of a shard use.
@@ -50,7 +50,7 @@ struct Shared {
 impl Coordinator {
     pub fn new(settings: Settings) -> Coordinator {
         let shared = Shared { settings: Cell::new(settings), deadlines: Deadlines::default() };
-        Coordinator { slices: RefCell::default(), shared: Rc::new(shared) }
+        Coordinator { slices: RefCell::default(), shared: Rc::new(shared), is_closed: Cell::new(false) }
     }
 
     /// Bytes of the note beside a committed offset, at most.
@@ -64,6 +64,18 @@ impl Coordinator {
 
     /// The partitions of `__consumer_offsets` that the shard leads now: new ones are loaded, those that are gone are given up.
     pub fn leads(&self, partitions: &[Rc<Partition>]) {
+        if !self.is_closed.get() {
+            self.take_up(partitions);
+        }
+    }
+
+    /// The node stops: members that wait for each other are told to look for another coordinator.
+    pub fn close(&self) {
+        self.is_closed.set(true);
+        self.take_up(&[]);
+    }
+
+    fn take_up(&self, partitions: &[Rc<Partition>]) {
         let gone: Vec<Rc<Slice>> = {
             let mut slices = self.slices.borrow_mut();
             let still = |slice: &Rc<Slice>| partitions.iter().any(|partition| Rc::ptr_eq(partition, slice.partition()));
@@ -82,10 +94,10 @@ impl Coordinator {
         gone.iter().for_each(|slice| slice.unload());
     }
 
-    /// The slice that has a group, ready to be asked. `partitions`: how many `__consumer_offsets` has.
-    pub fn slice_of(&self, group: &str, partitions: u32) -> Result<Rc<Slice>, ResponseError> {
+    /// The slice of this partition of `__consumer_offsets`, ready to be asked.
+    pub fn slice_of(&self, partition: PartitionIndex) -> Result<Rc<Slice>, ResponseError> {
         let slices = self.slices.borrow();
-        let slice = slices.get(&partition_of(group, partitions)).ok_or(ResponseError::NotCoordinator)?;
+        let slice = slices.get(&partition).ok_or(ResponseError::NotCoordinator)?;
         slice.check_loaded()?;
         Ok(Rc::clone(slice))
     }
@@ -120,4 +132,17 @@ pub fn partition_of(group: &str, partitions: u32) -> PartitionIndex {
     // Kafka's abs: the sign bit is cut off.
     let index = (hash & i32::MAX) as u32 % partitions.max(1);
     PartitionIndex(index as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Java counts: `(name.hashCode() & 0x7fffffff) % 50`.
+    #[test]
+    fn a_group_has_the_partition_that_kafka_gives_it() {
+        for (name, index) in [("", 0), ("a", 47), ("g", 3), ("console-consumer-1", 24), ("größe", 7), ("😀", 49)] {
+            assert_eq!(partition_of(name, 50), PartitionIndex(index), "{name}");
+        }
+    }
 }
