@@ -221,8 +221,8 @@ impl Slice {
         }
     }
 
-    /// Forgets offsets of a group; the answer comes when that is stored.
-    pub fn delete_offsets(&self, id: &str, of: &[TopicPartitionName]) -> Stored {
+    /// Forgets offsets of a group, and the group with its last one if it has no members; the answer comes when that is stored.
+    pub fn delete_offsets(self: &Rc<Self>, id: &str, of: &[TopicPartitionName]) -> Stored {
         let known: Vec<(Key, Option<Vec<u8>>)> = {
             let mut groups = self.groups.borrow_mut();
             match groups.get_mut(id) {
@@ -232,7 +232,12 @@ impl Slice {
                 None => Vec::new(),
             }
         };
-        store::append(&self.partition, &known)
+        let stored = store::append(&self.partition, &known);
+        let is_over = |view: GroupView<'_>| view.group.is_forgettable() && view.offsets.is_empty();
+        if !known.is_empty() && self.view(id, is_over) == Some(true) {
+            return self.forget(id);
+        }
+        stored
     }
 
     /// Forgets a group that has no members, with its offsets.
