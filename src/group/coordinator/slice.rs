@@ -291,6 +291,10 @@ impl Slice {
 
     /// What the log has is in memory: groups are there, and begin to count time.
     pub(super) fn loaded(&self, groups: BTreeMap<String, (Option<GroupRecord>, Offsets)>) {
+        if self.is_gone() {
+            // The partition has moved meanwhile: these groups are another's.
+            return;
+        }
         let now_ms = now_ms();
         let limits = self.shared.settings.get().limits;
         let mut entries = self.groups.borrow_mut();
@@ -307,7 +311,9 @@ impl Slice {
     }
 
     pub(super) fn cannot_be_loaded(&self) {
-        self.state.set(Loaded::Failed);
+        if !self.is_gone() {
+            self.state.set(Loaded::Failed);
+        }
     }
 
     pub(super) fn is_gone(&self) -> bool {
