@@ -9,6 +9,7 @@
 //!   its creation is answered, so the answer is the topic itself.
 //! - A partition without a live leader has LEADER_NOT_AVAILABLE and leader -1; its epoch, replicas and in-sync replicas
 //!   are told all the same. Version 0 leaves dead replicas out and marks the partition with REPLICA_NOT_AVAILABLE.
+//! - So is a partition of the asked shard whose log is still being opened after a start: clients ask again until it is.
 //! - What is told is the image at the time when all earlier answers of the connection have been sent: a client that
 //!   pipelines its requests sees here the topic that it created just before.
 //!
@@ -21,7 +22,7 @@ use super::brokers;
 use super::context::ShardContext;
 use super::registry::Served;
 use super::{Outcome, RequestInfo};
-use crate::base::ids::{BrokerId, LeaderEpoch, TopicId};
+use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, TopicId};
 use crate::cluster::image::{Broker, ClusterImage, Partition, Topic};
 use crate::cluster::topic_name;
 use crate::controller::handle::{AdminResult, CreatedTopic, NewTopic};
@@ -55,7 +56,9 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
                 None => HashMap::new(),
             };
             let image = context.image();
-            info.answer(&Answering { image: &image, info: &info, request: &request, refused }.response(&wanted))
+            let is_opening = |topic, index| context.partitions.is_opening(topic, PartitionIndex(index));
+            let (image, info, request, is_opening) = (&*image, &info, &request, &is_opening);
+            info.answer(&Answering { image, info, request, is_opening, refused }.response(&wanted))
         }))
     })
 }
@@ -160,6 +163,8 @@ struct Answering<'a> {
     image: &'a ClusterImage,
     info: &'a RequestInfo,
     request: &'a MetadataRequest,
+    /// Whether this shard's log of a partition is still being opened.
+    is_opening: &'a dyn Fn(TopicId, i32) -> bool,
     /// Topics whose creation was refused.
     refused: HashMap<StrBytes, ResponseError>,
 }
@@ -222,7 +227,10 @@ impl Answering<'_> {
     }
 
     fn known(&self, topic: &Topic) -> MetadataResponseTopic {
-        let partitions = topic.partitions.iter().zip(0..).map(|(partition, index)| self.partition(index, partition));
+        let partitions = topic.partitions.iter().zip(0..).map(|(partition, index)| {
+            let is_opening = (self.is_opening)(topic.id, index);
+            self.partition(index, partition, is_opening)
+        });
         MetadataResponseTopic::default()
             .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
             .with_topic_id(topic.id.0)
@@ -231,9 +239,9 @@ impl Answering<'_> {
             .with_topic_authorized_operations(self.topic_operations())
     }
 
-    fn partition(&self, index: i32, partition: &Partition) -> MetadataResponsePartition {
+    fn partition(&self, index: i32, partition: &Partition, is_opening: bool) -> MetadataResponsePartition {
         let alive = |id: &BrokerId| self.image.brokers.contains_key(id);
-        let leader = partition.leader.filter(alive);
+        let leader = partition.leader.filter(|leader| alive(leader) && !is_opening);
         let told = |ids: &[BrokerId]| -> Vec<_> {
             ids.iter().filter(|id| self.info.version > 0 || alive(id)).map(|id| wire_id(*id)).collect()
         };

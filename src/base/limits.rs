@@ -148,3 +148,11 @@ pub const RECOVERIES_AT_ONCE_MAX: usize = 16;
 
 /// How long a stop waits for what the maintenance thread has under way.
 pub const MAINTENANCE_STOP_SECONDS_MAX: u64 = 10;
+
+/// Logs that one job opens after a clean stop: each takes well below a millisecond.
+pub const OPENED_TOGETHER_MAX: usize = 64;
+
+/// How long a start waits for logs before it serves those that are open: after a clean stop nobody should see one that is
+/// not, and after a crash those that need no recovery should not wait for the others.
+pub const START_WAIT_CLEAN_MS_MAX: u64 = 1000;
+pub const START_WAIT_UNCLEAN_MS_MAX: u64 = 300;

@@ -38,6 +38,7 @@ pub mod core;
 pub mod epochs;
 pub mod file;
 pub mod index;
+mod listing;
 pub mod open;
 pub mod open_files;
 pub mod paths;

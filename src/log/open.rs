@@ -31,8 +31,9 @@
 //! - *Formats v0 and v1* are refused, not cut.
 
 use super::checkpoint::{self, sync_dir};
-use super::core::LogCore;
+use super::core::RecoveredLog;
 use super::epochs::EpochHistory;
+use super::listing::{Found, Listing};
 use super::paths;
 use super::producers::ProducerStates;
 use super::scan::{Depth, Problem, ScanEnd, old_format_at, scan};
@@ -43,16 +44,16 @@ use crate::base::limits::LOG_OFFSET_MAX;
 use crate::record::batch::BatchHeader;
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::UNIX_EPOCH;
 
 /// What is known of a partition before its directory is opened.
 #[derive(Clone, Debug)]
 pub struct OpenParams {
-    pub dir: Rc<Path>,
+    pub dir: PathBuf,
     /// The last stop was clean: nothing needs scanning.
     pub clean: bool,
     /// Everything below is known to be whole.
@@ -62,9 +63,19 @@ pub struct OpenParams {
     pub now_ms: i64,
 }
 
-/// An opened log with what had to be done for it.
+/// How a part of a segment's file is read from its begin to its end.
+pub type ReadPart<'a> = &'a dyn Fn(&Path, Range<u32>) -> io::Result<Box<dyn Read>>;
+
+/// Reads through the page cache.
+pub fn read_part(path: &Path, range: Range<u32>) -> io::Result<Box<dyn Read>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(u64::from(range.start)))?;
+    Ok(Box::new(file.take(u64::from(range.end - range.start))))
+}
+
+/// An opened log with what had to be done for it. Plain data: it may have been opened on another thread.
 pub struct Opened {
-    pub core: LogCore,
+    pub log: RecoveredLog,
     pub cuts: Vec<Cut>,
     pub scanned_bytes: u64,
     /// The directory is as a clean stop leaves it.
@@ -100,17 +111,21 @@ pub enum OpenError {
     UnfinishedSwap { path: PathBuf },
 }
 
-/// Opens the directory; an empty one is a log that begins at `log_start`, or 0. Blocking.
-pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenError> {
+/// Opens the directory; an empty one is a log that begins at `log_start`, or 0. `read` is asked for what must be looked through.
+/// Blocking.
+pub fn open(params: &OpenParams, config: &TopicConfig, read: ReadPart) -> Result<Opened, OpenError> {
     if let Some(offset) = params.log_start.filter(|offset| offset.0 > LOG_OFFSET_MAX) {
         return Err(OpenError::StartTooHigh { path: params.dir.to_path_buf(), offset });
     }
     let listing = Listing::read(&params.dir)?;
     listing.remove_leftovers();
     let stored_epochs = read_epochs(&params.dir);
+    let dir: Rc<Path> = Rc::from(&*params.dir);
     let mut opening = Opening {
         params,
         config,
+        read,
+        dir: Rc::clone(&dir),
         epochs_known: stored_epochs.is_some(),
         stored_epoch: stored_epochs.as_ref().and_then(EpochHistory::latest),
         epochs: stored_epochs.unwrap_or_default(),
@@ -123,7 +138,7 @@ pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenErr
     let mut end = params.log_start.unwrap_or(Offset(0));
     let mut files = &listing.segments[..];
     while let [file, later @ ..] = files {
-        let segment = Rc::new(Segment::existing(Rc::clone(&params.dir), file.base, file.bytes, file.modified_ms));
+        let segment = Rc::new(Segment::existing(Rc::clone(&dir), file.base, file.bytes, file.modified_ms));
         end = match later.first() {
             Some(next) if params.clean || next.base < params.recovery_point => {
                 opening.trust(&segment)?;
@@ -145,6 +160,8 @@ pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenErr
 struct Opening<'a> {
     params: &'a OpenParams,
     config: &'a TopicConfig,
+    read: ReadPart<'a>,
+    dir: Rc<Path>,
     epochs: EpochHistory,
     epochs_known: bool,
     /// The newest epoch in the checkpoint file.
@@ -170,7 +187,7 @@ impl Opening<'_> {
             self.producers = Some(ProducerStates::default());
         }
         if self.segments.is_empty() && end > Offset(0) {
-            let made = Segment::existing(Rc::clone(&self.params.dir), end, 0, self.params.now_ms);
+            let made = Segment::existing(Rc::clone(&self.dir), end, 0, self.params.now_ms);
             let path = made.path(paths::LOG);
             File::create(&path).map_err(|source| OpenError::Io { path, source })?;
             made.reset();
@@ -195,11 +212,16 @@ impl Opening<'_> {
             let synced = sync_dir(dir).and_then(|()| dir.parent().map_or(Ok(()), sync_dir));
             synced.map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })?;
         }
-        let dir = Rc::clone(&self.params.dir);
-        let core = LogCore::recovered(dir, self.segments, (log_start, end), self.epochs, producers);
+        let log = RecoveredLog {
+            segments: self.segments.iter().map(|segment| segment.state()).collect(),
+            log_start,
+            end,
+            epochs: self.epochs,
+            producers,
+        };
         let has_snapshot = self.snapshots.contains(&end);
         let is_clean = self.params.clean && self.epochs_known && self.cuts.is_empty() && has_snapshot && !recovered;
-        Ok(Opened { core, cuts: self.cuts, scanned_bytes: self.scanned_bytes, is_clean })
+        Ok(Opened { log, cuts: self.cuts, scanned_bytes: self.scanned_bytes, is_clean })
     }
 
     /// A sealed segment that is known to be whole. Only its epochs may have to be learnt; nothing is cut.
@@ -208,7 +230,7 @@ impl Opening<'_> {
             return Ok(());
         }
         let epochs = &mut self.epochs;
-        read_headers(segment, &mut |header| note_epoch(epochs, header))?;
+        read_headers(self.read, segment, &mut |header| note_epoch(epochs, header))?;
         self.scanned_bytes += u64::from(segment.size());
         Ok(())
     }
@@ -297,15 +319,16 @@ impl Opening<'_> {
         depth: Depth,
     ) -> Result<ScanEnd, OpenError> {
         let path = segment.path(paths::LOG);
-        let file = open_file(&path)?;
         let (epochs, interval) = (&mut self.epochs, self.config.index_interval_bytes);
         let producers = &mut self.producers;
-        let end = scan(&file, (from, size), expected, depth, &mut |header, _| {
-            segment.note_batch(header, interval);
-            note_epoch(epochs, header);
-            if let Some(producers) = producers {
-                producers.note(header);
-            }
+        let end = (self.read)(&path, from..size).and_then(|mut bytes| {
+            scan(&mut bytes, (from, size), expected, depth, &mut |header, _| {
+                segment.note_batch(header, interval);
+                note_epoch(epochs, header);
+                if let Some(producers) = producers {
+                    producers.note(header);
+                }
+            })
         });
         self.scanned_bytes += u64::from(size - from);
         end.map_err(|source| OpenError::Io { path, source })
@@ -314,14 +337,14 @@ impl Opening<'_> {
     /// Removes the segments that follow a cut, from the last one on, durably: what damage stands before them is what tells a
     /// recovery after this one to go on with it.
     fn remove_later(&mut self, later: &[Found]) -> Result<(), OpenError> {
-        let dir = &self.params.dir;
+        let dir = Rc::clone(&self.dir);
         for file in later.iter().rev() {
-            self.remove(&Segment::existing(Rc::clone(dir), file.base, file.bytes, file.modified_ms))?;
+            self.remove(&Segment::existing(Rc::clone(&dir), file.base, file.bytes, file.modified_ms))?;
         }
         if later.is_empty() {
             return Ok(());
         }
-        sync_dir(dir).map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })
+        sync_dir(&dir).map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })
     }
 
     /// Removes a segment of which nothing may stay, with everything that belongs to it.
@@ -357,7 +380,7 @@ impl Opening<'_> {
         for (i, segment) in self.segments.iter().enumerate() {
             let next = self.segments.get(i + 1).map_or(end, |next| next.base);
             if next > from {
-                read_headers(segment, &mut |header| {
+                read_headers(self.read, segment, &mut |header| {
                     if header.base_offset >= from {
                         producers.note(header);
                     }
@@ -425,10 +448,10 @@ fn note_epoch(epochs: &mut EpochHistory, header: &BatchHeader) {
 }
 
 /// Goes through the headers of a segment that is known to be whole; where it is not, they end early.
-fn read_headers(segment: &Segment, on_batch: &mut dyn FnMut(&BatchHeader)) -> Result<(), OpenError> {
-    let path = segment.path(paths::LOG);
-    let read = scan(&open_file(&path)?, (0, segment.size()), segment.base, Depth::Headers, &mut |header, _| {
-        on_batch(header);
+fn read_headers(read: ReadPart, segment: &Segment, on_batch: &mut dyn FnMut(&BatchHeader)) -> Result<(), OpenError> {
+    let (path, size) = (segment.path(paths::LOG), segment.size());
+    let read = read(&path, 0..size).and_then(|mut bytes| {
+        scan(&mut bytes, (0, size), segment.base, Depth::Headers, &mut |header, _| on_batch(header))
     });
     read.map(drop).map_err(|source| OpenError::Io { path, source })
 }
@@ -456,80 +479,11 @@ fn refuse_old_format(path: &Path, position: u32, size: u32) -> Result<(), OpenEr
 /// Rebuilds the indexes of a sealed segment from its file. Blocking.
 pub fn rebuild_indexes(segment: &DetachedSegment, index_interval_bytes: u32) -> io::Result<Indexes> {
     let rebuilt = Segment::new(Rc::from(Path::new("")), segment.base, 0);
-    let file = File::open(segment.path(paths::LOG))?;
-    scan(&file, (0, segment.size), segment.base, Depth::Headers, &mut |header, _| {
+    let mut file = File::open(segment.path(paths::LOG))?;
+    scan(&mut file, (0, segment.size), segment.base, Depth::Headers, &mut |header, _| {
         rebuilt.note_batch(header, index_interval_bytes);
     })?;
     Ok(rebuilt.into_sealed_indexes())
-}
-
-/// What lies in a partition's directory.
-#[derive(Default)]
-struct Listing {
-    /// By base offset.
-    segments: Vec<Found>,
-    snapshots: Vec<Offset>,
-    indexes: Vec<(Offset, PathBuf)>,
-    /// Files that were marked as deleted, or never finished.
-    marked: Vec<PathBuf>,
-}
-
-/// A `.log` file of the directory.
-struct Found {
-    base: Offset,
-    bytes: u32,
-    modified_ms: i64,
-}
-
-impl Listing {
-    fn read(dir: &Path) -> Result<Listing, OpenError> {
-        let at = |source| OpenError::Io { path: dir.to_owned(), source };
-        let mut listing = Listing::default();
-        for entry in fs::read_dir(dir).map_err(at)? {
-            let entry = entry.map_err(at)?;
-            let (name, path) = (entry.file_name(), entry.path());
-            match name.to_str().and_then(paths::parse_segment_file) {
-                Some((offset, paths::LOG)) if offset.0 > LOG_OFFSET_MAX => {
-                    return Err(OpenError::OffsetTooHigh { path, offset });
-                }
-                Some((base, paths::LOG)) => listing.segments.push(Found::look(base, &entry)?),
-                Some((base, paths::PRODUCER_SNAPSHOT)) => listing.snapshots.push(base),
-                Some((base, paths::OFFSET_INDEX | paths::TIME_INDEX | paths::TXN_INDEX)) => {
-                    listing.indexes.push((base, path));
-                }
-                Some((_, suffix)) if suffix.ends_with(".swap") => return Err(OpenError::UnfinishedSwap { path }),
-                Some((_, suffix)) if [paths::DELETED_FILE, ".cleaned", ".tmp"].iter().any(|s| suffix.ends_with(s)) => {
-                    listing.marked.push(path);
-                }
-                _ => {}
-            }
-        }
-        listing.segments.sort_unstable_by_key(|file| file.base);
-        Ok(listing)
-    }
-
-    /// What cannot be removed now is tried again at the next start.
-    fn remove_leftovers(&self) {
-        let has_segment = |base: &Offset| self.segments.binary_search_by_key(base, |file| file.base).is_ok();
-        let orphans = self.indexes.iter().filter(|(base, _)| !has_segment(base)).map(|(_, path)| path);
-        for path in self.marked.iter().chain(orphans) {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-impl Found {
-    fn look(base: Offset, entry: &fs::DirEntry) -> Result<Found, OpenError> {
-        let metadata = entry.metadata().map_err(|source| OpenError::Io { path: entry.path(), source })?;
-        let bytes = metadata.len();
-        let bytes = u32::try_from(bytes)
-            .ok()
-            .filter(|bytes| *bytes <= i32::MAX as u32)
-            .ok_or_else(|| OpenError::TooLarge { path: entry.path(), bytes })?;
-        let modified_ms = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let modified_ms = modified_ms.map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        Ok(Found { base, bytes, modified_ms })
-    }
 }
 
 fn read_epochs(dir: &Path) -> Option<EpochHistory> {

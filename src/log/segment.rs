@@ -52,6 +52,17 @@ pub struct Tail {
     indexed_timestamp: Option<i64>,
 }
 
+/// All that is known of a segment without its open file. Plain data.
+#[derive(Debug)]
+pub struct SegmentState {
+    base: Offset,
+    tail: Tail,
+    created_ms: i64,
+    modified_ms: i64,
+    indexes: Option<Indexes>,
+    indexed_on_disk: bool,
+}
+
 /// What a helper thread needs to read a segment's files.
 pub struct DetachedSegment {
     pub base: Offset,
@@ -116,6 +127,27 @@ impl Segment {
         segment.tail.set(Tail { size, ..Tail::default() });
         segment.indexes.replace(None);
         segment.indexed_on_disk.set(true);
+        segment
+    }
+
+    /// What is known of it; its indexes go with that.
+    pub fn state(&self) -> SegmentState {
+        SegmentState {
+            base: self.base,
+            tail: self.tail.get(),
+            created_ms: self.created_ms,
+            modified_ms: self.modified_ms.get(),
+            indexes: self.indexes.take(),
+            indexed_on_disk: self.indexed_on_disk.get(),
+        }
+    }
+
+    pub fn restored(dir: Rc<Path>, state: SegmentState) -> Segment {
+        let segment = Segment::new(dir, state.base, state.created_ms);
+        segment.tail.set(state.tail);
+        segment.modified_ms.set(state.modified_ms);
+        segment.indexes.replace(state.indexes);
+        segment.indexed_on_disk.set(state.indexed_on_disk);
         segment
     }
 

@@ -17,11 +17,13 @@
 //! Where glommio cannot run (locked memory is short, no io_uring for a second ring), the same jobs run on plain threads: reads
 //! go through the page cache, and what was read is dropped from it again. So does a file whose file system has no direct I/O.
 
+mod bridge;
 mod context;
 mod rate;
 mod stream;
 mod thread;
 
+pub use bridge::Streams;
 pub use context::Context;
 pub use stream::{Chunk, Reader, Writer};
 pub use thread::{MaintenanceThread, Settings, start};

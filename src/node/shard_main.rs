@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 /// In-flight requests get so long to be answered at shutdown.
@@ -72,7 +73,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
         ring_bytes: params.config.journal_bytes.filter(|_| params.config.flush_policy == FlushPolicy::Disk),
     };
     let rings = Rings::read(settings, &params.found).map_err(io::Error::other)?;
-    let partitions = PartitionTable::new(params.broker, params.found, rings, shared);
+    let partitions = Rc::new(PartitionTable::new(params.broker, params.found, rings, shared));
     let context = Rc::new(ShardContext::new(
         params.broker,
         params.control,
@@ -83,6 +84,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
     let network = Network::new(params.net, Rc::new(Broker { context: Rc::clone(&context) }), params.metrics)?;
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
+    let mut journals = JoinSet::new();
     loop {
         tokio::select! {
             biased;
@@ -93,7 +95,13 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
                 context.apply(image).await;
                 network.set_limits(ConnectionLimits::of(&context.config()));
                 if !serving {
-                    context.partitions.begin_journals(&context.image()).await.map_err(io::Error::other)?;
+                    let begin = begin_journals(Rc::clone(&context));
+                    if context.partitions.is_redoing() {
+                        journals.spawn_local(begin);
+                    } else {
+                        begin.await?;
+                    }
+                    context.partitions.opened_or_late().await;
                     // Not before the first image: a client must not be told that there are no topics.
                     params.listeners.drain(..).try_for_each(|listener| network.serve(listener))?;
                     serving = true;
@@ -101,6 +109,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
                 // The control plane may have stopped waiting.
                 let _ = applied.send(());
             }
+            Some(begun) = journals.join_next() => begun.map_err(io::Error::other)??,
             () = tokio::time::sleep(housekeeper.pause()) => housekeeper.tick(),
         }
     }
@@ -118,6 +127,11 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
         warn!("shard {}: recovery points cannot be saved: {e}", context.shard);
     }
     Ok(clean && saved.is_ok())
+}
+
+async fn begin_journals(context: Rc<ShardContext>) -> io::Result<()> {
+    let exists = |id| context.image().topic_by_id(id).is_some();
+    context.partitions.begin_journals(exists).await.map_err(io::Error::other)
 }
 
 /// Timed work of a shard: retention, `flush.ms`, checkpoints, idle producers.

@@ -5,6 +5,7 @@ mod durability;
 pub mod journal;
 pub mod leader;
 pub mod materialise;
+mod opening;
 pub mod shared;
 pub mod table;
 mod tasks;

@@ -20,7 +20,8 @@ pub struct PartitionShared {
     /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
     /// records of ten thousand partitions take turns.
     turns: Semaphore,
-    journals: RefCell<Vec<Rc<Journal>>>,
+    /// None: not in use yet.
+    journals: RefCell<Option<Vec<Rc<Journal>>>>,
 }
 
 /// More at once gains nothing: the kernel's own workers are fewer.
@@ -50,18 +51,23 @@ impl PartitionShared {
 
     /// Partitions journal from now on.
     pub fn set_journals(&self, journals: Vec<Rc<Journal>>) {
-        self.journals.replace(journals);
+        self.journals.replace(Some(journals));
+    }
+
+    /// Whether it is known which journals there are: not while a start still brings back what they hold.
+    pub(super) fn has_journals(&self) -> bool {
+        self.journals.borrow().is_some()
     }
 
     /// The journal of a log directory, if it has one.
     pub(super) fn journal(&self, log_dir: &Path) -> Option<Rc<Journal>> {
-        self.journals.borrow().iter().find(|journal| journal.log_dir() == log_dir).cloned()
+        self.journals.borrow().iter().flatten().find(|journal| journal.log_dir() == log_dir).cloned()
     }
 
     /// Clean stop, after all partitions have closed; whether no journal has anything for the next start.
     pub async fn close_journals(&self) -> bool {
         let mut clean = true;
-        for journal in self.journals.take() {
+        for journal in self.journals.take().into_iter().flatten() {
             clean &= journal.close().await;
         }
         clean

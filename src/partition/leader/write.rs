@@ -63,7 +63,7 @@ impl Partition {
             self.durable_wanted.set(Some(Instant::now()));
         }
         let wanted = self.durable_wanted.get().is_some_and(|at| at.elapsed() < JOURNALED_AFTER_WAIT);
-        if !wanted {
+        if !wanted || !self.shared.has_journals() {
             return None;
         }
         let find = || self.shared.journal(&self.home.borrow().log_dir).filter(|journal| journal.enlist(self));
