@@ -44,7 +44,6 @@ pub struct World {
 /// What opening had to do.
 pub struct Reopened {
     pub cuts: Vec<Cut>,
-    pub scanned_bytes: u64,
     pub is_clean: bool,
 }
 
@@ -177,10 +176,10 @@ impl World {
         let empty = LogCore::empty(Rc::clone(&home.dir), Offset(0));
         let (core, done) = if home.exists {
             let opened = open::open(&params, &self.config, &read_part).expect("opens");
-            let done = Reopened { cuts: opened.cuts, scanned_bytes: opened.scanned_bytes, is_clean: opened.is_clean };
+            let done = Reopened { cuts: opened.cuts, is_clean: opened.is_clean };
             (LogCore::recovered(Rc::clone(&home.dir), opened.log), done)
         } else {
-            (empty, Reopened { cuts: Vec::new(), scanned_bytes: 0, is_clean: false })
+            (empty, Reopened { cuts: Vec::new(), is_clean: false })
         };
         core.check_invariants();
         home.clean_end = done.is_clean.then(|| core.written_end());
