@@ -12,6 +12,7 @@ use crate::record::batch::{BatchHeader, HEADER_LEN};
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -33,6 +34,8 @@ pub struct Segment {
     dirty: Cell<bool>,
     /// The index files say all that the segment says, durably: recovery may trust them without reading the segment.
     indexed_on_disk: Cell<bool>,
+    /// Entries of both indexes that this process has written to their files; None: it has not written them.
+    settled: Cell<Option<(u32, u32)>>,
     /// The segment left the log: its files are being renamed, and must not be looked for or written any more.
     removed: Cell<bool>,
 }
@@ -68,6 +71,15 @@ pub struct DetachedSegment {
     pub base: Offset,
     pub size: u32,
     dir: PathBuf,
+}
+
+/// Entries of both indexes that are to be appended to their files.
+pub struct NewEntries {
+    is_all: bool,
+    offsets_from: u32,
+    times_from: u32,
+    offsets: Vec<u8>,
+    times: Vec<u8>,
 }
 
 /// Both indexes of a segment, in memory.
@@ -117,6 +129,7 @@ impl Segment {
             used: Cell::new(false),
             dirty: Cell::new(false),
             indexed_on_disk: Cell::new(false),
+            settled: Cell::new(None),
             removed: Cell::new(false),
         }
     }
@@ -377,6 +390,27 @@ impl Segment {
         Some((indexes.offsets.encode(), indexes.times.encode()))
     }
 
+    /// The entries that are not in the index files yet, to be appended; None: the indexes are not in memory.
+    pub fn unsettled_indexes(&self) -> Option<NewEntries> {
+        let indexes = self.indexes.borrow();
+        let indexes = indexes.as_ref()?;
+        let (offsets_from, times_from) = self.settled.get().unwrap_or_default();
+        Some(NewEntries {
+            is_all: self.settled.get().is_none(),
+            offsets_from,
+            times_from,
+            offsets: indexes.offsets.encode_from(offsets_from),
+            times: indexes.times.encode_from(times_from),
+        })
+    }
+
+    /// What was unsettled is in the files now.
+    pub fn set_settled(&self, entries: &NewEntries) {
+        let count = |from: u32, bytes: &[u8], size: usize| from + u32::try_from(bytes.len() / size).unwrap_or(u32::MAX);
+        let offsets = count(entries.offsets_from, &entries.offsets, index::OFFSET_ENTRY_BYTES);
+        self.settled.set(Some((offsets, count(entries.times_from, &entries.times, index::TIME_ENTRY_BYTES))));
+    }
+
     fn close_time_index(&self) {
         let Some((timestamp_ms, offset)) = self.max_timestamp() else { return };
         if let Some(indexes) = &mut *self.indexes.borrow_mut() {
@@ -441,6 +475,33 @@ impl DetachedSegment {
             offsets: OffsetIndex::decode(&offsets, self.size).map_err(bad)?,
             times: TimeIndex::decode(&times).map_err(bad)?,
         })
+    }
+
+    /// Reads of the index files what recovery may trust: the entries of batches that end below `end`. An error: there are none.
+    pub fn read_indexes_below(&self, end: Offset) -> io::Result<Indexes> {
+        let below = u32::try_from((end - self.base).clamp(0, i64::from(i32::MAX))).expect("clamped to 31 bits");
+        let offsets = OffsetIndex::decode_below(&fs::read(self.path(paths::OFFSET_INDEX))?, self.size, below);
+        let (last, _) = offsets.last().ok_or(io::ErrorKind::NotFound)?;
+        let times = TimeIndex::decode_to(&fs::read(self.path(paths::TIME_INDEX))?, last);
+        Ok(Indexes { offsets, times })
+    }
+
+    /// Brings both index files up to date, durably but for their names. A crash leaves some of the entries. Blocking.
+    pub fn append_indexes(&self, entries: &NewEntries) -> io::Result<()> {
+        if entries.is_all {
+            return self.write_indexes(&(entries.offsets.clone(), entries.times.clone()));
+        }
+        let append = |suffix, from: u64, bytes: &[u8]| {
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let file = fs::File::options().write(true).open(self.path(suffix))?;
+            file.write_all_at(bytes, from)?;
+            file.sync_data()
+        };
+        let (offset_bytes, time_bytes) = (index::OFFSET_ENTRY_BYTES as u64, index::TIME_ENTRY_BYTES as u64);
+        append(paths::OFFSET_INDEX, u64::from(entries.offsets_from) * offset_bytes, &entries.offsets)?;
+        append(paths::TIME_INDEX, u64::from(entries.times_from) * time_bytes, &entries.times)
     }
 
     /// Writes both index files durably; a crash leaves old ones or new ones, never a part. Blocking.
