@@ -26,4 +26,6 @@ pub mod node;
 
 pub mod client;
 
+pub mod load;
+
 pub mod cli;

@@ -145,14 +145,15 @@ async fn by_time(
     timestamp: i64,
     high_watermark: Offset,
 ) -> Result<Option<TimestampedOffset>, ResponseError> {
-    let (segments, log_start) = {
+    let (segments, log_start, corrupt) = {
         let core = partition.core();
-        (core.segments().iter().cloned().collect::<Vec<_>>(), core.log_start())
+        (core.segments().iter().cloned().collect::<Vec<_>>(), core.log_start(), core.corrupt().clone())
     };
+    let log = (&segments[..], &corrupt);
     let interval = partition.config().index_interval_bytes;
     let found = match timestamp {
-        MAX_TIMESTAMP => times::greatest(&segments, partition.files(), log_start, interval).await,
-        _ => times::first_since(&segments, partition.files(), (timestamp, log_start), interval).await,
+        MAX_TIMESTAMP => times::greatest(log, partition.files(), log_start, interval).await,
+        _ => times::first_since(log, partition.files(), (timestamp, log_start), interval).await,
     };
     match found {
         Ok(found) => Ok(found.filter(|found| found.offset < high_watermark)),

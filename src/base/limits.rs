@@ -134,6 +134,16 @@ pub const SHARD_APPLY_MS_MAX: u64 = 30_000;
 /// Parts of checkpoints that wait for the one writer of the files; shards wait to send beyond that.
 pub const CHECKPOINTS_WAITING_MAX: usize = 16;
 
+/// Damaged ranges that a partition remembers; beyond that, neighbours are taken as one. What they cost in memory is 48 KiB;
+/// a disk that damages more of one log than this is to be replaced, not read around.
+pub const CORRUPT_RANGES_MAX: usize = 1000;
+
+/// Bytes of the file that keeps them: more cannot be in it.
+pub const CORRUPT_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Segments of a partition that are looked through for damage because readers met some; more wait to be met again.
+pub const SUSPECTS_MAX: usize = 16;
+
 /// Jobs of one kind that wait for the maintenance thread; who asks for more waits to ask.
 pub const MAINTENANCE_JOBS_WAITING_MAX: usize = 64;
 

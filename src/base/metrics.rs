@@ -100,6 +100,9 @@ shard_counters! {
     /// Reads that went through user space because the data was not in memory.
     cold_reads,
     cold_read_bytes,
+    /// Damaged ranges that are known now, and answers of CORRUPT_MESSAGE to who asked for one.
+    corrupt_ranges,
+    corrupt_answers,
     /// Open now.
     connections,
     connections_accepted,

@@ -1,6 +1,8 @@
 //! The command line: `corelog` alone is `corelog serve`; the other commands talk to any Kafka-compatible cluster, or
 //! read files.
 
+mod bench;
+mod choices;
 mod completions;
 mod connect;
 mod consume;
@@ -39,7 +41,8 @@ Examples:
   corelog produce clicks -K : < lines.txt        one record a line, key before the colon
   corelog consume clicks -o earliest -e          print everything there is, then stop
   corelog dump clicks-0/*.log --records          look into segment files
-  corelog verify                                 check everything in ./corelog-data";
+  corelog verify                                 check everything in ./corelog-data
+  corelog bench e2e --rate 100000                latency from producer to consumer, under load";
 
 #[derive(Subcommand)]
 enum Command {
@@ -55,6 +58,9 @@ enum Command {
     Dump(dump::DumpArgs),
     /// Check whole data directories, of Corelog or Apache Kafka, without changing anything
     Verify(verify::VerifyArgs),
+    /// Measure any Kafka-compatible cluster under load: rates, latencies, CPU
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Print a completion script for your shell
     Completions(completions::CompletionsArgs),
 }
@@ -77,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Consume(args) => consume::run(*args),
         Command::Dump(args) => dump::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Bench(command) => bench::run(command),
         Command::Completions(args) => completions::run(args),
     };
     match done {

@@ -261,7 +261,7 @@ pub fn api_name(key: i16) -> String {
     ApiKey::try_from(key).map(|k| format!("{k:?}")).unwrap_or_else(|_| format!("API {key}"))
 }
 
-fn dial(target: &HostPort, timeout: Duration) -> Result<TcpStream, ClientError> {
+pub fn dial(target: &HostPort, timeout: Duration) -> Result<TcpStream, ClientError> {
     let failed = |e: io::Error| ClientError::Connect { addr: target.to_string(), source: e.into() };
     let candidates = (target.host.as_str(), target.port).to_socket_addrs().map_err(failed)?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name resolves to no address");

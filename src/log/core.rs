@@ -1,6 +1,7 @@
 //! A log's decisions: which offsets a batch gets, which segment it goes to, what the next write holds, where an offset
 //! lies. No I/O and no clock: `partition` performs what is decided here and reports back.
 
+use super::corrupt::CorruptRanges;
 use super::epochs::EpochHistory;
 use super::producers::{ProducerError, ProducerStates, Verdict};
 use super::segment::{BatchPlace, Segment, SegmentState};
@@ -33,6 +34,7 @@ pub struct LogCore {
     staged: VecDeque<Staged>,
     in_flight: VecDeque<Staged>,
     recent: VecDeque<(Offset, BatchPlace)>,
+    corrupt: CorruptRanges,
     failure: Option<Rc<str>>,
 }
 
@@ -121,6 +123,7 @@ impl LogCore {
             staged: VecDeque::new(),
             in_flight: VecDeque::new(),
             recent: VecDeque::new(),
+            corrupt: CorruptRanges::default(),
             failure: None,
         }
     }
@@ -174,6 +177,15 @@ impl LogCore {
 
     pub fn segments(&self) -> &VecDeque<Rc<Segment>> {
         &self.segments
+    }
+
+    /// What is known to be damaged: never served.
+    pub fn corrupt(&self) -> &CorruptRanges {
+        &self.corrupt
+    }
+
+    pub fn corrupt_mut(&mut self) -> &mut CorruptRanges {
+        &mut self.corrupt
     }
 
     pub fn failure(&self) -> Option<&Rc<str>> {

@@ -72,6 +72,16 @@ impl OffsetIndex {
         after.checked_sub(1).map_or(0, |i| self.entries[i].position)
     }
 
+    /// How many entries point before a position.
+    pub fn entries_before(&self, position: u32) -> usize {
+        self.entries.partition_point(|entry| entry.position < position)
+    }
+
+    /// An entry's offset and position.
+    pub fn entry(&self, at: usize) -> Option<(u32, u32)> {
+        self.entries.get(at).map(|entry| (entry.relative_offset, entry.position))
+    }
+
     pub fn len(&self) -> u32 {
         u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
     }

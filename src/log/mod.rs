@@ -34,10 +34,13 @@
 //! The cases, and why each is right, are told in `open`; the formats in `index`, `producers` and `checkpoint`.
 
 pub mod checkpoint;
+pub mod compact;
 pub mod core;
+pub mod corrupt;
 pub mod epochs;
 pub mod file;
 pub mod index;
+pub mod inspect;
 mod listing;
 pub mod open;
 pub mod open_files;

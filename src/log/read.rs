@@ -2,6 +2,7 @@
 //! told what to read from disk first (`Missing`), awaits that, and asks again. So the core never waits for a disk.
 
 use super::core::{LogCore, ReadSpan};
+use super::corrupt::{CorruptRange, Place};
 use super::open::rebuild_indexes;
 use super::open_files::OpenFiles;
 use super::segment::{BatchPlace, Indexes, NoBatchAt, Scan, Segment, scan_headers};
@@ -32,12 +33,15 @@ pub enum Missing {
 pub enum ReadError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+    /// Not known before. `segment` is the base of the segment that it lies in.
     #[error("{path}: {source}")]
-    Corrupt { path: PathBuf, source: NoBatchAt },
+    Corrupt { path: PathBuf, segment: Offset, source: NoBatchAt },
+    #[error("offsets {} up to {} lie in a damaged range", range.first, range.next)]
+    KnownCorrupt { range: CorruptRange },
 }
 
 /// Finds the batch that holds `from`, and how far a reader who may see offsets below `limit` can read on.
-/// The offset has been checked to lie within the log.
+/// The offset has been checked to lie within the log. What is known to be damaged is not read: a span ends before it.
 pub fn locate(
     core: &LogCore,
     files: &OpenFiles,
@@ -47,6 +51,9 @@ pub fn locate(
     if from >= limit || from >= core.written_end() {
         return Ok(Located::AtEnd);
     }
+    if let Some(range) = core.corrupt().at(from) {
+        return Err(ReadError::KnownCorrupt { range: *range });
+    }
     let (segment, place) = match find(core, files, from, index_interval_bytes)? {
         Find::At(segment, place) => (segment, place),
         Find::Nothing => return Ok(Located::AtEnd),
@@ -54,8 +61,16 @@ pub fn locate(
     };
     // A length that is wrong: a reader would wait for the rest for ever.
     if place.bytes > segment.size().saturating_sub(place.position) {
-        let source = NoBatchAt { position: place.position };
-        return Err(ReadError::Corrupt { path: segment.path(super::paths::LOG), source });
+        return Err(corrupt(&segment, NoBatchAt { position: place.position }));
+    }
+    let here = Place { segment: segment.base, position: place.position };
+    if let Some(range) = core.corrupt().holding(here) {
+        return Err(ReadError::KnownCorrupt { range: *range });
+    }
+    let damage = core.corrupt().after(here).filter(|range| range.start.segment == segment.base && range.first <= limit);
+    if let Some(damage) = damage {
+        let end = damage.start.position;
+        return Ok(Located::At(ReadSpan { segment, position: place.position, end, first_batch_bytes: place.bytes }));
     }
     let next_base = core.segment_after(&segment).map(|next| next.base);
     let end = if limit >= core.written_end() || next_base.is_some_and(|base| base <= limit) {
@@ -89,6 +104,7 @@ fn find(core: &LogCore, files: &OpenFiles, offset: Offset, index_interval_bytes:
         let Some(mut position) = segment.position_before(offset) else {
             return Ok(Find::Missing(Missing::Indexes { segment: Rc::clone(segment), index_interval_bytes }));
         };
+        position = position.max(core.corrupt().sound_from(segment.base, offset));
         while position < segment.size() {
             match probe(segment, files, position, offset)? {
                 Some(Scan::Found(place)) => return Ok(Find::At(Rc::clone(segment), place)),
@@ -109,10 +125,9 @@ fn probe(segment: &Rc<Segment>, files: &OpenFiles, position: u32, target: Offset
     let read = file.read_cached(u64::from(position), &mut buffer[..wanted]).map_err(|e| io_error(segment, e))?;
     let Some(read) = read.filter(|read| *read >= HEADER_LEN.min(wanted)) else { return Ok(None) };
     let scan = scan_headers(&buffer[..read], position, target);
-    let corrupt = |source| ReadError::Corrupt { path: segment.path(super::paths::LOG), source };
-    match scan.map_err(corrupt)? {
+    match scan.map_err(|source| corrupt(segment, source))? {
         // A length that leads nowhere, or beyond the end.
-        Scan::Continue(on) if on == position || on > segment.size() => Err(corrupt(NoBatchAt { position })),
+        Scan::Continue(on) if on == position || on > segment.size() => Err(corrupt(segment, NoBatchAt { position })),
         scan => Ok(Some(scan)),
     }
 }
@@ -156,6 +171,10 @@ async fn load_indexes(segment: &Rc<Segment>, files: &OpenFiles, index_interval_b
         files.indexes_loaded(segment);
     }
     Ok(())
+}
+
+fn corrupt(segment: &Segment, source: NoBatchAt) -> ReadError {
+    ReadError::Corrupt { path: segment.path(super::paths::LOG), segment: segment.base, source }
 }
 
 fn io_error(segment: &Segment, source: io::Error) -> ReadError {

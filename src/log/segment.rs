@@ -67,6 +67,7 @@ pub struct SegmentState {
 }
 
 /// What a helper thread needs to read a segment's files.
+#[derive(Clone, Debug)]
 pub struct DetachedSegment {
     pub base: Offset,
     pub size: u32,
@@ -352,6 +353,11 @@ impl Segment {
         let indexes = self.indexes.borrow();
         let entry = indexes.as_ref()?.times.entry_before(timestamp_ms);
         Some(entry.map_or(self.base, |entry| self.base + i64::from(entry.relative_offset)))
+    }
+
+    /// A copy of the offset index, if it is in memory.
+    pub fn offset_index(&self) -> Option<OffsetIndex> {
+        self.indexes.borrow().as_ref().map(|indexes| indexes.offsets.clone())
     }
 
     pub fn has_indexes(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Finding offsets by time (ListOffsets). Reads go through io_uring: these questions are rare and may be about cold data.
 
+use super::corrupt::{CorruptRanges, Place};
 use super::open_files::OpenFiles;
 use super::read::{Missing, ReadError};
 use super::segment::Segment;
@@ -21,10 +22,11 @@ pub struct TimestampedOffset {
     pub leader_epoch: LeaderEpoch,
 }
 
-/// The first record at or after `timestamp_ms` whose offset is not below `from`; `segments` are the log's, oldest first.
+/// The first record at or after `timestamp_ms` whose offset is not below `from`; `segments` are the log's, oldest first, and
+/// `corrupt` what of it is damaged.
 /// Segments that leave the log meanwhile are passed over.
 pub async fn first_since(
-    segments: &[Rc<Segment>],
+    (segments, corrupt): (&[Rc<Segment>], &CorruptRanges),
     files: &OpenFiles,
     (timestamp_ms, from): (i64, Offset),
     index_interval_bytes: u32,
@@ -34,7 +36,7 @@ pub async fn first_since(
         if !reaches || segment.size() == 0 {
             continue;
         }
-        match first_in_segment(segment, files, (timestamp_ms, from), index_interval_bytes).await {
+        match first_in_segment((segment, corrupt), files, (timestamp_ms, from), index_interval_bytes).await {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}
             Err(_) if segment.is_removed() => {}
@@ -45,16 +47,16 @@ pub async fn first_since(
 }
 
 async fn first_in_segment(
-    segment: &Rc<Segment>,
+    (segment, corrupt): (&Rc<Segment>, &CorruptRanges),
     files: &OpenFiles,
     (timestamp_ms, from): (i64, Offset),
     index_interval_bytes: u32,
 ) -> Result<Option<TimestampedOffset>, ReadError> {
     let wanted = |header: &BatchHeader| header.max_timestamp >= timestamp_ms && header.last_offset() >= from;
     let mut position = segment_start(segment, files, (timestamp_ms, from), index_interval_bytes).await?;
-    while let Some((header, batch, next)) = first_batch(segment, files, position, &wanted).await? {
+    while let Some((header, batch, next)) = first_batch((segment, corrupt), files, position, &wanted).await? {
         let found = first_at_or_after(&header, &batch, timestamp_ms, from)
-            .map_err(|e| corrupt(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
+            .map_err(|e| failed(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
         if let Some((timestamp_ms, offset)) = found {
             let leader_epoch = LeaderEpoch(header.partition_leader_epoch);
             return Ok(Some(TimestampedOffset { timestamp_ms, offset, leader_epoch }));
@@ -68,14 +70,14 @@ async fn first_in_segment(
 /// The record with the greatest timestamp of all from `from` on (KIP-734); of several, the first one of the first batch
 /// that has it.
 pub async fn greatest(
-    segments: &[Rc<Segment>],
+    (segments, corrupt): (&[Rc<Segment>], &CorruptRanges),
     files: &OpenFiles,
     from: Offset,
     index_interval_bytes: u32,
 ) -> Result<Option<TimestampedOffset>, ReadError> {
     let mut best: Option<(i64, Offset, &Rc<Segment>)> = None;
     for segment in segments.iter().filter(|segment| segment.size() > 0) {
-        let known = match greatest_of(segment, files, from, index_interval_bytes).await {
+        let known = match greatest_of((segment, corrupt), files, from, index_interval_bytes).await {
             Err(_) if segment.is_removed() => continue,
             known => known?,
         };
@@ -90,16 +92,18 @@ pub async fn greatest(
     };
     let start = position_before(segment, files, last_offset, index_interval_bytes).await?;
     let wanted = |header: &BatchHeader| header.max_timestamp == timestamp_ms && header.last_offset() >= from;
-    let Some((header, batch, _)) = first_batch(segment, files, start, &wanted).await? else { return Ok(None) };
+    let Some((header, batch, _)) = first_batch((segment, corrupt), files, start, &wanted).await? else {
+        return Ok(None);
+    };
     let found = first_at_or_after(&header, &batch, timestamp_ms, from)
-        .map_err(|e| corrupt(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
+        .map_err(|e| failed(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
     let leader_epoch = LeaderEpoch(header.partition_leader_epoch);
     Ok(found.map(|(timestamp_ms, offset)| TimestampedOffset { timestamp_ms, offset, leader_epoch }))
 }
 
 /// A segment's greatest timestamp at or above `from`, and the last offset of the first batch that has it.
 async fn greatest_of(
-    segment: &Rc<Segment>,
+    (segment, corrupt): (&Rc<Segment>, &CorruptRanges),
     files: &OpenFiles,
     from: Offset,
     index_interval_bytes: u32,
@@ -120,7 +124,7 @@ async fn greatest_of(
         false
     };
     let start = position_before(segment, files, from, index_interval_bytes).await?;
-    first_batch(segment, files, start, &look).await?;
+    first_batch((segment, corrupt), files, start, &look).await?;
     Ok(best.get())
 }
 
@@ -149,22 +153,30 @@ async fn position_before(
     Ok(segment.position_before(offset).unwrap_or(0))
 }
 
-/// The first batch from `position` on whose header is wanted, with all its bytes and the position after it.
+/// The first batch from `position` on whose header is wanted, with all its bytes and the position after it. What is known to
+/// be damaged is passed over.
 async fn first_batch(
-    segment: &Rc<Segment>,
+    (segment, corrupt): (&Rc<Segment>, &CorruptRanges),
     files: &OpenFiles,
     mut position: u32,
     wanted: &dyn Fn(&BatchHeader) -> bool,
 ) -> Result<Option<(BatchHeader, Bytes, u32)>, ReadError> {
-    let bad = |e: BatchError| corrupt(segment, io::Error::new(io::ErrorKind::InvalidData, e));
-    let file = files.file(segment).map_err(|e| corrupt(segment, e))?;
+    let bad = |e: BatchError| failed(segment, io::Error::new(io::ErrorKind::InvalidData, e));
+    let file = files.file(segment).map_err(|e| failed(segment, e))?;
     let size = segment.size();
     while position < size {
         let left = (size - position) as usize;
-        let piece = file.read_at(u64::from(position), left.min(STEP_BYTES)).await.map_err(|e| corrupt(segment, e))?;
+        let piece = file.read_at(u64::from(position), left.min(STEP_BYTES)).await.map_err(|e| failed(segment, e))?;
         // Every turn passes a batch or fails, so the loop ends whatever the bytes say.
         let mut at = 0;
         while at < piece.len() && (at == 0 || piece.len() - at >= HEADER_LEN) {
+            let here = Place { segment: segment.base, position: position + at as u32 };
+            if let Some(range) = corrupt.holding(here) {
+                // It may reach into later segments.
+                let end = if range.end.segment == segment.base { range.end.position } else { size };
+                at += (end - here.position) as usize;
+                break;
+            }
             let header = BatchHeader::parse(&piece[at..]).map_err(bad)?;
             let length = header.total_len();
             if length > left - at {
@@ -172,7 +184,7 @@ async fn first_batch(
             }
             if wanted(&header) {
                 let place = u64::from(position) + at as u64;
-                let batch = file.read_at(place, length).await.map_err(|e| corrupt(segment, e))?;
+                let batch = file.read_at(place, length).await.map_err(|e| failed(segment, e))?;
                 return Ok(Some((header, batch, position + (at + length) as u32)));
             }
             at += length;
@@ -182,6 +194,6 @@ async fn first_batch(
     Ok(None)
 }
 
-fn corrupt(segment: &Segment, source: io::Error) -> ReadError {
+fn failed(segment: &Segment, source: io::Error) -> ReadError {
     ReadError::Io { path: segment.path(super::paths::LOG), source }
 }

@@ -20,6 +20,7 @@
 mod bridge;
 mod context;
 mod rate;
+pub mod scrub;
 mod stream;
 mod thread;
 

@@ -3,9 +3,11 @@
 
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use crate::log::checkpoint::{encode_epochs, sync_dir, write_atomically};
+use crate::log::corrupt::CORRUPT_RANGES;
+use crate::log::open;
 use crate::log::paths;
 use crate::log::redo::{RedoWrite, redo};
-use crate::log::segment::DetachedSegment;
+use crate::log::segment::{DetachedSegment, Indexes};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -196,6 +198,25 @@ pub async fn remove_marked(marked: Vec<PathBuf>, delay_ms: i64) -> io::Result<()
 pub fn write_sealed(segment: &DetachedSegment, indexes: &EncodedIndexes, snapshot: (&Path, &[u8])) -> io::Result<()> {
     segment.write_indexes(indexes)?;
     write_atomically(snapshot.0, snapshot.1)
+}
+
+/// Makes a sealed segment's indexes anew from the segment, and writes them.
+pub async fn rebuild_indexes(segment: DetachedSegment, index_interval_bytes: u32) -> io::Result<Indexes> {
+    run(move || {
+        let indexes = open::rebuild_indexes(&segment, index_interval_bytes)?;
+        segment.write_indexes(&(indexes.offsets.encode(), indexes.times.encode()))?;
+        Ok(indexes)
+    })
+    .await
+}
+
+/// Writes the list of damaged ranges, or removes it where there is none.
+pub async fn write_damage(dir: PathBuf, text: Option<String>) -> io::Result<()> {
+    run(move || match text {
+        Some(text) => write_atomically(&dir.join(CORRUPT_RANGES), text.as_bytes()),
+        None => ignore_missing(fs::remove_file(dir.join(CORRUPT_RANGES))).and_then(|()| sync_dir(&dir)),
+    })
+    .await
 }
 
 /// Renames a partition's directory at once and removes it after the delay.

@@ -4,9 +4,11 @@
 //! through comes by direct I/O, several partitions side by side.
 
 use super::materialise::{Home, redo_journaled};
+use super::scrub;
 use crate::base::config::TopicConfig;
 use crate::base::ids::TopicPartition;
 use crate::base::limits::{OPENED_TOGETHER_MAX, RECOVERIES_AT_ONCE_MAX};
+use crate::log::corrupt::CorruptRanges;
 use crate::log::open::{self, OpenError, OpenParams, Opened, read_part};
 use crate::log::redo::RedoWrite;
 use crate::maintenance::{Context, JobError, Lane, Maintenance, Streams};
@@ -36,6 +38,8 @@ pub struct Unopened {
 pub struct Outcome {
     pub id: TopicPartition,
     pub opened: Result<Opened, OpenError>,
+    /// Damage that is known of it.
+    pub corrupt: Option<CorruptRanges>,
     /// What the journal held is in the segments, synced.
     pub redone: bool,
 }
@@ -50,7 +54,7 @@ pub fn open_all(maintenance: Maintenance, mut all: Vec<Unopened>) -> impl Stream
             let ids: Vec<_> = batch.iter().map(|unopened| (unopened.id, unopened.params.dir.clone())).collect();
             let panicked = |(id, dir): &(TopicPartition, PathBuf)| {
                 let opened = Err(OpenError::Io { path: dir.clone(), source: io::Error::other("opening it panicked") });
-                Outcome { id: *id, opened, redone: false }
+                Outcome { id: *id, opened, corrupt: None, redone: false }
             };
             match maintenance.run(Lane::Recovery, async move |context| open_batch(&context, batch).await).await {
                 Ok(Ok(outcomes)) => Some(outcomes),
@@ -88,7 +92,7 @@ fn open_one(unopened: Unopened, streams: &Streams) -> Outcome {
         let home = Home::new(&log_dir, &topic, id.partition, exists);
         if let Err(source) = redo_journaled(&home, (&topic, id), params.log_start, &redo) {
             let opened = Err(OpenError::Io { path: params.dir, source });
-            return Outcome { id, opened, redone: false };
+            return Outcome { id, opened, corrupt: None, redone: false };
         }
         params.clean = false;
         drop(redo);
@@ -99,5 +103,6 @@ fn open_one(unopened: Unopened, streams: &Streams) -> Outcome {
         }
         Ok(Box::new(streams.read(path, u64::from(range.start)..u64::from(range.end))?))
     };
-    Outcome { id, opened: open::open(&params, &config, &read), redone: true }
+    let opened = open::open(&params, &config, &read);
+    Outcome { id, opened, corrupt: scrub::read(&params.dir), redone: true }
 }

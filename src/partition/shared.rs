@@ -20,6 +20,8 @@ pub struct PartitionShared {
     /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
     /// records of ten thousand partitions take turns.
     turns: Semaphore,
+    /// Segments are looked through for damage one after the other.
+    pub(super) inspections: Semaphore,
     /// None: not in use yet.
     journals: RefCell<Option<Vec<Rc<Journal>>>>,
 }
@@ -45,6 +47,7 @@ impl PartitionShared {
             metrics,
             maintenance,
             turns: Semaphore::new(turns),
+            inspections: Semaphore::new(1),
             journals: RefCell::default(),
         }
     }

@@ -5,6 +5,7 @@ use super::journal::Rings;
 use super::leader::Partition;
 use super::materialise::Home;
 use super::opening::{self, Outcome, Unopened};
+use super::scrub;
 use super::shared::PartitionShared;
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, TopicConfig};
@@ -336,7 +337,7 @@ impl PartitionTable {
     }
 
     /// The maintenance thread has opened a log, or found that it cannot be.
-    fn take_opened(&self, Outcome { id, opened, redone }: Outcome) {
+    fn take_opened(&self, Outcome { id, opened, corrupt, redone }: Outcome) {
         let Some(opening) = self.openings.borrow_mut().remove(&id) else { return };
         let local = self.topic_by_id(id.topic).expect("a topic is not removed while its logs are being opened");
         let (topic, index) = (&local.topic, id.partition);
@@ -347,10 +348,13 @@ impl PartitionTable {
                 rings.done(&home.log_dir, id);
             }
         }
-        let core = match opened {
+        let mut core = match opened {
             Ok(opened) => self.take_log(&mut home, opened, opening.clean),
             Err(e) => offline(topic, index, &home, log_start, &e),
         };
+        if let Some(ranges) = corrupt {
+            scrub::take(&mut core, ranges);
+        }
         let slot = usize::try_from(index.0).ok().and_then(|index| local.partitions.get(index));
         let (Some(slot), Some(state)) = (slot, topic.partition(index)) else { return };
         let epoch = LeaderEpoch(state.leader_epoch.0);

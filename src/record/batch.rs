@@ -63,7 +63,7 @@ const CODEC_MASK: i16 = 0x07;
 pub(crate) const LOG_APPEND_TIME_BIT: i16 = 0x08;
 pub(crate) const TRANSACTIONAL_BIT: i16 = 0x10;
 pub(crate) const CONTROL_BIT: i16 = 0x20;
-const DELETE_HORIZON_BIT: i16 = 0x40;
+pub(crate) const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// The least *length* that a v2 batch can declare: a header and no record.
 const LENGTH_MIN: i32 = (BatchHeader::LEN - LOG_OVERHEAD) as i32;

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod builder;
 pub mod compression;
 pub mod records;
+pub mod rewrite;
 
 #[cfg(test)]
 mod tests;

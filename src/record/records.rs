@@ -239,14 +239,14 @@ pub fn offset_of_max_timestamp(header: &BatchHeader, batch: &[u8]) -> Result<Opt
 }
 
 /// A failure that does not know its record's index yet.
-enum Fault {
+pub(super) enum Fault {
     Ended,
     Record(RecordFault),
     Compression(CompressionError),
 }
 
 impl Fault {
-    fn at(self, index: i32, count: i32) -> RecordsError {
+    pub(super) fn at(self, index: i32, count: i32) -> RecordsError {
         match self {
             Fault::Ended => RecordsError::Ended { index, count },
             Fault::Record(fault) => RecordsError::Malformed { index, fault },
@@ -273,11 +273,11 @@ enum Source<'a> {
 }
 
 /// A record's fields, not yet related to its batch.
-struct Raw<'r> {
-    timestamp_delta: i64,
-    offset_delta: i32,
-    key: Option<&'r [u8]>,
-    value: Option<&'r [u8]>,
+pub(super) struct Raw<'r> {
+    pub(super) timestamp_delta: i64,
+    pub(super) offset_delta: i32,
+    pub(super) key: Option<&'r [u8]>,
+    pub(super) value: Option<&'r [u8]>,
     headers: Headers<'r>,
 }
 
@@ -301,7 +301,7 @@ impl Raw<'_> {
 }
 
 /// Splits the next record's body, the bytes after its length, off `rest`.
-fn take_body<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Fault> {
+pub(super) fn take_body<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Fault> {
     let (length, used) = read_varint(rest)?.ok_or(Fault::Ended)?;
     let length = usize::try_from(length).map_err(|_| RecordFault::NegativeLength { found: length })?;
     let (body, after) = rest[used..].split_at_checked(length).ok_or(Fault::Ended)?;
@@ -309,7 +309,7 @@ fn take_body<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Fault> {
     Ok(body)
 }
 
-fn decode(body: &[u8]) -> Result<Raw<'_>, Fault> {
+pub(super) fn decode(body: &[u8]) -> Result<Raw<'_>, Fault> {
     let mut fields = Fields { bytes: body };
     fields.skip_attributes()?;
     let timestamp_delta = fields.varlong()?;
@@ -389,7 +389,7 @@ pub(super) fn write_varlong(to: &mut Vec<u8>, value: i64) {
 }
 
 /// A field's value and the bytes it takes; None when the bytes end within it.
-type ReadField<T> = Result<Option<(T, usize)>, RecordFault>;
+pub(super) type ReadField<T> = Result<Option<(T, usize)>, RecordFault>;
 
 /// The zig-zag varint at the front.
 #[inline]
@@ -407,7 +407,7 @@ fn read_varint(bytes: &[u8]) -> ReadField<i32> {
 
 /// As [`read_varint`], for 64 bits.
 #[inline]
-fn read_varlong(bytes: &[u8]) -> ReadField<i64> {
+pub(super) fn read_varlong(bytes: &[u8]) -> ReadField<i64> {
     let mut raw = 0_u64;
     for (at, &byte) in bytes.iter().take(VARLONG_BYTES_MAX).enumerate() {
         raw |= u64::from(byte & 0x7f) << (7 * at);

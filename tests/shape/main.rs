@@ -3,6 +3,7 @@
 //!
 //! Each test starts brokers of its own, on free ports, in directories of its own.
 
+mod bench;
 mod broker;
 mod commands;
 mod crash;

@@ -205,6 +205,9 @@ impl Fetch {
     ) -> PartitionData {
         if let Some(code) = answer.error {
             context.metrics.error(code.code());
+            if code == ResponseError::CorruptMessage {
+                context.metrics.corrupt_answers.add(1);
+            }
         }
         let mut data = PartitionData::default()
             .with_partition_index(wanted.partition)

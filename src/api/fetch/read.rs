@@ -159,8 +159,7 @@ impl Collected {
                 self.meet(Obstacle::Lookup { place, partition: Rc::clone(partition), missing }, brought);
             }
             Err(error) => {
-                error!("{}-{}: reading at offset {}: {error}", partition.topic, partition.index(), wanted.fetch_offset);
-                return failed(code_of(&error));
+                return failed(code_of(partition, wanted.fetch_offset, &error));
             }
         }
         answer
@@ -208,10 +207,18 @@ fn state_of(partition: &Partition, wanted: &Wanted) -> Result<PartitionAnswer, R
 
 /// Bytes that are no batch are the records' trouble, not the disk's: the rest of the partition is served, and a consumer
 /// that waits would wait for ever (Kafka: CorruptRecordException).
-fn code_of(error: &ReadError) -> ResponseError {
+fn code_of(partition: &Rc<Partition>, from: i64, error: &ReadError) -> ResponseError {
     match error {
-        ReadError::Corrupt { .. } => ResponseError::CorruptMessage,
-        ReadError::Io { .. } => ResponseError::KafkaStorageError,
+        ReadError::KnownCorrupt { .. } => ResponseError::CorruptMessage,
+        // It is told of when the segment has been looked through.
+        ReadError::Corrupt { segment, .. } => {
+            partition.met_damage(*segment);
+            ResponseError::CorruptMessage
+        }
+        ReadError::Io { .. } => {
+            error!("{}-{}: reading at offset {from}: {error}", partition.topic, partition.index());
+            ResponseError::KafkaStorageError
+        }
     }
 }
 

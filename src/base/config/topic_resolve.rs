@@ -76,6 +76,7 @@ pub(super) fn typed(values: &TopicValues) -> TopicConfig {
         flush_messages: never_if_max("flush.messages"),
         flush_ms: never_if_max("flush.ms"),
         index_interval_bytes: size("index.interval.bytes"),
+        max_compaction_lag_ms: integer("max.compaction.lag.ms"),
         max_message_bytes: size("max.message.bytes"),
         message_timestamp_type: match values["message.timestamp.type"].as_str() {
             "LogAppendTime" => TimestampType::LogAppendTime,
@@ -83,6 +84,8 @@ pub(super) fn typed(values: &TopicValues) -> TopicConfig {
         },
         message_timestamp_before_max_ms: timestamp("message.timestamp.before.max.ms"),
         message_timestamp_after_max_ms: timestamp("message.timestamp.after.max.ms"),
+        min_cleanable_dirty_ratio: values["min.cleanable.dirty.ratio"].as_f64(),
+        min_compaction_lag_ms: integer("min.compaction.lag.ms"),
         preallocate: values["preallocate"].as_bool(),
         retention_bytes: unlimited_if_negative("retention.bytes"),
         retention_ms: unlimited_if_negative("retention.ms"),

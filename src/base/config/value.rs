@@ -43,6 +43,14 @@ impl Value {
         }
     }
 
+    /// 0 for what is none, as above.
+    pub fn as_f64(&self) -> f64 {
+        match self {
+            Value::Double(n) => *n,
+            _ => 0.0,
+        }
+    }
+
     pub fn as_str(&self) -> &str {
         match self {
             Value::Str(text) => text,

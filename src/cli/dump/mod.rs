@@ -5,6 +5,7 @@
 //! the exit code 1.
 
 mod checkpoint;
+mod damage;
 mod index;
 mod journal;
 pub(super) mod reader;
@@ -15,6 +16,7 @@ pub(super) mod store;
 use super::output;
 use crate::coordination::embedded::FILE_NAME;
 use crate::journal::file::is_ring;
+use crate::log::corrupt::CORRUPT_RANGES;
 use clap::{Args, ValueEnum};
 use reader::Corrupt;
 use serde_json::Value;
@@ -32,7 +34,7 @@ Examples:
 
 Knows segments (.log), .index, .timeindex, .txnindex, .snapshot, leader-epoch-checkpoint, the *-offset-checkpoint files,
 partition.metadata and meta.properties, Corelog's or Apache Kafka's, and Corelog's own corelog.properties,
-corelog-store.journal and journal-N. An index is checked against the segment beside it. `corelog verify` checks whole directories.
+corelog-store.journal, journal-N and corrupt-ranges. An index is checked against the segment beside it. `corelog verify` checks whole directories.
 Exit code 1: a file is damaged; standard error says which, at which byte, and why.")]
 pub struct DumpArgs {
     /// Files to read
@@ -64,6 +66,7 @@ pub enum Kind {
     Properties,
     Store,
     Journal,
+    CorruptRanges,
 }
 
 /// Why a file could not be dumped to its end.
@@ -133,6 +136,7 @@ fn dump(path: &Path, kind: Kind, records: bool, out: &mut Out) -> Result<(), Dum
         Kind::Properties => checkpoint::dump_properties(path, out),
         Kind::Store => store::dump(path, out),
         Kind::Journal => journal::dump(path, out),
+        Kind::CorruptRanges => damage::dump(path, out),
     }
 }
 
@@ -143,6 +147,7 @@ fn kind_of(path: &Path) -> Option<Kind> {
     Some(match name {
         "leader-epoch-checkpoint" => Kind::LeaderEpochs,
         "partition.metadata" | "meta.properties" | "corelog.properties" => Kind::Properties,
+        CORRUPT_RANGES => Kind::CorruptRanges,
         FILE_NAME => Kind::Store,
         name if is_ring(name) => Kind::Journal,
         name if name.ends_with("-offset-checkpoint") => Kind::Offsets,
@@ -217,6 +222,7 @@ mod tests {
         assert_eq!(kind("corelog-store.journal"), Some(Kind::Store));
         assert_eq!(kind("journal-12"), Some(Kind::Journal));
         assert_eq!(kind("journal-0.outdated"), None);
+        assert_eq!(kind("corrupt-ranges"), Some(Kind::CorruptRanges));
         assert_eq!(kind("notes.txt"), None);
         assert_eq!(named_offset(Path::new("t-0/00000000000000000042.snapshot")), Some(42));
         assert_eq!(named_offset(Path::new("x.log")), None);

@@ -3,16 +3,16 @@
 mod input;
 mod progress;
 
+use super::choices::{AcksArg, CodecArg};
 use super::connect::ConnectArgs;
 use super::keyval::KeyValue;
 use super::moment::{parse_duration, parse_moment_now};
 use super::output;
 use crate::base::show::show_bytes;
 use crate::client::producer::{self, Acks, ProducerOptions, Summary};
-use crate::record::batch::Codec;
 use crate::record::compression::Compression;
 use anyhow::bail;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use input::{LineRules, Stamp, TimeUnit};
 use progress::Progress;
 use serde_json::json;
@@ -94,25 +94,6 @@ pub struct ProduceArgs {
     connect: ConnectArgs,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum AcksArg {
-    #[value(name = "0")]
-    None,
-    #[value(name = "1")]
-    Leader,
-    #[value(name = "all", alias = "-1")]
-    All,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum CodecArg {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
-}
-
 pub fn run(args: ProduceArgs) -> anyhow::Result<ExitCode> {
     let rules = args.line_rules();
     let options = args.options();
@@ -158,21 +139,10 @@ impl ProduceArgs {
     }
 
     fn options(&self) -> ProducerOptions {
-        let acks = match self.acks {
-            AcksArg::None => Acks::None,
-            AcksArg::Leader => Acks::Leader,
-            AcksArg::All => Acks::All,
-        };
-        let codec = match self.compression {
-            CodecArg::None => Codec::None,
-            CodecArg::Gzip => Codec::Gzip,
-            CodecArg::Snappy => Codec::Snappy,
-            CodecArg::Lz4 => Codec::Lz4,
-            CodecArg::Zstd => Codec::Zstd,
-        };
+        let acks = self.acks.into();
         ProducerOptions {
             acks,
-            compression: Compression::of(codec),
+            compression: Compression::of(self.compression.into()),
             batch_bytes: self.batch_size as usize,
             linger: self.linger,
             buffer_bytes: self.buffer as usize,

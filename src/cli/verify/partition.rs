@@ -8,6 +8,7 @@ use crate::base::ids::{Offset, TopicId};
 use crate::cli::dump::DumpError;
 use crate::cli::dump::snapshot;
 use crate::log::checkpoint::{self, CheckpointError};
+use crate::log::corrupt::{CORRUPT_RANGES, CorruptRanges};
 use crate::log::epochs::EpochHistory;
 use crate::log::paths;
 use std::collections::BTreeMap;
@@ -289,6 +290,7 @@ impl Listing {
             }
             _ if name == paths::PARTITION_METADATA => self.has_metadata = true,
             _ if name == paths::LEADER_EPOCH_CHECKPOINT => {}
+            _ if name == CORRUPT_RANGES => check_ranges(path, findings),
             _ if name.ends_with(".swap") => {
                 let severity = if context.ours { Severity::Error } else { Severity::Info };
                 let meaning = "a compaction of Kafka that was not finished; Kafka finishes it at its next start, Corelog \
@@ -303,6 +305,16 @@ impl Listing {
             }
             _ => tell_stray(path, findings),
         }
+    }
+}
+
+/// The broker's own list of damage: what it says is found here too, as far as it is true.
+fn check_ranges(path: &Path, findings: &mut Findings) {
+    let Text::Is(text) = read_text(path, findings) else { return };
+    if let Err(error) = CorruptRanges::decode(&text) {
+        let meaning = "the broker does not believe it: damage that it told of is served until it is found again";
+        let what = ("a list of damaged ranges", error.to_string());
+        findings.add((Severity::Warning, Check::CorruptRanges), (path, Place::Whole), what, meaning);
     }
 }
 

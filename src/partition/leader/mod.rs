@@ -10,6 +10,7 @@ mod write;
 use super::durability::Durability;
 use super::journal::Journal;
 use super::materialise::Home;
+use super::scrub::Damage;
 use super::shared::PartitionShared;
 use super::tasks::Tasks;
 use super::waiters::{AppendWait, AppendWaiters, FetchWaiters, Lost};
@@ -48,13 +49,13 @@ pub struct Partition {
     pub id: TopicPartition,
     pub topic: Arc<str>,
     epoch: Cell<LeaderEpoch>,
-    config: RefCell<Rc<TopicConfig>>,
-    core: RefCell<LogCore>,
+    pub(super) config: RefCell<Rc<TopicConfig>>,
+    pub(super) core: RefCell<LogCore>,
     watermark: RefCell<Watermark>,
     written: AppendWaiters,
     durable: AppendWaiters,
     pub fetches: FetchWaiters,
-    home: RefCell<Home>,
+    pub(super) home: RefCell<Home>,
     writing: Cell<bool>,
     flushing: Cell<bool>,
     /// The flush under way may have begun too early for what wants one: it is followed by another.
@@ -71,7 +72,8 @@ pub struct Partition {
     sync_failed: Cell<bool>,
     /// One sync at a time: the kernel tells of a failed write-back once, and who misses it would take records for safe.
     syncs: Arc<Semaphore>,
-    deleted: Cell<bool>,
+    pub(super) deleted: Cell<bool>,
+    pub(super) damage: Damage,
     /// The newest leader epoch that is in the checkpoint file.
     saved_epoch: Cell<Option<LeaderEpoch>>,
     saving_epochs: Cell<bool>,
@@ -79,8 +81,8 @@ pub struct Partition {
     last_write: Cell<Option<Instant>>,
     /// Leads, as far as the image tells: requests may reach it.
     leads: Cell<bool>,
-    tasks: Tasks,
-    shared: Rc<PartitionShared>,
+    pub(super) tasks: Tasks,
+    pub(super) shared: Rc<PartitionShared>,
     owner: Owner,
 }
 
@@ -105,7 +107,7 @@ impl Partition {
         shared: Rc<PartitionShared>,
     ) -> Rc<Partition> {
         let saved_epoch = core.epochs().latest();
-        Rc::new(Partition {
+        let partition = Rc::new(Partition {
             id,
             topic,
             epoch: Cell::new(epoch),
@@ -121,6 +123,7 @@ impl Partition {
             sync_failed: Cell::new(false),
             syncs: Arc::new(Semaphore::new(1)),
             deleted: Cell::new(false),
+            damage: Damage::default(),
             core: RefCell::new(core),
             written: AppendWaiters::default(),
             durable: AppendWaiters::default(),
@@ -135,7 +138,9 @@ impl Partition {
             tasks: Tasks::default(),
             shared,
             owner: Owner::here(),
-        })
+        });
+        partition.count_damage();
+        partition
     }
 
     pub fn index(&self) -> PartitionIndex {

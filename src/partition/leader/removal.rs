@@ -16,6 +16,7 @@ impl Partition {
     /// DeleteRecords: the log begins at `to` from now on. The caller has checked it against the high watermark.
     pub fn delete_records(self: &Rc<Self>, to: Offset) {
         let gone = self.core.borrow_mut().raise_log_start(to);
+        self.forget_damage_below_start();
         self.remove_files(gone);
     }
 
@@ -40,6 +41,8 @@ impl Partition {
             Plan::RemoveAll | Plan::Keep => {}
         }
         count = count.max(gone.len());
+        self.forget_damage_below_start();
+        self.save_damage();
         self.remove_files(gone);
         count
     }

@@ -474,9 +474,13 @@ impl Run {
         };
         let target = self.clock_ms - self.rng.i64(-20..600);
         let asked = (target, self.log_start);
-        let first = times::first_since(&segments, partition.files(), asked, 4096).await.expect("readable");
+        let first = times::first_since((&segments, &Default::default()), partition.files(), asked, 4096)
+            .await
+            .expect("readable");
         assert_eq!(first, live.iter().find(|batch| batch.timestamp_ms >= target).map(found), "since {target}");
-        let greatest = times::greatest(&segments, partition.files(), self.log_start, 4096).await.expect("readable");
+        let greatest = times::greatest((&segments, &Default::default()), partition.files(), self.log_start, 4096)
+            .await
+            .expect("readable");
         let timed = live.iter().filter(|batch| batch.timestamp_ms >= 0);
         let expected = timed.rev().max_by_key(|batch| batch.timestamp_ms).map(found);
         let told: Vec<_> = segments.iter().map(|s| (s.base, s.size(), s.max_timestamp(), s.has_indexes())).collect();

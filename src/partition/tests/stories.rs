@@ -279,7 +279,9 @@ fn index_files_of_an_earlier_stop_are_not_trusted_after_a_roll_cut_short() {
         fs::write(paths::segment_file(&world.path(), Offset(2), paths::LOG), b"").expect("a roll began");
         world.reopen(false).await;
         let segments: Vec<_> = world.partition.core().segments().iter().cloned().collect();
-        let found = times::first_since(&segments, world.partition.files(), (3000, Offset(0)), 4096).await;
+        let found =
+            times::first_since((&segments, &Default::default()), world.partition.files(), (3000, Offset(0)), 4096)
+                .await;
         assert_eq!(found.expect("readable").map(|found| found.offset), Some(Offset(1)));
         let retention = TopicConfig { retention_ms: Some(1000), ..TopicConfig::default() };
         world.set_config(retention);
@@ -300,10 +302,12 @@ fn index_files_of_a_segment_that_was_cut_are_not_asked() {
         fs::write(&world.files(paths::LOG)[1].1, b"").expect("never flushed");
         world.reopen(false).await;
         let segments: Vec<_> = world.partition.core().segments().iter().cloned().collect();
-        let since = times::first_since(&segments, world.partition.files(), (70, Offset(0)), 4096).await;
+        let since =
+            times::first_since((&segments, &Default::default()), world.partition.files(), (70, Offset(0)), 4096).await;
         assert_eq!(since.expect("readable"), None);
         world.append_and_wait(Batch { timestamp_ms: 40, ..Batch::default() }, Acks::Leader).await;
-        let greatest = times::greatest(&segments, world.partition.files(), Offset(0), 4096).await;
+        let greatest =
+            times::greatest((&segments, &Default::default()), world.partition.files(), Offset(0), 4096).await;
         assert_eq!(greatest.expect("readable").map(|found| found.timestamp_ms), Some(50));
     });
 }

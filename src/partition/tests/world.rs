@@ -5,12 +5,13 @@ use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartit
 use crate::log::core::{Appended, LogCore};
 use crate::log::open::{self, Cut, OpenParams, read_part};
 use crate::log::paths;
-use crate::log::read::{Located, locate};
+use crate::log::read::{Located, ReadError, locate};
 use crate::log::testing::Batch;
-use crate::maintenance::Maintenance;
+use crate::maintenance::{self, Maintenance, MaintenanceThread};
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::{Acks, Partition};
 use crate::partition::materialise::{Home, redo_journaled};
+use crate::partition::scrub;
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::FoundLogDir;
 use crate::partition::waiters::AppendWait;
@@ -39,6 +40,8 @@ pub struct World {
     pub saved: Checkpointed,
     /// Of the journal, if there is one.
     ring_bytes: Option<u64>,
+    /// Stops with the world.
+    _maintenance: Option<MaintenanceThread>,
 }
 
 /// What opening had to do.
@@ -57,15 +60,35 @@ pub struct Stored {
 
 impl World {
     pub fn new(config: TopicConfig) -> World {
+        World::with_maintenance(config, Maintenance::stopped())
+    }
+
+    /// With a maintenance thread of its own, which ends with it.
+    pub fn maintained(config: TopicConfig) -> World {
+        let (maintenance, thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
+        World { _maintenance: Some(thread), ..World::with_maintenance(config, maintenance) }
+    }
+
+    fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default(), Maintenance::stopped()));
+        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default(), maintenance));
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
         let core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
         let epoch = LeaderEpoch(0);
         let partition =
             Partition::new(id, TOPIC.into(), epoch, Rc::new(config.clone()), (core, home), Rc::clone(&shared));
-        World { dir, config, epoch, shared, id, partition, saved: Checkpointed::default(), ring_bytes: None }
+        World {
+            dir,
+            config,
+            epoch,
+            shared,
+            id,
+            partition,
+            saved: Checkpointed::default(),
+            ring_bytes: None,
+            _maintenance: None,
+        }
     }
 
     /// With a journal of so many bytes.
@@ -174,13 +197,16 @@ impl World {
             now_ms: 0,
         };
         let empty = LogCore::empty(Rc::clone(&home.dir), Offset(0));
-        let (core, done) = if home.exists {
+        let (mut core, done) = if home.exists {
             let opened = open::open(&params, &self.config, &read_part).expect("opens");
             let done = Reopened { cuts: opened.cuts, is_clean: opened.is_clean };
             (LogCore::recovered(Rc::clone(&home.dir), opened.log), done)
         } else {
             (empty, Reopened { cuts: Vec::new(), is_clean: false })
         };
+        if let Some(ranges) = scrub::read(&params.dir) {
+            scrub::take(&mut core, ranges);
+        }
         core.check_invariants();
         home.clean_end = done.is_clean.then(|| core.written_end());
         let config = Rc::new(self.config.clone());
@@ -223,14 +249,19 @@ impl World {
 
     /// What a reader at `from` gets: whole batches up to the high watermark, within one segment.
     pub async fn read(&self, from: Offset) -> Vec<BatchHeader> {
+        self.try_read(from).await.expect("readable")
+    }
+
+    /// The same, where the log may be damaged.
+    pub async fn try_read(&self, from: Offset) -> Result<Vec<BatchHeader>, ReadError> {
         let partition = &self.partition;
         let high_watermark = partition.ends().high_watermark;
         for _ in 0..64 {
-            let located = locate(&partition.core(), partition.files(), (from, high_watermark), 4096).expect("readable");
+            let located = locate(&partition.core(), partition.files(), (from, high_watermark), 4096)?;
             let span = match located {
-                Located::AtEnd => return Vec::new(),
+                Located::AtEnd => return Ok(Vec::new()),
                 Located::Missing(missing) => {
-                    missing.load(partition.files()).await.expect("loaded");
+                    missing.load(partition.files()).await?;
                     continue;
                 }
                 Located::At(span) => span,
@@ -247,7 +278,7 @@ impl World {
                 batches.push(header);
             }
             assert_eq!(batches[0].total_len(), span.first_batch_bytes as usize);
-            return batches;
+            return Ok(batches);
         }
         panic!("64 look-ups did not find offset {from}");
     }

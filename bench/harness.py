@@ -1,0 +1,147 @@
+"""What the measuring scripts of this folder share: a broker of their own, `corelog bench` against it, medians and ratios.
+
+Runs are interleaved (A B A B ...), because a machine is never equally busy for long, and reported as medians with their range.
+Only processes that a script started are stopped, by id; data lies in a directory of its own that is removed in the end.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CORELOG = os.environ.get("CORELOG", os.path.join(ROOT, "target/release/corelog"))
+
+
+def free_ports(count):
+    """The first of `count` free ports in a row, below those that the system hands out by itself."""
+    for first in range(19000, 30000, 50):
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+            return first
+        except OSError:
+            continue
+    raise RuntimeError("no free ports on 127.0.0.1")
+
+
+class Broker:
+    """A broker on loopback with a data directory of its own. `settings`: server.properties by name."""
+
+    def __init__(self, settings=None, shards=1, parent=None, dirs=None):
+        self.home = tempfile.mkdtemp(prefix="corelog-bench-", dir=parent)
+        self.dirs = dirs or [os.path.join(self.home, "data")]
+        self.settings = dict(settings or {})
+        self.shards = shards
+        self.port = free_ports(shards)
+        self.process = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def start(self, wait=True):
+        """Starts the process; returns when it takes connections."""
+        command = [CORELOG, "serve", "--shards", str(self.shards)]
+        wanted = {"listeners": f"PLAINTEXT://127.0.0.1:{self.port}", "log.dirs": ",".join(self.dirs), **self.settings}
+        for key, value in wanted.items():
+            command += ["--set", f"{key}={value}"]
+        self.log = open(os.path.join(self.home, "broker.log"), "ab")
+        self.process = subprocess.Popen(command, cwd=self.home, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
+        if wait:
+            self.wait()
+
+    def wait(self, seconds=60):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                break
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.01)
+        raise RuntimeError(f"the broker did not start: {self.tail()}")
+
+    def tail(self):
+        with open(os.path.join(self.home, "broker.log"), errors="replace") as log:
+            return "".join(log.readlines()[-10:])
+
+    def stop(self, kill=False):
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def bench(self, *arguments):
+        """Runs `corelog bench` to its end; its JSON."""
+        return finish(self.start_bench(*arguments))
+
+    def start_bench(self, *arguments):
+        """Starts `corelog bench` beside others; `finish` waits for it."""
+        command = [CORELOG, "bench", *map(str, arguments), "--json", "--pid", str(self.pid), "-b", self.address]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def command(self, *arguments):
+        """Runs another command of `corelog` against this broker; its output."""
+        return subprocess.run(
+            [CORELOG, *map(str, arguments), "-b", self.address], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+
+def finish(process):
+    out, err = process.communicate()
+    # 1 tells that requests were answered with errors: the JSON says which, if there is one.
+    if process.returncode != 0 and not out:
+        raise RuntimeError(err.strip())
+    result = json.loads(out)
+    if result["errors"]:
+        raise RuntimeError(f"requests failed: {result['errors']}")
+    return result
+
+
+def touch_memory(gib):
+    """Has the kernel hand out and take back memory once: fresh pages of a virtual machine cost more than what is measured."""
+    code = f"b = bytearray({gib} << 30)\nfor i in range(0, len(b), 4096): b[i] = 1"
+    subprocess.run(["python3", "-c", code], check=False)
+
+
+def spread(values, digits=0):
+    """`median (least-greatest)`."""
+    show = lambda value: f"{value:,.{digits}f}"
+    middle = show(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} ({show(min(values))}-{show(max(values))})"
+
+
+def ratios(ours, theirs, digits=2):
+    """The ratio of each pair, as `spread` shows it."""
+    return spread([a / b for a, b in zip(ours, theirs)], digits)
+
+
+def table(rows):
+    """Prints rows of equal length with aligned columns, the first row being the heading."""
+    widths = [max(len(str(row[column])) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip(), flush=True)

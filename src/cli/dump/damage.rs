@@ -1,0 +1,34 @@
+//! `corrupt-ranges`: what a broker knows to be damaged in a partition.
+
+use super::reader::Corrupt;
+use super::{DumpError, Out};
+use crate::base::limits::CORRUPT_FILE_BYTES_MAX;
+use crate::log::corrupt::CorruptRanges;
+use serde_json::json;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+pub(super) fn dump(path: &Path, out: &mut Out) -> Result<(), DumpError> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(CORRUPT_FILE_BYTES_MAX).read_to_string(&mut text));
+    read.map_err(DumpError::Read)?;
+    let ranges = CorruptRanges::decode(&text).map_err(|error| Corrupt::at(0, error.to_string()))?;
+    for range in ranges.iter() {
+        let (start, end) = (range.start, range.end);
+        out.text(|| {
+            format!(
+                "  offsets {} up to {}: byte {} of segment {} up to byte {} of segment {}",
+                range.first, range.next, start.position, start.segment, end.position, end.segment
+            )
+        })?;
+        out.json(|| {
+            json!({
+                "type": "corrupt_range", "first_offset": range.first.0, "next_offset": range.next.0,
+                "start_segment": start.segment.0, "start_position": start.position,
+                "end_segment": end.segment.0, "end_position": end.position,
+            })
+        })?;
+    }
+    Ok(())
+}

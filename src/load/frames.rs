@@ -1,0 +1,298 @@
+//! Requests that are built once and altered in place, and answers that are skimmed rather than decoded. Pure.
+//!
+//! The versions are old enough to have no tagged fields, which makes them quick to walk, and all brokers since Kafka 2.1 speak them.
+
+use super::plan::STAMP_BYTES;
+use crate::client::connection::encode_request;
+use crate::client::error::ClientError;
+use crate::record::batch::{BatchHeader, crc32c};
+use crate::record::builder::{BatchBuilder, BuildError};
+use crate::record::compression::Compression;
+use bytes::{Buf, Bytes, TryGetError};
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{BrokerId, FetchRequest, ProduceRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use std::ops::Range;
+
+pub const PRODUCE_VERSION: i16 = 7;
+/// The first that carries zstd.
+pub const FETCH_VERSION: i16 = 10;
+
+/// Where the correlation id stands in a request's frame: behind length, API key and version.
+const CORRELATION: Range<usize> = 8..12;
+const CRC: Range<usize> = 17..21;
+const ATTRIBUTES_AT: usize = 21;
+
+/// A batch whose values cannot be compressed to nothing.
+pub fn batch(record_bytes: u32, records: u32, compression: Compression, now_ms: i64) -> Result<Bytes, BuildError> {
+    let mut builder = BatchBuilder::new(compression);
+    let mut random = fastrand::Rng::with_seed(u64::from(record_bytes) << 32 | u64::from(records));
+    let mut value = vec![0; record_bytes as usize];
+    for _ in 0..records {
+        // Half of each value is chance and half is text, as compressible as events are.
+        let (chance, text) = value.split_at_mut(record_bytes as usize / 2);
+        random.fill(chance);
+        text.fill_with(|| random.digit(10) as u8);
+        builder.push(now_ms, None, Some(&value), &[])?;
+    }
+    builder.build()
+}
+
+/// A Produce request with one batch for each of its partitions.
+pub struct ProduceFrame {
+    bytes: Vec<u8>,
+    batches: Vec<Range<usize>>,
+    /// Within a batch: where the first record's value begins, if its records are not compressed.
+    value_at: usize,
+}
+
+impl ProduceFrame {
+    pub fn new(
+        topic: &str,
+        partitions: &[i32],
+        batch: &Bytes,
+        acks: i16,
+        client_id: &StrBytes,
+    ) -> Result<ProduceFrame, ClientError> {
+        let of =
+            |partition: &i32| PartitionProduceData::default().with_index(*partition).with_records(Some(batch.clone()));
+        let data =
+            TopicProduceData::default().with_name(name(topic)).with_partition_data(partitions.iter().map(of).collect());
+        let request = ProduceRequest::default().with_acks(acks).with_timeout_ms(30_000).with_topic_data(vec![data]);
+        let bytes = encode_request(&request, PRODUCE_VERSION, 0, client_id)?.to_vec();
+        // Partitions end the request, each with index and length before its batch.
+        let from_end = |behind: usize| bytes.len() - behind * (batch.len() + 8);
+        let batches = (0..partitions.len()).map(|k| from_end(k) - batch.len()..from_end(k)).collect();
+        Ok(ProduceFrame { bytes, batches, value_at: first_value(batch) })
+    }
+
+    /// The frame under this correlation id.
+    pub fn numbered(&mut self, correlation: i32) -> &[u8] {
+        self.bytes[CORRELATION].copy_from_slice(&correlation.to_be_bytes());
+        &self.bytes
+    }
+
+    /// Writes a number into the first value of each batch, and the CRC anew.
+    pub fn stamp(&mut self, stamp: u64) {
+        for range in &self.batches {
+            let batch = &mut self.bytes[range.clone()];
+            batch[self.value_at..self.value_at + STAMP_BYTES as usize].copy_from_slice(&stamp.to_be_bytes());
+            let crc = crc32c(&batch[ATTRIBUTES_AT..]);
+            batch[CRC].copy_from_slice(&crc.to_be_bytes());
+        }
+    }
+}
+
+/// The stamp of a batch that `ProduceFrame::stamp` wrote; None if it bears none.
+pub fn stamp_of(batch: &[u8]) -> Option<u64> {
+    let at = first_value(batch);
+    batch.get(at..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// Where the first record's value begins in a batch without compression: its length, attributes, two deltas, key length (null)
+/// and value length come before.
+fn first_value(batch: &[u8]) -> usize {
+    let varint =
+        |at: usize| at + batch.get(at..).unwrap_or_default().iter().take_while(|byte| **byte >= 0x80).count() + 1;
+    let attributes = varint(BatchHeader::LEN);
+    let timestamp = attributes + 1;
+    varint(varint(varint(varint(timestamp))))
+}
+
+/// A Fetch request for one partition.
+pub struct FetchFrame {
+    bytes: Vec<u8>,
+}
+
+impl FetchFrame {
+    pub fn new(
+        topic: &str,
+        partition: i32,
+        (max_bytes, min_bytes, max_wait_ms): (i32, i32, i32),
+        client_id: &StrBytes,
+    ) -> Result<FetchFrame, ClientError> {
+        let wanted = FetchPartition::default().with_partition(partition).with_partition_max_bytes(max_bytes);
+        let request = FetchRequest::default()
+            .with_replica_id(BrokerId(-1))
+            .with_max_wait_ms(max_wait_ms)
+            .with_min_bytes(min_bytes)
+            .with_max_bytes(max_bytes)
+            .with_session_epoch(-1)
+            .with_topics(vec![FetchTopic::default().with_topic(name(topic)).with_partitions(vec![wanted])]);
+        Ok(FetchFrame { bytes: encode_request(&request, FETCH_VERSION, 0, client_id)?.to_vec() })
+    }
+
+    /// The frame that asks for what lies at this offset.
+    pub fn at(&mut self, offset: i64, correlation: i32) -> &[u8] {
+        self.bytes[CORRELATION].copy_from_slice(&correlation.to_be_bytes());
+        // Behind the offset: log start offset, greatest size, and the number of forgotten topics.
+        let end = self.bytes.len() - (8 + 4 + 4);
+        self.bytes[end - 8..end].copy_from_slice(&offset.to_be_bytes());
+        &self.bytes
+    }
+}
+
+fn name(topic: &str) -> TopicName {
+    TopicName(StrBytes::from_string(topic.to_owned()))
+}
+
+/// The first error code in a Produce answer, or 0. The frame begins behind its length.
+pub fn produce_error(mut frame: &[u8]) -> Result<i16, TryGetError> {
+    let answer = &mut frame;
+    answer.try_get_i32()?;
+    let mut first = 0;
+    for _ in 0..answer.try_get_i32()? {
+        skip_string(answer)?;
+        for _ in 0..answer.try_get_i32()? {
+            answer.try_get_i32()?;
+            let error = answer.try_get_i16()?;
+            skip(answer, 24)?;
+            first = if first == 0 { error } else { first };
+        }
+    }
+    Ok(first)
+}
+
+/// What a Fetch answer for one partition says.
+pub struct Fetched<'f> {
+    pub error: i16,
+    pub high_watermark: i64,
+    /// Batches, of which the last may be cut.
+    pub records: &'f [u8],
+}
+
+/// Reads a Fetch answer for one partition. The frame begins behind its length.
+pub fn fetched(mut frame: &[u8]) -> Result<Fetched<'_>, TryGetError> {
+    let answer = &mut frame;
+    skip(answer, 4 + 4)?;
+    let whole = answer.try_get_i16()?;
+    answer.try_get_i32()?;
+    if whole != 0 {
+        return Ok(Fetched { error: whole, high_watermark: -1, records: &[] });
+    }
+    // One topic, its name, one partition, its index.
+    answer.try_get_i32()?;
+    skip_string(answer)?;
+    skip(answer, 4 + 4)?;
+    let error = answer.try_get_i16()?;
+    let high_watermark = answer.try_get_i64()?;
+    skip(answer, 8 + 8)?;
+    let aborted = answer.try_get_i32()?.max(0) as usize;
+    skip(answer, aborted.saturating_mul(16))?;
+    let length = answer.try_get_i32()?.max(0) as usize;
+    let records = frame.get(..length).ok_or(TryGetError { requested: length, available: frame.len() })?;
+    Ok(Fetched { error, high_watermark, records })
+}
+
+/// Whole batches one after the other: header and bytes.
+pub fn batches(mut records: &[u8]) -> impl Iterator<Item = (BatchHeader, &[u8])> {
+    std::iter::from_fn(move || {
+        let header = BatchHeader::parse(records).ok()?;
+        let length = usize::try_from(header.batch_length).ok()?.checked_add(12)?;
+        let (batch, rest) = records.split_at_checked(length)?;
+        records = rest;
+        Some((header, batch))
+    })
+}
+
+fn skip(bytes: &mut &[u8], length: usize) -> Result<(), TryGetError> {
+    if bytes.len() < length {
+        return Err(TryGetError { requested: length, available: bytes.len() });
+    }
+    bytes.advance(length);
+    Ok(())
+}
+
+fn skip_string(bytes: &mut &[u8]) -> Result<(), TryGetError> {
+    let length = bytes.try_get_i16()?.max(0) as usize;
+    skip(bytes, length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+    use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+    use kafka_protocol::messages::{FetchResponse, ProduceResponse, RequestHeader, ResponseHeader};
+    use kafka_protocol::protocol::{Decodable, Encodable};
+
+    fn client_id() -> StrBytes {
+        StrBytes::from_static_str("load")
+    }
+
+    fn plain(record_bytes: u32, records: u32) -> Bytes {
+        batch(record_bytes, records, Compression::NONE, 1_700_000_000_000).expect("built")
+    }
+
+    fn answer<R: Encodable>(response: &R, version: i16) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        ResponseHeader::default().with_correlation_id(9).encode(&mut bytes, 0).expect("header");
+        response.encode(&mut bytes, version).expect("response");
+        bytes
+    }
+
+    #[test]
+    fn a_stamped_request_decodes_and_its_batches_are_whole() {
+        for (bytes, records) in [(8, 1), (100, 10), (1024, 64), (70_000, 1)] {
+            let mut frame =
+                ProduceFrame::new("topic", &[3, 5, 8], &plain(bytes, records), -1, &client_id()).expect("built");
+            frame.stamp(0x1234_5678_9abc);
+            let mut sent = Bytes::copy_from_slice(&frame.numbered(77)[4..]);
+            let header = RequestHeader::decode(&mut sent, 1).expect("header");
+            assert_eq!(header.correlation_id, 77);
+            let request = ProduceRequest::decode(&mut sent, PRODUCE_VERSION).expect("request");
+            assert!(sent.is_empty());
+            let partitions = &request.topic_data[0].partition_data;
+            assert_eq!(partitions.iter().map(|p| p.index).collect::<Vec<_>>(), [3, 5, 8]);
+            for partition in partitions {
+                let batch = partition.records.as_ref().expect("records");
+                let header = BatchHeader::parse(batch).expect("header");
+                assert!(header.crc_matches(batch));
+                assert_eq!(header.record_count, records as i32);
+                assert_eq!(stamp_of(batch), Some(0x1234_5678_9abc));
+                assert_eq!(batches(batch).count(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fetch_asks_for_its_offset() {
+        let mut frame = FetchFrame::new("topic", 4, (1 << 20, 1, 500), &client_id()).expect("built");
+        let mut sent = Bytes::copy_from_slice(&frame.at(1 << 40, 5)[4..]);
+        RequestHeader::decode(&mut sent, 1).expect("header");
+        let request = FetchRequest::decode(&mut sent, FETCH_VERSION).expect("request");
+        let partition = &request.topics[0].partitions[0];
+        assert_eq!((partition.partition, partition.fetch_offset, partition.partition_max_bytes), (4, 1 << 40, 1 << 20));
+    }
+
+    #[test]
+    fn answers_tell_errors_and_records() {
+        let partition = |error| PartitionProduceResponse::default().with_error_code(error);
+        let topic = TopicProduceResponse::default().with_name(name("t")).with_partition_responses(vec![
+            partition(0),
+            partition(6),
+            partition(3),
+        ]);
+        let produced = answer(&ProduceResponse::default().with_responses(vec![topic]), PRODUCE_VERSION);
+        assert_eq!(produce_error(&produced).expect("whole"), 6);
+
+        let records = [plain(10, 3), plain(20, 4)].concat();
+        let cut = records.len() - 1;
+        let data = PartitionData::default()
+            .with_high_watermark(12)
+            .with_records(Some(Bytes::copy_from_slice(&records[..cut])));
+        let topic = FetchableTopicResponse::default().with_topic(name("t")).with_partitions(vec![data]);
+        let bytes = answer(&FetchResponse::default().with_responses(vec![topic]), FETCH_VERSION);
+        let got = fetched(&bytes).expect("whole");
+        assert_eq!((got.error, got.high_watermark), (0, 12));
+        assert_eq!(batches(got.records).map(|(header, _)| header.record_count).collect::<Vec<_>>(), [3]);
+
+        for bytes in [&produced, &bytes] {
+            for length in 0..bytes.len() {
+                // Cut answers are refused or end early; they never panic.
+                let _ = (produce_error(&bytes[..length]), fetched(&bytes[..length]));
+            }
+        }
+    }
+}

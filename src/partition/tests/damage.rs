@@ -1,0 +1,182 @@
+//! Damage in the middle of a log: told once, answered as such, remembered, and forgotten when it is gone.
+
+use super::world::{Stored, World};
+use crate::base::config::TopicConfig;
+use crate::base::ids::Offset;
+use crate::log::corrupt::{CORRUPT_RANGES, Place};
+use crate::log::paths;
+use crate::log::read::ReadError;
+use crate::log::testing::Batch;
+use crate::log::times;
+use crate::partition::leader::Acks;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+/// Five batches of ten records a segment, an index entry for every second batch.
+async fn filled(batches: i64) -> World {
+    let config = TopicConfig {
+        segment_bytes: 5 * 1000,
+        index_interval_bytes: 1000,
+        file_delete_delay_ms: 0,
+        ..Default::default()
+    };
+    let world = World::maintained(config);
+    for i in 0..batches {
+        let batch = Batch { records: 10, value_bytes: 80, timestamp_ms: 1000 + i, ..Batch::default() };
+        world.append_and_wait(batch, Acks::All).await;
+    }
+    world
+}
+
+fn flip(world: &World, batch: &Stored, byte: u64) {
+    let path = paths::segment_file(&world.path(), batch.segment, paths::LOG);
+    let file = File::options().read(true).write(true).open(path).expect("there");
+    let mut bytes = [0];
+    file.read_exact_at(&mut bytes, batch.position + byte).expect("read");
+    file.write_all_at(&[bytes[0] ^ 1], batch.position + byte).expect("written");
+}
+
+/// Which of the log's batches a reader gets that goes on behind each damage, as a consumer does whose operator seeks.
+async fn readable(world: &World) -> Vec<Offset> {
+    let (mut from, end, mut read) = (world.partition.ends().log_start, world.partition.ends().log_end, Vec::new());
+    while from < end {
+        match world.try_read(from).await {
+            Ok(batches) => {
+                from = batches.last().expect("it is not the end").next_offset();
+                read.extend(batches.iter().map(|batch| batch.base_offset));
+            }
+            Err(ReadError::KnownCorrupt { range }) => from = range.next,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    read
+}
+
+/// A reader goes to a batch that is none any more: the segment is looked through.
+async fn meet(world: &World, batch: &Stored) {
+    let met = world.try_read(batch.header.base_offset).await;
+    let Err(ReadError::Corrupt { segment, .. }) = met else { panic!("{met:?}") };
+    world.partition.met_damage(segment);
+    world.partition.quiet().await;
+}
+
+/// A length in the middle of a sealed segment is wrong. A reader meets it; from then on that range is known, before and
+/// after a restart of any kind, and everything else is read, by offset and by time.
+#[test]
+fn a_damaged_batch_is_answered_as_such_and_everything_else_is_served() {
+    tokio_uring::start(async {
+        let mut world = filled(23).await;
+        world.close().await;
+        world.reopen(true).await;
+        let stored = world.stored();
+        let (damaged, last) = (stored[7], stored[22]);
+        let segment_end = stored.iter().find(|batch| batch.segment > damaged.segment).expect("there are more").segment;
+        flip(&world, &damaged, 9);
+        meet(&world, &damaged).await;
+        let read = readable(&world).await;
+        let range = *world.partition.core().corrupt().at(damaged.header.base_offset).expect("known");
+        assert_eq!(range.first, damaged.header.base_offset);
+        assert!(range.next <= segment_end);
+        let sound = |batch: &&Stored| batch.header.base_offset < range.first || batch.header.base_offset >= range.next;
+        let expected: Vec<Offset> = stored.iter().filter(sound).map(|batch| batch.header.base_offset).collect();
+        assert_eq!(read, expected);
+        assert!(read.len() >= 21, "no more is lost than up to the next index entry");
+        assert_eq!(world.shared.metrics.corrupt_ranges.get(), 1);
+        for clean in [true, false] {
+            world.close().await;
+            world.reopen(clean).await;
+            assert!(
+                matches!(world.try_read(range.first).await, Err(ReadError::KnownCorrupt { .. })),
+                "not served silently"
+            );
+            assert_eq!(readable(&world).await, expected);
+        }
+        let corrupt = world.partition.core().corrupt().clone();
+        let segments: Vec<_> = world.partition.core().segments().iter().cloned().collect();
+        let files = world.partition.files();
+        let since = times::first_since((&segments, &corrupt), files, (1007, Offset(0)), 1000).await;
+        let found = since.expect("readable").expect("there is one").offset;
+        assert!(found >= range.next && found < last.header.base_offset);
+    });
+}
+
+/// The damaged bytes are put right, as from a backup: the next look at the segment forgets them, and so does a segment's
+/// leaving the log.
+#[test]
+fn damage_that_is_gone_is_forgotten() {
+    tokio_uring::start(async {
+        let mut world = filled(23).await;
+        world.close().await;
+        world.reopen(true).await;
+        let stored = world.stored();
+        for batch in [stored[2], stored[12]] {
+            flip(&world, &batch, 16);
+            meet(&world, &batch).await;
+        }
+        let list = world.path().join(CORRUPT_RANGES);
+        assert_eq!(world.partition.core().corrupt().len(), 2);
+        assert!(list.exists());
+        flip(&world, &stored[2], 16);
+        world.close().await;
+        world.reopen(true).await;
+        world.partition.met_damage(stored[2].segment);
+        world.partition.quiet().await;
+        assert_eq!(world.partition.core().corrupt().len(), 1);
+        assert!(world.partition.core().corrupt().holding(place(&stored[12])).is_some());
+        world.partition.delete_records(stored[20].header.base_offset);
+        world.partition.quiet().await;
+        assert!(world.partition.core().corrupt().is_empty());
+        assert!(!list.exists(), "an empty list is none");
+        assert_eq!(world.shared.metrics.corrupt_ranges.get(), 0);
+    });
+}
+
+/// The list itself is damaged: it is not believed, and what it said is found again by the first reader.
+#[test]
+fn a_list_that_is_damaged_is_not_believed() {
+    tokio_uring::start(async {
+        let mut world = filled(12).await;
+        world.close().await;
+        world.reopen(true).await;
+        let stored = world.stored();
+        flip(&world, &stored[3], 16);
+        meet(&world, &stored[3]).await;
+        let list = world.path().join(CORRUPT_RANGES);
+        let text = fs::read_to_string(&list).expect("written");
+        fs::write(&list, text.replace("\n1\n", "\n0\n")).expect("damaged");
+        world.close().await;
+        world.reopen(true).await;
+        assert!(world.partition.core().corrupt().is_empty());
+        meet(&world, &stored[3]).await;
+        assert_eq!(fs::read_to_string(&list).expect("written anew"), text);
+    });
+}
+
+/// An index that leads into the middle of a batch looks like damage to a reader. It is made anew from the segment.
+#[test]
+fn an_index_that_leads_nowhere_is_made_anew() {
+    tokio_uring::start(async {
+        let mut world = filled(12).await;
+        world.close().await;
+        let stored = world.stored();
+        let index = paths::segment_file(&world.path(), stored[0].segment, paths::OFFSET_INDEX);
+        let mut bytes = fs::read(&index).expect("there");
+        assert!(bytes.len() >= 8);
+        bytes[7] ^= 3;
+        fs::write(&index, &bytes).expect("damaged");
+        world.reopen(true).await;
+        let behind = stored[3].header.base_offset;
+        assert!(matches!(world.try_read(behind).await, Err(ReadError::Corrupt { .. })));
+        world.partition.met_damage(stored[0].segment);
+        world.partition.quiet().await;
+        assert!(world.partition.core().corrupt().is_empty());
+        assert_eq!(world.read(behind).await[0].base_offset, behind);
+        world.close().await;
+        world.reopen(true).await;
+        assert_eq!(world.read(behind).await[0].base_offset, behind);
+    });
+}
+
+fn place(batch: &Stored) -> Place {
+    Place { segment: batch.segment, position: batch.position as u32 }
+}
