@@ -13,6 +13,10 @@
 //!   (`LogCore::recovery_point`), so they are rebuilt from the segment, and written again. A recovery point that is a
 //!   segment's very end may be older than the roll: that segment is read too, since its index files may be those of an
 //!   earlier clean stop.
+//! - *Settled part of the active segment*: below the recovery point, and below a producer snapshot that was taken within the
+//!   segment, everything is on disk: records, epochs, index entries (`Partition::settle` writes them in that order, the snapshot
+//!   last). Reading begins at the last index entry below the snapshot. If the batch there is not the one that the entry tells of, or
+//!   damage is met before the snapshot's offset, the whole segment is read.
 //! - *Segments after a cut* are removed, the last one first and all of them before the cut itself: a recovery that is cut
 //!   short finds the same damage again.
 //! - *A gap between segments* below the recovery point or the log's start is kept, as Kafka keeps it: compaction and removal
@@ -130,6 +134,7 @@ pub fn open(params: &OpenParams, config: &TopicConfig, read: ReadPart) -> Result
         stored_epoch: stored_epochs.as_ref().and_then(EpochHistory::latest),
         epochs: stored_epochs.unwrap_or_default(),
         producers: None,
+        producers_from: Offset(0),
         snapshots: listing.snapshots,
         cuts: Vec::new(),
         scanned_bytes: 0,
@@ -168,6 +173,8 @@ struct Opening<'a> {
     stored_epoch: Option<LeaderEpoch>,
     /// What the log says below the segment that is scanned next; None: not read yet.
     producers: Option<ProducerStates>,
+    /// They know of everything below.
+    producers_from: Offset,
     snapshots: Vec<Offset>,
     cuts: Vec<Cut>,
     scanned_bytes: u64,
@@ -235,16 +242,14 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Reads a segment that may not be whole, rebuilds its indexes, notes its epochs and producers, cuts it where it is not
+    /// Reads what of a segment may not be whole, rebuilds its indexes, notes its epochs and producers, cuts it where it is not
     /// whole (with the `later` segments), and makes durable what is left.
     fn recover(&mut self, segment: &Rc<Segment>, later: &[Found]) -> Result<Offset, OpenError> {
-        if self.producers.is_none() {
-            self.producers = Some(self.producers_below(segment.base)?);
-        }
-        self.keep_snapshot(segment.base)?;
         let size = segment.size();
-        segment.reset();
-        let mut end = self.scan_rest(segment, (0, size), segment.base, Depth::Checksums)?;
+        let (mut end, settled) = match self.scan_unsettled(segment, size)? {
+            Some(end) => (end, true),
+            None => (self.scan_whole(segment, size)?, false),
+        };
         end.problem = end.problem.or_else(|| self.gap_before(later, end.next_offset));
         let path = segment.path(paths::LOG);
         if let Some(problem) = end.problem {
@@ -262,9 +267,45 @@ impl Opening<'_> {
             let synced = open_file(&path)?.sync_all();
             synced.map_err(|source| OpenError::Io { path, source })?;
         }
-        // They may tell of batches that the segment no longer has; what was read of it takes their place.
-        remove_existing(segment, &[paths::OFFSET_INDEX, paths::TIME_INDEX])?;
+        if !settled || end.problem.is_some() {
+            // They may tell of batches that the segment no longer has; what was read of it takes their place.
+            remove_existing(segment, &[paths::OFFSET_INDEX, paths::TIME_INDEX])?;
+        }
         Ok(end.next_offset)
+    }
+
+    fn scan_whole(&mut self, segment: &Rc<Segment>, size: u32) -> Result<ScanEnd, OpenError> {
+        if self.producers.is_none() {
+            self.producers = Some(self.producers_below(segment.base)?);
+        }
+        self.keep_snapshot(segment.base)?;
+        segment.reset();
+        self.scan_rest(segment, (0, size), segment.base, Depth::Checksums)
+    }
+
+    /// Reads a segment from where the newest producer snapshot below the recovery point was taken: what lies below was on disk by then,
+    /// with its epochs and its index entries (`Partition::settle`). None: there is no such snapshot, or something does not fit.
+    fn scan_unsettled(&mut self, segment: &Rc<Segment>, size: u32) -> Result<Option<ScanEnd>, OpenError> {
+        if self.producers.is_some() || !self.epochs_known {
+            return Ok(None);
+        }
+        let within = segment.base + 1..=self.params.recovery_point;
+        let Some(at) = self.snapshots.iter().copied().filter(|offset| within.contains(offset)).max() else {
+            return Ok(None);
+        };
+        let path = paths::segment_file(&self.params.dir, at, paths::PRODUCER_SNAPSHOT);
+        let Ok(Ok(producers)) = fs::read(&path).map(|content| ProducerStates::decode(&content)) else { return Ok(None) };
+        let Ok(indexes) = segment.detached().read_indexes_below(at) else { return Ok(None) };
+        let Some((from, expected)) = self.resume(segment, indexes)? else { return Ok(None) };
+        (self.producers, self.producers_from) = (Some(producers), at);
+        let epochs = self.epochs.clone();
+        let end = self.scan_rest(segment, (from, size), expected, Depth::Checksums)?;
+        if end.problem.is_some() && end.next_offset < at {
+            // What was whole is not: nothing that was built on it counts.
+            (self.producers, self.producers_from, self.epochs) = (None, Offset(0), epochs);
+            return Ok(None);
+        }
+        Ok(Some(end))
     }
 
     /// A segment that lies wholly below the log's start, and was to be removed when the process ended. It may tell of producers;
@@ -290,6 +331,18 @@ impl Opening<'_> {
     fn open_active(&mut self, segment: &Rc<Segment>) -> Result<Offset, OpenError> {
         let size = segment.size();
         let Ok(indexes) = segment.detached().read_indexes() else { return self.recover(segment, &[]) };
+        let Some((from, expected)) = self.resume(segment, indexes)? else { return self.recover(segment, &[]) };
+        let end = self.scan_rest(segment, (from, size), expected, Depth::Headers)?;
+        if end.problem.is_some() {
+            segment.resume(Indexes::default(), size, (None, None));
+            return self.recover(segment, &[]);
+        }
+        Ok(end.next_offset)
+    }
+
+    /// Takes over what the index files say: gives the position of their last entry, where reading goes on, and the offset of the
+    /// batch there. None: they do not fit the segment.
+    fn resume(&self, segment: &Segment, indexes: Indexes) -> Result<Option<(u32, Offset)>, OpenError> {
         let (last_offset, from) = match indexes.offsets.last() {
             Some((relative, position)) => (Some(segment.base + i64::from(relative)), position),
             None => (None, 0),
@@ -297,18 +350,13 @@ impl Opening<'_> {
         let max_timestamp = indexes.times.last().map(|e| (e.timestamp_ms, segment.base + i64::from(e.relative_offset)));
         let file = open_file(&segment.path(paths::LOG))?;
         let Ok((first, at)) = (|| io::Result::Ok((read_header(&file, 0)?, read_header(&file, from)?)))() else {
-            return self.recover(segment, &[]);
+            return Ok(None);
         };
         if at.base_offset < segment.base || last_offset.is_some_and(|last| last != at.last_offset()) {
-            return self.recover(segment, &[]);
+            return Ok(None);
         }
         segment.resume(indexes, from, (Some(first.max_timestamp), max_timestamp));
-        let end = self.scan_rest(segment, (from, size), at.base_offset, Depth::Headers)?;
-        if end.problem.is_some() {
-            segment.resume(Indexes::default(), size, (None, None));
-            return self.recover(segment, &[]);
-        }
-        Ok(end.next_offset)
+        Ok(Some((from, at.base_offset)))
     }
 
     fn scan_rest(
@@ -320,12 +368,12 @@ impl Opening<'_> {
     ) -> Result<ScanEnd, OpenError> {
         let path = segment.path(paths::LOG);
         let (epochs, interval) = (&mut self.epochs, self.config.index_interval_bytes);
-        let producers = &mut self.producers;
+        let (producers, producers_from) = (&mut self.producers, self.producers_from);
         let end = (self.read)(&path, from..size).and_then(|mut bytes| {
             scan(&mut bytes, (from, size), expected, depth, &mut |header, _| {
                 segment.note_batch(header, interval);
                 note_epoch(epochs, header);
-                if let Some(producers) = producers {
+                if let Some(producers) = producers.as_mut().filter(|_| header.base_offset >= producers_from) {
                     producers.note(header);
                 }
             })

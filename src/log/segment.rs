@@ -495,7 +495,8 @@ impl DetachedSegment {
     /// Brings both index files up to date, durably but for their names. A crash leaves some of the entries. Blocking.
     pub fn append_indexes(&self, entries: &NewEntries) -> io::Result<()> {
         if entries.is_all {
-            return self.write_indexes(&(entries.offsets.clone(), entries.times.clone()));
+            write_atomically(&self.path(paths::OFFSET_INDEX), &entries.offsets)?;
+            return write_atomically(&self.path(paths::TIME_INDEX), &entries.times);
         }
         let append = |suffix, from: u64, bytes: &[u8]| {
             if bytes.is_empty() {

@@ -45,17 +45,20 @@ pub enum Lane {
     Clean,
     /// Reading what lies there, to find damage.
     Scrub,
+    /// Writing down how far logs have come, so that the next recovery is short.
+    Settle,
     /// Small work in the background.
     Chore,
 }
 
 impl Lane {
-    const ALL: [Lane; 4] = [Lane::Recovery, Lane::Clean, Lane::Scrub, Lane::Chore];
+    const ALL: [Lane; 5] = [Lane::Recovery, Lane::Clean, Lane::Scrub, Lane::Settle, Lane::Chore];
 
     /// Jobs that run side by side.
     fn width(self) -> usize {
         match self {
             Lane::Recovery => RECOVERIES_AT_ONCE_MAX,
+            Lane::Settle => 2,
             Lane::Clean | Lane::Scrub | Lane::Chore => 1,
         }
     }

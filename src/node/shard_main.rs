@@ -5,6 +5,7 @@ use crate::api::{Outcome, registry};
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, FlushPolicy};
 use crate::base::ids::BrokerId;
+use crate::base::limits::{SETTLE_PAUSE_SECONDS_MIN, UNSETTLED_BYTES_MAX};
 use crate::base::metrics::ShardMetrics;
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
@@ -12,10 +13,12 @@ use crate::controller::publish::ShardUpdate;
 use crate::maintenance::Maintenance;
 use crate::partition::checkpoints::CheckpointSender;
 use crate::partition::journal::{Rings, Settings};
+use crate::partition::leader::Partition;
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::{FoundLogDir, PartitionTable};
 use crate::shard::{ConnectionLimits, ConnectionMeta, NetSettings, Network, Service};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -140,6 +143,15 @@ struct Housekeeper {
     retention_due: Instant,
     checkpoint_due: Instant,
     producers_due: Instant,
+    settling: Settling,
+}
+
+/// Settling of logs: at every checkpoint, and in between if a recovery would read too much.
+struct Settling {
+    not_before: Instant,
+    under_way: Rc<Cell<bool>>,
+    /// A checkpoint has come: everything is to be settled.
+    all: bool,
 }
 
 impl Housekeeper {
@@ -151,6 +163,7 @@ impl Housekeeper {
             retention_due: now + Duration::from_millis(first.min(config.log_retention_check_interval_ms)),
             checkpoint_due: now + checkpoint_interval(&config),
             producers_due: now + Duration::from_millis(config.producer_id_expiration_check_interval_ms),
+            settling: Settling { not_before: now, under_way: Rc::default(), all: false },
             context,
         }
     }
@@ -184,6 +197,7 @@ impl Housekeeper {
         }
         if now >= self.checkpoint_due {
             self.checkpoint_due = now + checkpoint_interval(&config);
+            self.settling.all = true;
             let saved = self.context.checkpoints.save(self.context.partitions.checkpoints());
             tokio::task::spawn_local(async move {
                 if let Err(e) = saved.await {
@@ -191,6 +205,7 @@ impl Housekeeper {
                 }
             });
         }
+        self.settle(now, &partitions);
         if now >= self.producers_due {
             self.producers_due = now + Duration::from_millis(config.producer_id_expiration_check_interval_ms);
             let expiration_ms = i64::try_from(config.producer_id_expiration_ms).unwrap_or(i64::MAX);
@@ -199,6 +214,54 @@ impl Housekeeper {
             }
         }
     }
+}
+
+impl Housekeeper {
+    /// Settles logs, one after the other, and tells the checkpoint files.
+    fn settle(&mut self, now: Instant, partitions: &[Rc<Partition>]) {
+        let settling = &mut self.settling;
+        if settling.under_way.get() || (!settling.all && now < settling.not_before) {
+            return;
+        }
+        let unsettled = partitions.iter().map(|partition| partition.unsettled_bytes()).collect();
+        let chosen = to_settle(unsettled, if settling.all { 0 } else { UNSETTLED_BYTES_MAX });
+        settling.all = false;
+        if chosen.is_empty() {
+            return;
+        }
+        settling.not_before = now + Duration::from_secs(SETTLE_PAUSE_SECONDS_MIN);
+        settling.under_way.set(true);
+        let chosen: Vec<_> = chosen.into_iter().map(|at| Rc::clone(&partitions[at])).collect();
+        let (context, under_way) = (Rc::clone(&self.context), Rc::clone(&settling.under_way));
+        tokio::task::spawn_local(async move {
+            for partition in chosen {
+                if let Err(e) = partition.settle().await {
+                    warn!("{}-{}: a recovery would be longer than it need be: {e}", partition.topic, partition.index());
+                }
+            }
+            under_way.set(false);
+            if let Err(e) = context.checkpoints.save(context.partitions.checkpoints()).await {
+                warn!("checkpoints cannot be saved: {e}");
+            }
+        });
+    }
+}
+
+/// Which logs are to be settled so that no more than half of `most` bytes stay unsettled, if there are more than `most`: the
+/// largest first.
+fn to_settle(unsettled: Vec<u64>, most: u64) -> Vec<usize> {
+    let mut left: u64 = unsettled.iter().sum();
+    if left <= most {
+        return Vec::new();
+    }
+    let mut by_size: Vec<_> = unsettled.into_iter().enumerate().filter(|(_, bytes)| *bytes > 0).collect();
+    by_size.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let chosen = by_size.into_iter().take_while(|(_, bytes)| {
+        let is_due = left > most / 2;
+        left -= bytes;
+        is_due
+    });
+    chosen.map(|(at, _)| at).collect()
 }
 
 /// Both kinds of checkpoints are written together, so that the shorter interval counts.
@@ -211,6 +274,14 @@ fn checkpoint_interval(config: &BrokerConfig) -> Duration {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn the_largest_unsettled_parts_are_settled_first() {
+        assert_eq!(to_settle(vec![10, 0, 30, 20], 60), [0; 0], "not too much");
+        assert_eq!(to_settle(vec![10, 0, 30, 20], 50), [2, 3], "half of it may stay");
+        assert_eq!(to_settle(vec![10, 0, 30, 20], 0), [2, 3, 0], "all that is");
+        assert_eq!(to_settle(vec![0, 0], 0), [0; 0]);
+    }
 
     #[test]
     fn log_starts_are_saved_as_often_as_is_asked_for() {

@@ -4,6 +4,7 @@
 //! that drive them exist only while there is something to do.
 
 mod removal;
+mod settle;
 mod sync;
 mod write;
 
@@ -122,6 +123,9 @@ impl Partition {
             durable_wanted: Cell::new(None),
             sync_failed: Cell::new(false),
             syncs: Arc::new(Semaphore::new(1)),
+            index_files: Semaphore::new(1),
+            // What recovery has just read is to be settled too.
+            unsettled: Cell::new(u64::from(home.exists && home.clean_end.is_none())),
             deleted: Cell::new(false),
             damage: Damage::default(),
             core: RefCell::new(core),

@@ -39,7 +39,7 @@ impl Partition {
             let config = self.config();
             let next = self.core.borrow_mut().next_write(&config, now_ms());
             let Some(write) = next else { return };
-            let (segment, sealed) = (Rc::clone(&write.segment), write.sealed.clone());
+            let (segment, sealed, bytes) = (Rc::clone(&write.segment), write.sealed.clone(), write.bytes);
             match journal.filter(|journal| write.bytes <= journal.write_bytes_max()) {
                 Some(journal) => self.queue_in(&journal, &write),
                 None => self.durability.borrow_mut().skip(),
@@ -49,6 +49,7 @@ impl Partition {
                 return;
             }
             self.core.borrow_mut().write_completed(&segment, config.index_interval_bytes, now_ms());
+            self.note_unsettled(bytes);
             self.progressed();
             if let Some(sealed) = sealed {
                 self.seal(sealed);
@@ -117,6 +118,7 @@ impl Partition {
         let snapshot_path = paths::segment_file(&self.home.borrow().dir, end, paths::PRODUCER_SNAPSHOT);
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
+            let _one = this.index_files.acquire().await.expect("the semaphore is never closed");
             let written = tokio::task::spawn_blocking(move || {
                 materialise::write_sealed(&detached, &indexes, (&snapshot_path, &snapshot))
             });
@@ -150,7 +152,7 @@ impl Partition {
     }
 
     /// One at a time, lest an older history take the place of a newer one.
-    async fn save_epochs(&self) -> io::Result<()> {
+    pub(super) async fn save_epochs(&self) -> io::Result<()> {
         loop {
             let (latest, entries) = {
                 let core = self.core.borrow();
