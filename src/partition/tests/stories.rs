@@ -501,3 +501,75 @@ fn offsets_that_no_log_reaches_are_refused() {
         assert_eq!(world.partition.ends().log_end, Offset(LOG_OFFSET_MAX + 3));
     });
 }
+
+/// A recovery read the whole active segment, up to 1 GiB, however little of it was new.
+#[test]
+fn what_is_settled_is_not_read_again() {
+    tokio_uring::start(async {
+        let config = TopicConfig { index_interval_bytes: 100, ..TopicConfig::default() };
+        let mut world = World::maintained(config);
+        let batch = |sequence| Batch { producer: Some((7, 0, sequence)), ..Batch::default() };
+        for sequence in 0..200 {
+            world.append_and_wait(batch(sequence), Acks::All).await;
+        }
+        world.partition.settle().await.expect("settled");
+        world.save_checkpoints();
+        for round in 0..3 {
+            for sequence in 200 + round * 10..210 + round * 10 {
+                world.append_and_wait(batch(sequence), Acks::All).await;
+            }
+            world.quiet().await;
+            let (size, ends) = (world.partition.core().size(), world.partition.ends());
+            let opened = world.reopen(false).await;
+            assert!(opened.cuts.is_empty(), "{:?}", opened.cuts);
+            assert!(opened.scanned_bytes < size / 4, "{} of {size} bytes", opened.scanned_bytes);
+            assert_eq!(world.partition.ends().log_end, ends.log_end);
+            let last = world.append(batch(209 + round * 10), Acks::All, &AppendWait::new()).expect("recognised");
+            assert!(last.duplicate_timestamp_ms.is_some(), "the producers are known as before");
+            for offset in [0, 42, 199, 205] {
+                assert_eq!(world.read(Offset(offset)).await[0].base_offset, Offset(offset));
+            }
+        }
+        // What is settled again is appended to the same files, and they say what a whole scan would.
+        world.partition.settle().await.expect("settled");
+        world.save_checkpoints();
+        let (_, index) = world.files(paths::OFFSET_INDEX).pop().expect("there is one");
+        let settled = fs::read(&index).expect("readable");
+        world.saved.recovery_point = Offset(0);
+        let opened = world.reopen(false).await;
+        assert_eq!(opened.scanned_bytes, world.partition.core().size(), "no recovery point, no trust");
+        let segment = world.partition.core().segments()[0].clone();
+        let (rebuilt, _) = segment.encode_indexes().expect("in memory");
+        assert!(settled.len() > 8 * 20, "{} bytes", settled.len());
+        assert!(rebuilt.len().abs_diff(settled.len()) <= 8 * 4, "{} and {}", rebuilt.len(), settled.len());
+    });
+}
+
+/// Damage below the recovery point must not hide behind what was settled above it, nor an index that tells of another segment.
+#[test]
+fn what_does_not_fit_is_read_whole() {
+    tokio_uring::start(async {
+        let config = TopicConfig { index_interval_bytes: 100, ..TopicConfig::default() };
+        let mut world = World::maintained(config);
+        for _ in 0..50 {
+            world.append_and_wait(Batch::default(), Acks::All).await;
+        }
+        world.partition.settle().await.expect("settled");
+        world.save_checkpoints();
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.quiet().await;
+        let size = world.partition.core().size();
+        let (_, index) = world.files(paths::OFFSET_INDEX).pop().expect("there is one");
+        let sound = fs::read(&index).expect("readable");
+        let last = sound.len() - 8;
+        for (what, at, byte) in [("offset", last + 3, sound[last + 3] - 1), ("position", last + 7, sound[last + 7] ^ 1)] {
+            let mut bytes = sound.clone();
+            bytes[at] = byte;
+            fs::write(&index, bytes).expect("damaged");
+            let opened = world.reopen(false).await;
+            assert!(opened.cuts.is_empty(), "{what}: {:?}", opened.cuts);
+            assert_eq!((opened.scanned_bytes, world.partition.ends().log_end), (size, Offset(51)), "{what}");
+            fs::write(&index, &sound).expect("restored");
+        }
+    });
+}

@@ -47,6 +47,7 @@ pub struct World {
 /// What opening had to do.
 pub struct Reopened {
     pub cuts: Vec<Cut>,
+    pub scanned_bytes: u64,
     pub is_clean: bool,
 }
 
@@ -69,7 +70,7 @@ impl World {
         World { _maintenance: Some(thread), ..World::with_maintenance(config, maintenance) }
     }
 
-    fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
+    pub fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
         let dir = tempfile::tempdir().expect("temporary directory");
         let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default(), maintenance));
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
@@ -93,7 +94,10 @@ impl World {
 
     /// With a journal of so many bytes.
     pub async fn with_journal(config: TopicConfig, ring_bytes: u64) -> World {
-        let mut world = World::new(config);
+        World::journaled(World::new(config), ring_bytes).await
+    }
+
+    pub async fn journaled(mut world: World, ring_bytes: u64) -> World {
         world.ring_bytes = Some(ring_bytes);
         let rings = world.rings(true);
         world.begin_journal(rings).await;
@@ -199,10 +203,10 @@ impl World {
         let empty = LogCore::empty(Rc::clone(&home.dir), Offset(0));
         let (mut core, done) = if home.exists {
             let opened = open::open(&params, &self.config, &read_part).expect("opens");
-            let done = Reopened { cuts: opened.cuts, is_clean: opened.is_clean };
+            let done = Reopened { cuts: opened.cuts, scanned_bytes: opened.scanned_bytes, is_clean: opened.is_clean };
             (LogCore::recovered(Rc::clone(&home.dir), opened.log), done)
         } else {
-            (empty, Reopened { cuts: Vec::new(), is_clean: false })
+            (empty, Reopened { cuts: Vec::new(), scanned_bytes: 0, is_clean: false })
         };
         if let Some(ranges) = scrub::read(&params.dir) {
             scrub::take(&mut core, ranges);
