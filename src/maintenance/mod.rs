@@ -1,6 +1,6 @@
 //! The node's maintenance thread: long reads and writes of files that must not disturb those who produce and consume.
 //!
-//! One thread for the node, of low priority and pinned to nothing, with a glommio executor of its own: whole segments pass it
+//! One thread for the node, pinned to nothing and of low priority (once a start has recovered its logs), with a glommio executor of its own: whole segments pass it
 //! by direct I/O, several requests ahead, and leave the page cache alone. Shards and the main thread hand it *jobs*: what a job
 //! is given, and what it answers, is plain data; it never touches a shard's state. Whoever asks awaits the answer, and who
 //! stops awaiting cancels the job.
