@@ -47,6 +47,7 @@ use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::limits::LOG_OFFSET_MAX;
 use crate::record::batch::BatchHeader;
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -95,6 +96,25 @@ pub struct Cut {
     pub next_offset: Offset,
     /// None: the whole file went, since it follows one that was cut or lies below the log's start.
     pub problem: Option<Problem>,
+}
+
+/// The line of the broker's log: what was cut, from which offset on, and why.
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Cut { file, position, bytes, next_offset, problem } = self;
+        match problem {
+            Some(problem) => write!(
+                f,
+                "{}: cut at byte {position} ({bytes} bytes, from offset {next_offset} on): {problem}",
+                file.display()
+            ),
+            None => write!(
+                f,
+                "{}: removed ({bytes} bytes, from offset {next_offset} on): what was before it is cut, or below the log's start",
+                file.display()
+            ),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -375,16 +375,7 @@ impl PartitionTable {
 
     fn take_log(&self, home: &mut Home, opened: Opened, was_clean: bool) -> LogCore {
         for cut in &opened.cuts {
-            match &cut.problem {
-                Some(problem) => warn!(
-                    "{}: cut at byte {} ({} bytes, from offset {} on): {problem}",
-                    cut.file.display(),
-                    cut.position,
-                    cut.bytes,
-                    cut.next_offset
-                ),
-                None => warn!("{}: removed, {} bytes after a cut", cut.file.display(), cut.bytes),
-            }
+            warn!("{cut}");
         }
         if !was_clean {
             let (logs, bytes) = self.recovered.get();

@@ -2,5 +2,6 @@
 
 mod damage;
 mod model;
+mod recovery;
 mod stories;
 pub(super) mod world;
