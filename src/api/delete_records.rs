@@ -54,6 +54,9 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
             for partition in moved {
                 // A log whose directory a power loss takes would be taken for one without a start.
                 saved = saved.and(partition.sync_names().await);
+                if let Some(failure) = partition.disk_failure() {
+                    saved = saved.and(Err(std::io::Error::other(failure.to_string())));
+                }
             }
             if let Err(e) = saved {
                 error!("log start offsets cannot be saved: {e}");

@@ -1,13 +1,15 @@
 //! DescribeLogDirs (key 35).
 //!
-//! Versions: 1-4. Every shard is a broker of its own, so a shard tells its own partitions only; the space of a log
+//! Versions: 1-4. A log directory that is offline is answered with KAFKA_STORAGE_ERROR and nothing else, as in Kafka. Every shard is a broker of its own, so a shard tells its own partitions only; the space of a log
 //! directory (4, KIP-827) is that of the file system, which the shards share.
 
 use super::context::ShardContext;
 use super::registry::Served;
 use super::{Outcome, RequestInfo};
+use crate::base::disks::Health;
 use crate::partition::table::LocalTopic;
 use bytes::Bytes;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
@@ -25,8 +27,12 @@ const UNKNOWN_VOLUME_BYTES: i64 = -1;
 fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
     info.decoded(body, |request: DescribeLogDirsRequest| {
         let asked = request.topics.as_deref().map(Asked::of);
-        let dirs = context.partitions.log_dirs();
-        let results = dirs.iter().map(|dir| describe(context, dir, asked.as_ref())).collect();
+        let disks = &context.partitions.shared().disks;
+        let results = disks.all().map(|(dir, health)| match health {
+            Health::Offline => offline(dir),
+            Health::Sound | Health::Full => describe(context, dir, asked.as_ref()),
+        });
+        let results = results.collect();
         info.reply(&DescribeLogDirsResponse::default().with_results(results))
     })
 }
@@ -42,6 +48,14 @@ impl<'a> Asked<'a> {
         }
         Asked(by_name)
     }
+}
+
+fn offline(dir: &Path) -> DescribeLogDirsResult {
+    DescribeLogDirsResult::default()
+        .with_error_code(ResponseError::KafkaStorageError.code())
+        .with_log_dir(StrBytes::from_string(dir.display().to_string()))
+        .with_total_bytes(UNKNOWN_VOLUME_BYTES)
+        .with_usable_bytes(UNKNOWN_VOLUME_BYTES)
 }
 
 /// `asked`: None for all partitions.

@@ -159,6 +159,7 @@ async fn by_time(
         Ok(found) => Ok(found.filter(|found| found.offset < high_watermark)),
         Err(e) => {
             error!("{}-{}: looking up {timestamp}: {e}", partition.topic, partition.index());
+            partition.read_failed(&e);
             Err(ResponseError::KafkaStorageError)
         }
     }

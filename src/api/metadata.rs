@@ -7,6 +7,7 @@
 //! - An unknown topic is created if the client allows it (always before version 4) and `auto.create.topics.enable` is
 //!   set. Kafka answers LEADER_NOT_AVAILABLE once and lets the client ask again; here the new topic can be used when
 //!   its creation is answered, so the answer is the topic itself.
+//! - A replica in a log directory that is offline is an offline replica, and does not lead, as in Kafka.
 //! - A partition without a live leader has LEADER_NOT_AVAILABLE and leader -1; its epoch, replicas and in-sync replicas
 //!   are told all the same. Version 0 leaves dead replicas out and marks the partition with REPLICA_NOT_AVAILABLE.
 //! - So is a partition of the asked shard whose log is still being opened after a start: clients ask again until it is.
@@ -22,7 +23,7 @@ use super::brokers;
 use super::context::ShardContext;
 use super::registry::Served;
 use super::{Outcome, RequestInfo};
-use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, TopicId};
+use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
 use crate::cluster::image::{Broker, ClusterImage, Partition, Topic};
 use crate::cluster::topic_name;
 use crate::controller::handle::{AdminResult, CreatedTopic, NewTopic};
@@ -34,8 +35,9 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub const SERVED: Served = Served { key: ApiKey::Metadata as i16, advertised_min: 0, accepted_min: 0, max: 12, handle };
 
@@ -55,10 +57,11 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
                 Some(creation) => creation.refused().await,
                 None => HashMap::new(),
             };
-            let image = context.image();
+            let (image, lost) = (context.image(), context.partitions.shared().disks.lost());
             let is_opening = |topic, index| context.partitions.is_opening(topic, PartitionIndex(index));
-            let (image, info, request, is_opening) = (&*image, &info, &request, &is_opening);
-            info.answer(&Answering { image, info, request, is_opening, refused }.response(&wanted))
+            let (image, lost, info, is_opening) = (&*image, lost.as_ref(), &info, &is_opening);
+            let request = &request;
+            info.answer(&Answering { image, lost, is_opening, info, request, refused }.response(&wanted))
         }))
     })
 }
@@ -161,6 +164,8 @@ fn with_defaults(name: &str) -> NewTopic {
 /// One answer in the making.
 struct Answering<'a> {
     image: &'a ClusterImage,
+    /// Partitions whose replicas lie in log directories that are offline, by their broker.
+    lost: Option<&'a HashMap<BrokerId, Arc<HashSet<TopicPartition>>>>,
     info: &'a RequestInfo,
     request: &'a MetadataRequest,
     /// Whether this shard's log of a partition is still being opened.
@@ -227,10 +232,8 @@ impl Answering<'_> {
     }
 
     fn known(&self, topic: &Topic) -> MetadataResponseTopic {
-        let partitions = topic.partitions.iter().zip(0..).map(|(partition, index)| {
-            let is_opening = (self.is_opening)(topic.id, index);
-            self.partition(index, partition, is_opening)
-        });
+        let partitions = topic.partitions.iter().zip(0..);
+        let partitions = partitions.map(|(partition, index)| self.partition(topic.id, index, partition));
         MetadataResponseTopic::default()
             .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
             .with_topic_id(topic.id.0)
@@ -239,9 +242,12 @@ impl Answering<'_> {
             .with_topic_authorized_operations(self.topic_operations())
     }
 
-    fn partition(&self, index: i32, partition: &Partition, is_opening: bool) -> MetadataResponsePartition {
+    fn partition(&self, topic: TopicId, index: i32, partition: &Partition) -> MetadataResponsePartition {
         let alive = |id: &BrokerId| self.image.brokers.contains_key(id);
-        let leader = partition.leader.filter(|leader| alive(leader) && !is_opening);
+        let place = TopicPartition { topic, partition: PartitionIndex(index) };
+        let lost = |id: &BrokerId| self.lost.is_some_and(|lost| lost.get(id).is_some_and(|all| all.contains(&place)));
+        let is_led = |id: &BrokerId| alive(id) && !lost(id) && !(self.is_opening)(topic, index);
+        let leader = partition.leader.filter(is_led);
         let told = |ids: &[BrokerId]| -> Vec<_> {
             ids.iter().filter(|id| self.info.version > 0 || alive(id)).map(|id| wire_id(*id)).collect()
         };
@@ -254,7 +260,7 @@ impl Answering<'_> {
             0
         };
         let LeaderEpoch(leader_epoch) = partition.leader_epoch;
-        let offline = partition.replicas.iter().filter(|id| !alive(id)).map(|id| wire_id(*id));
+        let offline = partition.replicas.iter().filter(|id| !alive(id) || lost(id)).map(|id| wire_id(*id));
         MetadataResponsePartition::default()
             .with_error_code(error_code)
             .with_partition_index(index)

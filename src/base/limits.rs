@@ -31,6 +31,15 @@ pub const JOURNAL_WRITE_SECONDS_MAX: u32 = 10;
 /// Partitions that a checkpoint of a journal syncs side by side.
 pub const JOURNAL_SYNCS_MAX: usize = 32;
 
+/// Free bytes of a log directory below which nothing is appended: what checkpoints, indexes and the store need at once.
+pub const FREE_BYTES_MIN: u64 = 4 << 20;
+
+/// Bytes of the reserve of a log directory, beside what its journals' redo may need: checkpoints, indexes, snapshots, the store.
+pub const RESERVE_BYTES_MIN: u64 = 16 << 20;
+
+/// The reserve is at most this part of a disk (one hundredth), or the least that is of use.
+pub const RESERVE_SHARE_MAX: u64 = 100;
+
 /// Bytes of one write to a segment.
 pub const APPEND_BYTES_MAX: usize = 8 << 20;
 

@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod config;
+pub mod disks;
+pub mod faults;
 pub mod host;
 pub mod ids;
 pub mod limits;

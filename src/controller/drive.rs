@@ -212,6 +212,7 @@ impl Control {
                 Performed::All => return Ok(Ok((first, producer_ids::BLOCK_SIZE))),
                 Performed::Stale => {}
                 Performed::Fenced => self.resign().await?,
+                Performed::Refused(StoreError::NoSpace(_)) => break,
                 Performed::Refused(error) => return Err(error.into()),
             }
         }

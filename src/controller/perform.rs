@@ -27,6 +27,7 @@ pub async fn perform(store: &Store, leadership: Leadership, ops: Vec<Op>) -> Res
                 Ok(Performed::Stale)
             }
             StoreError::Full { .. }
+            | StoreError::NoSpace(_)
             | StoreError::TooLarge { .. }
             | StoreError::BadArguments(_)
             | StoreError::NoChildrenForEphemerals => Ok(Performed::Refused(error)),

@@ -138,6 +138,9 @@ pub enum StoreError {
     TooLarge { bytes: usize, max: usize },
     #[error("the store holds {bytes} bytes, and no more than {max} are allowed")]
     Full { bytes: usize, max: usize },
+    /// The disk has no space for the change; nothing was changed.
+    #[error("there is no space for it: {0}")]
+    NoSpace(String),
     /// The connection broke before the answer: a change **may or may not** have been made. Read before deciding.
     #[error("the connection to the store was lost before it answered")]
     ConnectionLoss,

@@ -4,6 +4,7 @@ use super::block::Blocks;
 use super::format::{BLOCK, GROUPS_AT, Place, Superblock, first_link};
 use super::ring::{Group, Placed};
 use super::scan::Damage;
+use crate::base::faults::{Faults, Place as Beneath};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -48,6 +49,7 @@ pub struct Existing {
 /// An open ring. Each write is on disk when it returns.
 pub struct RingFile {
     file: File,
+    faults: Faults,
 }
 
 /// `journal-0`, one for each shard, beside the partitions' directories: Kafka minds only directories there.
@@ -158,19 +160,28 @@ impl RingFile {
     /// Fails where the file system has no direct I/O.
     pub fn open(path: &Path) -> io::Result<RingFile> {
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC).open(path)?;
-        Ok(RingFile { file: File::from_std(file) })
+        Ok(RingFile { file: File::from_std(file), faults: Faults::default() })
+    }
+
+    pub fn with(self, faults: Faults) -> RingFile {
+        RingFile { faults, ..self }
     }
 
     /// Writes a group at its place; on disk when it returns.
     pub async fn write_group(&self, group: &mut Group, placed: Placed) -> io::Result<()> {
-        let buffer = group.take_blocks().slice(..placed.bytes);
+        let allowed = self.faults.write(Beneath::Ring, placed.bytes).await?;
+        let buffer = group.take_blocks().slice(..allowed.max(1));
         let (written, buffer) = self.file.write_all_at(buffer, placed.file_position).await;
         group.give_blocks(buffer.into_inner());
-        written
+        // A ring's size is fixed: who takes only a part of a write is broken.
+        if allowed < placed.bytes { Err(io::ErrorKind::WriteZero.into()) } else { written }
     }
 
     /// On disk when it returns.
     pub async fn write_superblock(&self, superblock: &Superblock) -> io::Result<()> {
+        if self.faults.write(Beneath::Ring, BLOCK).await? < BLOCK {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
         let mut blocks = Blocks::zeroed(BLOCK);
         superblock.encode(blocks.bytes_mut());
         self.file.write_all_at(blocks, superblock.file_position()).await.0

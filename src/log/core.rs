@@ -72,6 +72,8 @@ pub struct Write {
     pub base: Offset,
     pub end: Offset,
     pub buffers: Vec<Bytes>,
+    /// Bytes of it that are written already, and are not in the buffers any more.
+    pub done: u64,
     pub bytes: usize,
     pub batches: usize,
     /// The segment before, now sealed: its indexes and a producer snapshot are to be written.
@@ -270,6 +272,7 @@ impl LogCore {
             base,
             end,
             buffers,
+            done: 0,
             bytes,
             batches: self.in_flight.len(),
             sealed,

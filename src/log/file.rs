@@ -3,6 +3,7 @@
 //! Writes, syncs and reads of cold data go through io_uring and never block the core. What is in the page cache is read
 //! by plain system calls that return at once or not at all (`RWF_NOWAIT`).
 
+use crate::base::faults::{Faults, Place};
 use bytes::Bytes;
 use rustix::io::ReadWriteFlags;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -18,6 +19,15 @@ use tokio_uring::fs::File;
 pub struct SegmentFile {
     file: File,
     mapping: RefCell<Option<Mapping>>,
+    faults: Faults,
+}
+
+/// A write that did not succeed: how much of it did, and the rest.
+#[derive(Debug)]
+pub struct Unwritten {
+    pub error: io::Error,
+    pub buffers: Vec<Bytes>,
+    pub done: u64,
 }
 
 /// A mapping of the file that is never read through: `mincore` tells by it which pages are in the page cache.
@@ -36,28 +46,44 @@ impl SegmentFile {
     /// Opens the file; with `create`, makes it when it is missing.
     pub fn open(path: &Path, create: bool) -> io::Result<SegmentFile> {
         let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?;
-        Ok(SegmentFile { file: File::from_std(file), mapping: RefCell::new(None) })
+        Ok(SegmentFile { file: File::from_std(file), mapping: RefCell::new(None), faults: Faults::default() })
+    }
+
+    pub fn with(self, faults: Faults) -> SegmentFile {
+        SegmentFile { faults, ..self }
     }
 
     /// Writes all buffers at `position`, as one io_uring operation unless the kernel takes less at once.
-    pub async fn write_at(&self, mut buffers: Vec<Bytes>, mut position: u64) -> io::Result<()> {
+    pub async fn write_at(&self, mut buffers: Vec<Bytes>, position: u64) -> Result<(), Unwritten> {
+        let mut done = 0;
         loop {
             let wanted: usize = buffers.iter().map(Bytes::len).sum();
-            let (written, back) = self.file.writev_at(buffers, position).await;
-            let written = written?;
-            if written >= wanted {
-                return Ok(());
+            let (written, back) = match self.faults.write(Place::Segment, wanted).await {
+                Ok(allowed) if allowed < wanted => self.write_part(buffers, position + done, allowed).await,
+                Ok(_) => self.file.writev_at(buffers, position + done).await,
+                Err(error) => (Err(error), buffers),
+            };
+            match written {
+                Ok(written) if written >= wanted => return Ok(()),
+                Ok(0) => return Err(Unwritten { error: io::ErrorKind::WriteZero.into(), buffers: back, done }),
+                Ok(written) => {
+                    done += written as u64;
+                    buffers = skip(back, written);
+                }
+                Err(error) => return Err(Unwritten { error, buffers: back, done }),
             }
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            position += written as u64;
-            buffers = skip(back, written);
         }
+    }
+
+    /// As a disk does that takes only the first bytes of a write; the buffers come back whole.
+    async fn write_part(&self, buffers: Vec<Bytes>, position: u64, bytes: usize) -> (io::Result<usize>, Vec<Bytes>) {
+        let first = Bytes::from(buffers.concat()).split_to(bytes);
+        (self.file.writev_at(vec![first], position).await.0, buffers)
     }
 
     /// Data, and the size if it changed, are on disk when this returns.
     pub async fn sync_data(&self) -> io::Result<()> {
+        self.faults.sync(Place::Segment).await?;
         self.file.sync_data().await
     }
 

@@ -48,6 +48,7 @@ pub mod paths;
 pub mod producers;
 pub mod read;
 pub mod redo;
+pub mod reserve;
 pub mod retain;
 pub mod scan;
 pub mod segment;

@@ -314,7 +314,9 @@ impl Opening<'_> {
             return Ok(None);
         };
         let path = paths::segment_file(&self.params.dir, at, paths::PRODUCER_SNAPSHOT);
-        let Ok(Ok(producers)) = fs::read(&path).map(|content| ProducerStates::decode(&content)) else { return Ok(None) };
+        let Ok(Ok(producers)) = fs::read(&path).map(|content| ProducerStates::decode(&content)) else {
+            return Ok(None);
+        };
         let Ok(indexes) = segment.detached().read_indexes_below(at) else { return Ok(None) };
         let Some((from, expected)) = self.resume(segment, indexes)? else { return Ok(None) };
         (self.producers, self.producers_from) = (Some(producers), at);

@@ -3,6 +3,7 @@
 
 use super::file::SegmentFile;
 use super::segment::Segment;
+use crate::base::faults::Faults;
 use crate::base::limits::SEALED_INDEX_BYTES_MAX;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ const LOOKED_AT_MAX: usize = 1024;
 /// Open segment files of one shard, oldest first; a second chance is given to those used since they were last looked at.
 pub struct OpenFiles {
     budget: usize,
+    faults: Faults,
     open: RefCell<VecDeque<Weak<Segment>>>,
     /// Sealed segments whose indexes were read, with the bytes that they take.
     indexed: RefCell<VecDeque<(Weak<Segment>, usize)>>,
@@ -23,16 +25,21 @@ pub struct OpenFiles {
 impl OpenFiles {
     /// `budget`: descriptors that may be open at once, at least 1.
     pub fn new(budget: usize) -> OpenFiles {
-        OpenFiles { budget: budget.max(1), open: RefCell::default(), indexed: RefCell::default() }
+        let budget = budget.max(1);
+        OpenFiles { budget, faults: Faults::default(), open: RefCell::default(), indexed: RefCell::default() }
+    }
+
+    pub fn with(self, faults: Faults) -> OpenFiles {
+        OpenFiles { faults, ..self }
     }
 
     /// The segment's open file.
     pub fn file(&self, segment: &Rc<Segment>) -> io::Result<Rc<SegmentFile>> {
         if segment.is_open() {
-            return segment.file();
+            return segment.file(&self.faults);
         }
         self.make_room();
-        let file = segment.file()?;
+        let file = segment.file(&self.faults)?;
         self.open.borrow_mut().push_back(Rc::downgrade(segment));
         Ok(file)
     }

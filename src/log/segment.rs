@@ -7,6 +7,7 @@ use super::file::SegmentFile;
 use super::index::{self, OffsetIndex, TimeEntry, TimeIndex};
 use super::paths;
 use crate::base::config::topic::TopicConfig;
+use crate::base::faults::Faults;
 use crate::base::ids::Offset;
 use crate::record::batch::{BatchHeader, HEADER_LEN};
 use std::cell::{Cell, RefCell};
@@ -234,12 +235,12 @@ impl Segment {
     }
 
     /// The open file; opens it when it is not. The caller keeps the number of open files within its budget.
-    pub fn file(&self) -> io::Result<Rc<SegmentFile>> {
+    pub fn file(&self, faults: &Faults) -> io::Result<Rc<SegmentFile>> {
         self.used.set(true);
         if let Some(file) = &*self.file.borrow() {
             return Ok(Rc::clone(file));
         }
-        let file = Rc::new(SegmentFile::open(&self.path(paths::LOG), false)?);
+        let file = Rc::new(SegmentFile::open(&self.path(paths::LOG), false)?.with(faults.clone()));
         *self.file.borrow_mut() = Some(Rc::clone(&file));
         Ok(file)
     }
@@ -489,6 +490,10 @@ impl DetachedSegment {
         let offsets = OffsetIndex::decode_below(&fs::read(self.path(paths::OFFSET_INDEX))?, self.size, below);
         let (last, _) = offsets.last().ok_or(io::ErrorKind::NotFound)?;
         let times = TimeIndex::decode_to(&fs::read(self.path(paths::TIME_INDEX))?, last);
+        if times.is_empty() {
+            // Lost, or nothing has a timestamp: the greatest one is not known from here.
+            return Err(io::ErrorKind::NotFound.into());
+        }
         Ok(Indexes { offsets, times })
     }
 

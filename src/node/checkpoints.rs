@@ -1,11 +1,14 @@
 //! The one writer of the checkpoint files: they cover all shards, so each shard sends its part here.
 
+use crate::base::disks::{Harm, Health, LogDirs};
 use crate::log::checkpoint::{self, PartitionOffsets, encode_partition_offsets, write_atomically};
 use crate::partition::checkpoints::{Checkpoints, SaveCheckpoints};
 use crate::partition::table::FoundLogDir;
+use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// What is known of every log directory, by shard.
@@ -19,8 +22,13 @@ struct Known {
     newest: BTreeMap<u16, u64>,
 }
 
-/// Writes what the shards send until all of them have ended. Several parts that wait are written at once.
-pub async fn run(found: Vec<FoundLogDir>, shards: u16, mut parts: mpsc::Receiver<SaveCheckpoints>) {
+/// Writes what the shards send until all of them have ended. Several parts that wait are written at once. A directory that fails goes
+/// offline and does not keep the others from it.
+pub async fn run(
+    found: Vec<FoundLogDir>,
+    (shards, disks): (u16, Arc<LogDirs>),
+    mut parts: mpsc::Receiver<SaveCheckpoints>,
+) {
     let mut known = Known { silent: (0..shards).collect(), ..Known::default() };
     for dir in found {
         let said = Checkpoints { recovery_points: dir.recovery_points, log_starts: dir.log_starts };
@@ -32,13 +40,9 @@ pub async fn run(found: Vec<FoundLogDir>, shards: u16, mut parts: mpsc::Receiver
         while let Ok(part) = parts.try_recv() {
             waiting.push(known.take(part));
         }
-        let files = known.files();
-        let written = tokio::task::spawn_blocking(move || {
-            // A directory that cannot be written does not keep the others from it.
-            let written: Vec<_> = files.iter().map(|(path, text)| write_atomically(path, text.as_bytes())).collect();
-            written.into_iter().collect::<io::Result<()>>()
-        });
-        let written = written.await.map_err(io::Error::other).and_then(|written| written);
+        let sound = known.files().into_iter().filter(|(dir, _)| disks.health(dir) != Health::Offline);
+        let written = sound.map(|(dir, files)| write_in(dir, files, &disks));
+        let written = join_all(written).await.into_iter().collect::<io::Result<()>>();
         for saved in waiting {
             // A shard that did not wait for the answer does not need it.
             let _ = saved.send(match &written {
@@ -46,6 +50,20 @@ pub async fn run(found: Vec<FoundLogDir>, shards: u16, mut parts: mpsc::Receiver
                 Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
             });
         }
+    }
+}
+
+/// Writes the files of one directory. Without an error: they are written, or the directory is offline, and nothing in it is served.
+async fn write_in(dir: PathBuf, files: [(PathBuf, String); 2], disks: &LogDirs) -> io::Result<()> {
+    let write = move || files.iter().try_for_each(|(path, text)| write_atomically(path, text.as_bytes()));
+    let written = async { tokio::task::spawn_blocking(write).await.map_err(io::Error::other).and_then(|done| done) };
+    tokio::select! {
+        biased;
+        written = written => match written {
+            Err(e) if disks.report(&dir, "writing its checkpoints", &e) != Harm::Directory => Err(e),
+            _ => Ok(()),
+        },
+        () = disks.went_offline(&dir) => Ok(()),
     }
 }
 
@@ -77,7 +95,8 @@ impl Known {
         part.saved
     }
 
-    fn files(&self) -> Vec<(PathBuf, String)> {
+    /// By directory.
+    fn files(&self) -> Vec<(PathBuf, [(PathBuf, String); 2])> {
         let mut files = Vec::new();
         for (dir, by_shard) in &self.by_dir {
             let joined = |part: fn(&Checkpoints) -> &PartitionOffsets| -> PartitionOffsets {
@@ -85,9 +104,9 @@ impl Known {
                 inherited.chain(by_shard.values()).flat_map(part).map(|(key, offset)| (key.clone(), *offset)).collect()
             };
             let recovery = encode_partition_offsets(&joined(|part| &part.recovery_points));
-            files.push((dir.join(checkpoint::RECOVERY_POINTS), recovery));
             let starts = encode_partition_offsets(&joined(|part| &part.log_starts));
-            files.push((dir.join(checkpoint::LOG_START_OFFSETS), starts));
+            let named = [(checkpoint::RECOVERY_POINTS, recovery), (checkpoint::LOG_START_OFFSETS, starts)];
+            files.push((dir.clone(), named.map(|(name, text)| (dir.join(name), text))));
         }
         files
     }
@@ -98,7 +117,6 @@ mod tests {
     use super::*;
     use crate::base::ids::{Offset, PartitionIndex};
     use crate::partition::checkpoints::CheckpointSender;
-    use std::sync::Arc;
 
     fn part(dir: &std::path::Path, topic: &str, offset: i64) -> BTreeMap<PathBuf, Checkpoints> {
         let recovery_points = PartitionOffsets::from([((topic.to_string(), PartitionIndex(0)), Offset(offset))]);
@@ -114,7 +132,8 @@ mod tests {
         let (sender, parts) = mpsc::channel(1);
         let shard = CheckpointSender::new(0, sender, Arc::default());
         let found = |path: &PathBuf| FoundLogDir { path: path.clone(), ..FoundLogDir::default() };
-        let writer = tokio::task::spawn(run(vec![found(&gone), found(&sound)], 1, parts));
+        let disks = Arc::default();
+        let writer = tokio::task::spawn(run(vec![found(&gone), found(&sound)], (1, disks), parts));
         shard.save(part(&sound, "a", 1)).await.expect_err("one directory is missing");
         let text = std::fs::read_to_string(sound.join(checkpoint::RECOVERY_POINTS)).expect("written all the same");
         assert_eq!(text, "0\n1\na 0 1\n");
@@ -136,7 +155,7 @@ mod tests {
         ]);
         let found =
             FoundLogDir { path: dir.path().to_path_buf(), recovery_points: written_before, ..FoundLogDir::default() };
-        let writer = tokio::task::spawn(run(vec![found], 2, parts));
+        let writer = tokio::task::spawn(run(vec![found], (2, Arc::default()), parts));
         one.save(part(dir.path(), "a", 1)).await.expect("saved");
         let text = std::fs::read_to_string(dir.path().join(checkpoint::RECOVERY_POINTS)).expect("written");
         assert_eq!(text, "0\n2\na 0 1\nc 0 9\n", "the other shard's partitions are not forgotten before it speaks");
@@ -158,7 +177,7 @@ mod tests {
         let first = shard.save(part(dir.path(), "a", 1));
         let waits = shard.save(part(dir.path(), "a", 2));
         let found = FoundLogDir { path: dir.path().to_path_buf(), ..FoundLogDir::default() };
-        let writer = tokio::task::spawn(run(vec![found], 1, parts));
+        let writer = tokio::task::spawn(run(vec![found], (1, Arc::default()), parts));
         first.await.expect("saved");
         shard.save(part(dir.path(), "a", 3)).await.expect("saved");
         waits.await.expect("saved, by the newer one");
@@ -184,7 +203,7 @@ mod tests {
                 log_starts: [said("gone"), said("other")].into(),
                 ..FoundLogDir::default()
             };
-            let writer = tokio::task::spawn(run(vec![found], shards, parts));
+            let writer = tokio::task::spawn(run(vec![found], (shards, Arc::default()), parts));
             let outdated = [("gone".to_string(), PartitionIndex(0))].into();
             shard.save_without(BTreeMap::new(), outdated).await.expect("saved");
             for name in [checkpoint::RECOVERY_POINTS, checkpoint::LOG_START_OFFSETS] {

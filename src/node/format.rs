@@ -28,9 +28,12 @@
 //! those that are, so a crash between two of them only delays the second. The mark of a clean stop is removed, and its
 //! removal synced, before any log is touched: a crash at any later time finds no mark.
 //!
-//! # A directory that is missing
-//! A disk that is not mounted looks like an empty directory. So each directory knows all of its node, and a start at which
-//! one of them is missing is refused until it is back or given up by name. A directory is written into the others' lists
+//! # A directory that is missing or cannot be used
+//! A disk that is not mounted looks like an empty directory. So each directory knows all of its node. One that is named in
+//! `log.dirs` and not there, or there and unreadable, read-only or damaged, is *offline* until the next start (as in Kafka): nothing is
+//! formatted or written in its place, and the others' lists go on naming it. It can be given up by name. One that `log.dirs` does not
+//! name any more stops the start: its records would be forgotten by a mistake in a file. So does a first start at which any
+//! cannot be used: nobody knows yet what belongs together. A directory is written into the others' lists
 //! only when it is itself formatted, and before anything is stored in it: after a crash between two lists, what the shorter
 //! one lacks is a directory without records, and what it has too much was given up and is asked about once more. A start
 //! goes by all lists together.
@@ -67,6 +70,8 @@ pub struct Wanted {
 pub struct Survey {
     common: Manifest,
     places: Vec<Place>,
+    /// Directories of the node that are not there and not given up, by id: they stay in the lists.
+    awaited: BTreeMap<String, String>,
     locks: Vec<DirLock>,
 }
 
@@ -77,6 +82,8 @@ struct Place {
     path: PathBuf,
     /// None: to be formatted.
     manifest: Option<Manifest>,
+    /// Why it cannot be used, if it cannot.
+    obstacle: Option<FormatError>,
 }
 
 /// A node's data directories, locked for this process.
@@ -85,8 +92,10 @@ pub struct Opened {
     pub cluster_id: String,
     pub node_id: NodeId,
     pub shards: u16,
-    /// In the order of `log.dirs`.
+    /// Those that can be used, in the order of `log.dirs`.
     pub dirs: Vec<LogDir>,
+    /// Those that cannot be, and why.
+    pub offline: Vec<(PathBuf, String)>,
     /// Whether this very call formatted all of them.
     pub freshly_formatted: bool,
     /// Held until dropped.
@@ -155,6 +164,8 @@ pub enum FormatError {
         missing.join(", "), forget.join(" ")
     )]
     Missing { missing: Vec<String>, forget: Vec<String> },
+    #[error("{}: {why}", path.display())]
+    NotThere { path: PathBuf, why: String },
     #[error("--forget-dir {0}: no directory of this node with that path or id is missing")]
     NotMissing(String),
 }
@@ -164,25 +175,53 @@ pub fn survey(dirs: &[PathBuf], wanted: &Wanted) -> Result<Survey, FormatError> 
     if dirs.len() > DIRS_MAX {
         return Err(FormatError::TooMany(dirs.len()));
     }
-    let mut paths: Vec<PathBuf> = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
     for dir in dirs {
-        let path = resolve(dir)?;
-        if let Some(same) = paths.iter().position(|earlier| *earlier == path) {
+        let place = match resolve(dir) {
+            Ok(path) => Place { path, manifest: None, obstacle: None },
+            Err(error) => Place { path: absolute(dir), manifest: None, obstacle: Some(error) },
+        };
+        if let Some(same) = places.iter().position(|earlier| earlier.path == place.path) {
             return Err(FormatError::SameTwice(dirs[same].clone(), dir.clone()));
         }
-        paths.push(path);
+        places.push(place);
     }
-    let (mut places, mut locks) = (Vec::new(), Vec::new());
-    for path in paths {
-        // Before .lock is made there: what is not ours stays untouched.
-        if read_manifest(&path)?.is_some() {
-            locks.push(lock(&path)?);
+    let mut locks = Vec::new();
+    for place in places.iter_mut().filter(|place| place.obstacle.is_none()) {
+        match open_place(&place.path) {
+            Ok((manifest, lock)) => {
+                place.manifest = manifest;
+                locks.extend(lock);
+            }
+            Err(error) if error.is_of_the_disk() => place.obstacle = Some(error),
+            Err(error) => return Err(error),
         }
-        places.push(Place { manifest: read_manifest(&path)?, path });
+    }
+    if !places.iter().any(|place| place.manifest.is_some())
+        && let Some(error) = places.iter_mut().find_map(|place| place.obstacle.take())
+    {
+        return Err(error);
     }
     let common = agree(&places, wanted)?;
-    check_missing(&places, &wanted.forget)?;
-    Ok(Survey { common, places, locks })
+    let awaited = find_missing(&mut places, &wanted.forget)?;
+    Ok(Survey { common, places, awaited, locks })
+}
+
+/// The manifest of a directory that is ours, and its lock.
+fn open_place(path: &Path) -> Result<(Option<Manifest>, Option<DirLock>), FormatError> {
+    // Before .lock is made there: what is not ours stays untouched.
+    if read_manifest(path)?.is_none() {
+        return Ok((None, None));
+    }
+    let lock = lock(path)?;
+    Ok((read_manifest(path)?, Some(lock)))
+}
+
+impl FormatError {
+    /// The directory cannot be used as it is; others can. Anything else is a mistake that somebody has to correct first.
+    fn is_of_the_disk(&self) -> bool {
+        matches!(self, FormatError::Io { .. } | FormatError::Corrupt { .. } | FormatError::NotADirectory(_))
+    }
 }
 
 impl Survey {
@@ -194,6 +233,31 @@ impl Survey {
         self.common.shards
     }
 
+    /// A directory turns out to be unusable after all; an error if it is the only one.
+    pub fn lose(&mut self, path: &Path, why: String) -> Result<(), FormatError> {
+        let obstacle = FormatError::NotThere { path: path.to_owned(), why };
+        let others = self.places.iter().any(|place| place.manifest.is_some() && place.path != path);
+        match self.places.iter_mut().find(|place| place.path == path) {
+            Some(place) if others => {
+                self.awaited.extend(place.manifest.take().map(|lost| (lost.directory_id, path_text(path))));
+                place.obstacle = Some(obstacle);
+                Ok(())
+            }
+            _ => Err(obstacle),
+        }
+    }
+
+    /// What cannot be used, and why.
+    pub fn offline(&self) -> Vec<(PathBuf, String)> {
+        let why = |place: &Place| Some((place.path.clone(), place.obstacle.as_ref()?.to_string()));
+        self.places.iter().filter_map(why).collect()
+    }
+
+    /// All that `log.dirs` names, in its order.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.places.iter().map(|place| place.path.clone()).collect()
+    }
+
     /// The directories as they will be opened, in the order of `log.dirs`; those that are new have no id yet.
     pub fn dirs(&self) -> Vec<LogDir> {
         let dir = |place: &Place| LogDir {
@@ -202,7 +266,11 @@ impl Survey {
             was_clean: place.manifest.is_none() || place.path.join(CLEAN).exists(),
             is_new: place.manifest.is_none(),
         };
-        self.places.iter().map(dir).collect()
+        self.usable().map(dir).collect()
+    }
+
+    fn usable(&self) -> impl Iterator<Item = &Place> {
+        self.places.iter().filter(|place| place.obstacle.is_none())
     }
 
     /// Opens the directories: those that are new are made and formatted, and all of them learn of each other.
@@ -216,16 +284,29 @@ impl Survey {
                 return Err(FormatError::InUse(dir.path.clone()));
             }
         }
-        self.write_manifests(&mut dirs).iter().try_for_each(PlacedStep::perform)?;
-        for dir in dirs.iter_mut().filter(|dir| !dir.is_new) {
-            dir.was_clean = take_clean_mark(&dir.path)?;
+        for step in self.write_manifests(&mut dirs) {
+            let is_new = dirs.iter().any(|dir| dir.path == step.dir && dir.is_new);
+            match step.perform() {
+                // What it cannot be told now it is told at the next start.
+                Err(error) if !is_new => self.lose(&step.dir, error.to_string())?,
+                done => done?,
+            }
         }
+        for dir in dirs.iter_mut().filter(|dir| !dir.is_new) {
+            match take_clean_mark(&dir.path) {
+                Ok(was_clean) => dir.was_clean = was_clean,
+                Err(error) => self.lose(&dir.path, error.to_string())?,
+            }
+        }
+        let offline = self.offline();
+        dirs.retain(|dir| !offline.iter().any(|(path, _)| *path == dir.path));
         Ok(Opened {
             cluster_id: self.common.cluster_id,
             node_id: self.common.node_id,
             shards: self.common.shards,
-            freshly_formatted: dirs.iter().all(|dir| dir.is_new),
+            freshly_formatted: offline.is_empty() && dirs.iter().all(|dir| dir.is_new),
             dirs,
+            offline,
             locks: self.locks,
         })
     }
@@ -238,8 +319,9 @@ impl Survey {
             steps.extend(more.into_iter().map(|step| PlacedStep { dir: dir.path.clone(), step }));
         };
         let listed = |dir: &LogDir| (dir.id.clone(), path_text(&dir.path));
-        let mut known: BTreeMap<_, _> = dirs.iter().filter(|dir| !dir.is_new).map(listed).collect();
-        let mut written: Vec<Option<Manifest>> = self.places.iter().map(|place| place.manifest.clone()).collect();
+        let mut known = self.awaited.clone();
+        known.extend(dirs.iter().filter(|dir| !dir.is_new).map(listed));
+        let mut written: Vec<Option<Manifest>> = self.usable().map(|place| place.manifest.clone()).collect();
         for (dir, written) in dirs.iter_mut().zip(&mut written).filter(|(dir, _)| dir.is_new) {
             dir.id = TopicId::random().to_string();
             known.extend([listed(dir)]);
@@ -300,6 +382,10 @@ fn resolve(dir: &Path) -> Result<PathBuf, FormatError> {
         return Err(FormatError::NotADirectory(dir.to_owned()));
     }
     dir.canonicalize().map_err(io_error(dir, "open it"))
+}
+
+fn absolute(dir: &Path) -> PathBuf {
+    std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())
 }
 
 /// Makes directories, durably: all of them or none.
@@ -401,8 +487,9 @@ fn agree(places: &[Place], wanted: &Wanted) -> Result<Manifest, FormatError> {
     }
 }
 
-/// Whether every directory that any of them knows is there once, or given up.
-fn check_missing(places: &[Place], forget: &[String]) -> Result<(), FormatError> {
+/// Looks for every directory that any of them knows: each must be there once, be given up, or at least be named; one that is named
+/// and not there cannot be used. Gives those that are awaited, by id.
+fn find_missing(places: &mut [Place], forget: &[String]) -> Result<BTreeMap<String, String>, FormatError> {
     let mut there: BTreeMap<&str, &Place> = BTreeMap::new();
     for (place, manifest) in places.iter().filter_map(|place| Some((place, place.manifest.as_ref()?))) {
         if let Some(other) = there.insert(&manifest.directory_id, place) {
@@ -411,31 +498,41 @@ fn check_missing(places: &[Place], forget: &[String]) -> Result<(), FormatError>
         }
     }
     let known = places.iter().filter_map(|place| place.manifest.as_ref()).flat_map(|manifest| &manifest.known);
-    let missing: BTreeMap<&str, &str> =
-        known.map(|(id, path)| (&**id, &**path)).filter(|(id, _)| !there.contains_key(id)).collect();
+    let missing = known.filter(|(id, _)| !there.contains_key(id.as_str()));
+    let mut missing: BTreeMap<String, String> = missing.map(|(id, path)| (id.clone(), path.clone())).collect();
     let names = |given: &String, id: &str, path: &str| given == id || given.trim_end_matches('/') == path;
     if let Some(given) = forget.iter().find(|given| !missing.iter().any(|(id, path)| names(given, id, path))) {
         return Err(FormatError::NotMissing(given.clone()));
     }
-    let asked_about: Vec<_> =
-        missing.iter().filter(|(id, path)| !forget.iter().any(|given| names(given, id, path))).collect();
-    if asked_about.is_empty() {
-        return Ok(());
-    }
-    let tell = |(id, path): &(&&str, &&str)| {
-        let place = places.iter().find(|place| path_text(&place.path) == **path);
-        let why = match place {
-            Some(place) if place.manifest.is_some() => "another one is at that path now",
-            Some(place) if place.path.exists() => "the directory of that path is empty: is its disk mounted?",
-            Some(_) => "there is no such directory: is its disk mounted?",
-            None => "log.dirs does not name it",
+    missing.retain(|id, path| !forget.iter().any(|given| names(given, id, path)));
+    let at = |places: &[Place], path: &str| places.iter().position(|place| path_text(&place.path) == path);
+    let is_named = |path: &str| at(places, path).is_some_and(|at| places[at].manifest.is_none());
+    let unnamed: Vec<_> = missing.iter().filter(|(_, path)| !is_named(path)).collect();
+    if !unnamed.is_empty() {
+        let tell = |(id, path): &(&String, &String)| {
+            let why = match at(places, path) {
+                Some(_) => "another one is at that path now",
+                None => "log.dirs does not name it",
+            };
+            format!("{path} (directory.id {id}): {why}")
         };
-        format!("{path} (directory.id {id}): {why}")
-    };
-    Err(FormatError::Missing {
-        missing: asked_about.iter().map(tell).collect(),
-        forget: asked_about.iter().map(|(_, path)| format!("--forget-dir {path}")).collect(),
-    })
+        return Err(FormatError::Missing {
+            missing: unnamed.iter().map(tell).collect(),
+            forget: unnamed.iter().map(|(_, path)| format!("--forget-dir {path}")).collect(),
+        });
+    }
+    for (id, path) in &missing {
+        let Some(place) = at(places, path).map(|at| &mut places[at]) else { continue };
+        if place.obstacle.is_none() {
+            let found = if place.path.exists() { "the directory is empty" } else { "there is no such directory" };
+            let why = format!(
+                "{found}: is its disk mounted? Records of this node are there (directory.id {id}); if it is lost for good, give it \
+                 up: --forget-dir {path}"
+            );
+            place.obstacle = Some(FormatError::NotThere { path: place.path.clone(), why });
+        }
+    }
+    Ok(missing)
 }
 
 /// Takes away the mark of a clean stop, durably; whether there was one.

@@ -140,8 +140,19 @@ fn a_start_that_fails_leaves_no_new_directories() {
     assert!(!temp.path().join("deep").exists());
 }
 
+/// Opens all but one, which is to be told of.
+fn offline(dirs: &[PathBuf], lost: &Path, why: &str) {
+    let opened = open(dirs, ANY).expect("the others are there");
+    assert!(opened.dirs.iter().all(|dir| dir.path != lost) && opened.dirs.len() == dirs.len() - 1);
+    assert!(
+        matches!(&opened.offline[..], [(path, text)] if path == lost && text.contains(why)),
+        "{:?}",
+        opened.offline
+    );
+}
+
 #[test]
-fn a_missing_directory_stops_the_start_until_it_is_back_or_given_up() {
+fn a_missing_directory_is_offline_or_stops_the_start_until_it_is_back_or_given_up() {
     let temp = tempfile::tempdir().expect("a temporary directory");
     let (a, b, aside) = (temp.path().join("a"), temp.path().join("b"), temp.path().join("aside"));
     let both = [a.clone(), b.clone()];
@@ -153,10 +164,12 @@ fn a_missing_directory_stops_the_start_until_it_is_back_or_given_up() {
     let remedy = format!("give it up: --forget-dir {}", b.display());
     assert!(text.contains(&name) && text.contains(&remedy), "{text}");
     fs::rename(&b, &aside).expect("its disk is unmounted");
-    assert!(refusal(&both, ANY).contains("there is no such directory: is its disk mounted?"));
+    offline(&both, &b, "there is no such directory: is its disk mounted?");
     assert!(!b.exists(), "nothing is made in its place");
     fs::create_dir(&b).expect("the mount point");
-    assert!(refusal(&both, ANY).contains("the directory of that path is empty: is its disk mounted?"));
+    offline(&both, &b, "the directory is empty: is its disk mounted?");
+    assert_eq!(fs::read_dir(&b).expect("listed").count(), 0, "nothing is written in its place");
+    offline(&both, &b, "the directory is empty: is its disk mounted?");
     open(&[a.clone(), aside.clone()], ANY).expect("back under another path");
     assert!(refusal(&both[..1], ANY).contains(&format!("{} (directory.id {lost})", aside.display())), "as last seen");
     assert!(
@@ -172,6 +185,51 @@ fn a_missing_directory_stops_the_start_until_it_is_back_or_given_up() {
     let id = Wanted { forget: vec![lost.clone()], ..ANY };
     assert!(refusal(&both, id).contains(&format!("--forget-dir {lost}: no directory")), "that was the first one");
     open(&both, forgetting(&[&b])).expect("a new disk at the same place");
+}
+
+/// A directory that cannot be read or written kept the node from starting.
+#[test]
+fn a_directory_that_cannot_be_used_is_offline_and_is_not_forgotten() {
+    let temp = tempfile::tempdir().expect("a temporary directory");
+    let (a, b) = (temp.path().join("a"), temp.path().join("b"));
+    let both = [a.clone(), b.clone()];
+    fs::write(&b, "").expect("a file in the place of a directory");
+    assert!(refusal(&both, asked(1, 2)).contains("b is not a directory"), "a first start needs all of them");
+    assert!(!a.exists());
+    fs::remove_file(&b).expect("removed");
+    let found = open(&both, asked(1, 2)).expect("missing").dirs;
+    let sound = fs::read_to_string(b.join(MANIFEST)).expect("written");
+    fs::write(b.join(MANIFEST), sound.replace("shards=2", "shards=3")).expect("damaged");
+    offline(&both, &b, "its checksum is");
+    assert!(!fs::read_to_string(b.join(MANIFEST)).expect("there").contains("shards=2"), "it is left as it is");
+    fs::write(b.join(MANIFEST), sound).expect("mended");
+    // A lock that cannot be opened, as on a file system that is mounted read-only.
+    fs::remove_file(b.join(LOCK)).expect("there");
+    fs::create_dir(b.join(LOCK)).expect("made");
+    offline(&both, &b, "cannot open it");
+    fs::remove_dir(b.join(LOCK)).expect("there");
+    let again = open(&both, ANY).expect("both can be used").dirs;
+    assert!(again.iter().zip(&found).all(|(one, other)| one.id == other.id));
+}
+
+#[test]
+fn a_directory_that_fails_after_the_survey_is_offline_unless_it_is_the_last() {
+    let temp = tempfile::tempdir().expect("a temporary directory");
+    let both = [temp.path().join("a"), temp.path().join("b")];
+    drop(open(&both, asked(1, 2)).expect("missing"));
+    let mut taken = survey(&both, &ANY).expect("sound");
+    taken.lose(&both[0], "cannot list it: EIO".to_owned()).expect("there is another");
+    assert_eq!(taken.dirs().len(), 1);
+    taken.lose(&both[1], "the same".to_owned()).expect_err("the last one");
+    let mut taken = {
+        drop(taken);
+        survey(&both, &ANY).expect("sound")
+    };
+    taken.lose(&both[0], "cannot list it: EIO".to_owned()).expect("there is another");
+    let opened = taken.open().expect("the other");
+    assert_eq!((opened.dirs.len(), opened.offline.len(), opened.freshly_formatted), (1, 1, false));
+    let known = Manifest::read(&both[1]).expect("readable").expect("formatted").known;
+    assert_eq!(known.len(), 2, "it is still known");
 }
 
 #[test]

@@ -18,6 +18,8 @@ use tracing::warn;
 /// Everything found, and the directories of deleted partitions that are still to be removed.
 pub struct Inventory {
     pub dirs: Vec<FoundLogDir>,
+    /// Log directories that cannot be read, and why.
+    pub unreadable: Vec<(PathBuf, String)>,
     pub deleted: Vec<PathBuf>,
 }
 
@@ -27,9 +29,11 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// Looks through all log directories. Two copies of one partition are refused, as Kafka does: whichever was taken, the
 /// records of the other would be gone without a word.
 pub fn take(dirs: &[LogDir]) -> anyhow::Result<Inventory> {
-    let mut inventory = Inventory { dirs: Vec::new(), deleted: Vec::new() };
+    let mut inventory = Inventory { dirs: Vec::new(), unreadable: Vec::new(), deleted: Vec::new() };
     for dir in dirs {
-        inventory.look_into(dir).with_context(|| format!("reading the log directory {}", dir.path.display()))?;
+        if let Err(e) = inventory.look_into(dir) {
+            inventory.unreadable.push((dir.path.clone(), format!("cannot list it: {e}")));
+        }
     }
     inventory.check_single()?;
     Ok(inventory)
@@ -89,7 +93,8 @@ impl Inventory {
 
     /// Where the coordination store lies: where it was made, whatever the order of `log.dirs` is now. A node that began a
     /// new one in its absence would not know its topics any more. (Checkpoints are written a minute after the first start.)
-    pub fn store_file(&self) -> anyhow::Result<PathBuf> {
+    /// `offline`: directories that cannot be used, and why.
+    pub fn store_file(&self, offline: &[(PathBuf, String)]) -> anyhow::Result<PathBuf> {
         let mut holders = self.dirs.iter().map(|dir| dir.path.join(FILE_NAME)).filter(|file| file.exists());
         match (holders.next(), holders.next()) {
             (Some(file), None) => return Ok(file),
@@ -99,6 +104,14 @@ impl Inventory {
                 other.parent().unwrap_or(&other).display()
             ),
             _ => {}
+        }
+        if !offline.is_empty() {
+            let told: Vec<_> = offline.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
+            bail!(
+                "no directory that can be used has {FILE_NAME}, in which the node's topics are; it must be in one that cannot \
+                 be used, which has to be mended first: {}",
+                told.join("; ")
+            );
         }
         let was_used =
             |dir: &FoundLogDir| !dir.partitions.is_empty() || dir.path.join(checkpoint::RECOVERY_POINTS).exists();

@@ -3,6 +3,7 @@
 mod checkpoints;
 pub mod cores;
 mod counters;
+mod disks;
 pub mod format;
 mod inventory;
 pub mod manifest;

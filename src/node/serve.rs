@@ -1,35 +1,39 @@
 //! A node from start to stop: settings, data directories, ports, shards, control plane.
 
 use super::counters::Counters;
-use super::format::{self, Opened, Wanted};
+use super::disks::Reserves;
+use super::format::{self, LogDir, Opened, Wanted};
 use super::inventory::{self, Inventory};
 use super::probe::{self, Probe, count};
-use super::shard_main::{self, ShardParams};
+use super::shard_main::{self, Ended, ShardParams};
 use super::{checkpoints, cores};
 use crate::base::config::file::{self, Given};
 use crate::base::config::{BrokerConfig, FlushPolicy};
+use crate::base::disks::{Health, LogDirs};
 use crate::base::ids::{BrokerId, NodeId, SHARDS_PER_NODE, ShardId};
 use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX};
 use crate::cluster::image::{Broker, ClusterImage};
-use crate::controller::drive;
 use crate::controller::handle::ControlHandle;
-use crate::coordination::Store;
+use crate::controller::{ControlError, drive};
 use crate::coordination::embedded::EmbeddedStore;
+use crate::coordination::{MultiError, Store, StoreError};
 use crate::journal;
 use crate::maintenance;
 use crate::partition::checkpoints::CheckpointSender;
+use crate::partition::table::FoundLogDir;
 use crate::shard::listener::{SocketSettings, bind};
 use crate::shard::runtime::{self, ShardThread, cpu_of};
 use crate::shard::{ConnectionLimits, FileSender, NetSettings};
 use anyhow::{Context, bail};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::{IpAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Images that wait for a shard: it applies one at a time, and a newer one holds all of an older.
 const UPDATES_MAX: usize = 4;
@@ -60,8 +64,9 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     }
     crate::wire::encode::prepare().context("no address space for replies (see ulimit -v)")?;
     let allowed = cores::chosen(options.cores.as_ref(), config.cores)?;
-    let Prepared { opened, bound, inventory: Inventory { dirs: found, deleted }, store } =
+    let Prepared { opened, bound, inventory, store, disks, reserves, store_dir } =
         prepare(&config, options, allowed.len())?;
+    let Inventory { dirs: found, deleted, .. } = inventory;
     say_what_was_found(&config, &opened, &allowed);
     let config = Arc::new(config.in_effect(opened.shards, allowed.len()));
     let (maintenance, maintenance_thread) =
@@ -73,6 +78,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let budget = Budget::new(probe.open_files, opened.shards);
     let (mut updates, mut brokers, mut threads) = (Vec::new(), Vec::new(), Vec::new());
     let mut counters = Counters::default();
+    let (ended, outcomes) = std::sync::mpsc::channel();
     for (shard, (listeners, broker)) in (0u16..).zip(bound) {
         let (sender, queue) = mpsc::channel(UPDATES_MAX);
         updates.push(sender);
@@ -85,6 +91,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
             checkpoints: CheckpointSender::new(shard, checkpoint_sender.clone(), Arc::clone(&metrics)),
             config: Arc::clone(&config),
             found: found.clone(),
+            disks: Arc::clone(&disks),
             open_files_max: budget.segments,
             net: net_settings(&config, budget.connections),
             metrics,
@@ -93,17 +100,22 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         };
         brokers.push(broker);
         let cpu = cpu_of(ShardId(shard), &allowed, allowed.len());
-        threads.push(runtime::spawn(ShardId(shard), cpu, move || shard_main::run(params))?);
+        let ended = ended.clone();
+        threads.push(runtime::spawn(ShardId(shard), cpu, move || shard_main::run_and_tell(params, ended))?);
     }
-    drop((control, checkpoint_sender, stopped));
+    drop((control, checkpoint_sender, stopped, ended));
+    // Shards serve as long as somebody could send them an image: also after a control plane that has lost its disk.
+    let held = updates.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = tokio::task::LocalSet::new();
-    let clean = local.block_on(&runtime, async {
+    let ended = tokio::task::LocalSet::new().block_on(&runtime, async {
+        tokio::task::spawn_local(reserves.watch());
         tokio::task::spawn_local(counters.clone().tell_on_signal()?);
         tokio::task::spawn_local(inventory::remove_deleted(maintenance.clone(), deleted));
-        let checkpoint_writer = tokio::task::spawn_local(checkpoints::run(found, opened.shards, checkpoint_queue));
+        let checkpoint_writer =
+            tokio::task::spawn_local(checkpoints::run(found, (opened.shards, Arc::clone(&disks)), checkpoint_queue));
         let control = |ready, shutdown| -> anyhow::Result<_> {
-            Ok(drive::run(drive::Params {
+            let (end, shutdown_control) = oneshot::channel();
+            let control = drive::run(drive::Params {
                 store: Store::Embedded(store.connect()),
                 node: opened.node_id,
                 cluster_id: opened.cluster_id.clone(),
@@ -114,25 +126,43 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
                 commands: command_queue,
                 shards: updates,
                 ready,
-                shutdown,
-            }))
+                shutdown: shutdown_control,
+            });
+            Ok(unless_its_disk_failed(control, (shutdown, end), (store_dir, Arc::clone(&disks))))
         };
-        let ended = run_until_signal(control, &brokers, stop).await;
+        let ended = run_until_signal(control, &brokers, stop, lost_all(&disks)).await;
+        drop(held);
         // Whatever ended it: shards stop in good order, and their last checkpoints are written meanwhile.
-        let joined = tokio::task::spawn_blocking(move || join(threads)).await.context("waiting for the shards")?;
+        let joined = join(threads, outcomes).await;
         checkpoint_writer.await.context("the checkpoint writer")?;
         ended.and(joined)
     });
+    // A disk that does not answer must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
     maintenance_thread.stop();
-    let clean = clean?;
+    let unclean = ended?;
     counters.log();
-    if clean {
-        format::mark_clean(&opened.dirs)?;
-        info!("stopped cleanly");
-    } else {
-        warn!("stopped; the next start looks through the logs");
-    }
+    mark_clean(&opened.dirs, unclean, &disks);
     Ok(())
+}
+
+/// Leaves the mark of a clean stop where everything is whole.
+fn mark_clean(dirs: &[LogDir], mut unclean: BTreeSet<PathBuf>, disks: &LogDirs) {
+    for dir in dirs {
+        if disks.health(&dir.path) == Health::Offline {
+            unclean.insert(dir.path.clone());
+        }
+        if !unclean.contains(&dir.path)
+            && let Err(e) = format::mark_clean(std::slice::from_ref(dir))
+        {
+            warn!("{e}");
+            unclean.insert(dir.path.clone());
+        }
+    }
+    match unclean.is_empty() {
+        true => info!("stopped cleanly"),
+        false => warn!("stopped; the next start looks through the logs in {}", names(&unclean)),
+    }
 }
 
 /// What a node needs before it runs.
@@ -141,6 +171,9 @@ struct Prepared {
     bound: Vec<BoundShard>,
     inventory: Inventory,
     store: EmbeddedStore,
+    disks: Arc<LogDirs>,
+    reserves: Reserves,
+    store_dir: PathBuf,
 }
 
 /// Everything that can fail, what changes the disk last: a start that fails leaves no new directories behind, and does
@@ -152,22 +185,41 @@ fn prepare(config: &BrokerConfig, options: &ServeOptions, cores: usize) -> anyho
         shards_default: cores.min(SHARDS_PER_NODE as usize) as u16,
         forget: options.forget_dirs.clone(),
     };
-    let survey = format::survey(&config.log_dirs, &wanted)?;
+    let mut survey = format::survey(&config.log_dirs, &wanted)?;
     config.listeners.check_shards(survey.shards())?;
     let bound = bind_all(config, survey.node_id(), survey.shards())?;
     let inventory = inventory::take(&survey.dirs())?;
-    let store_file = inventory.store_file()?;
+    for (path, why) in &inventory.unreadable {
+        survey.lose(path, why.clone())?;
+    }
+    let store_file = inventory.store_file(&survey.offline())?;
     let open_store = || EmbeddedStore::open(&store_file).context("opening the embedded store");
     // One that is there is opened while nothing is formatted yet; a new one needs its directory.
     let store = store_file.exists().then(open_store).transpose()?;
     for dir in survey.dirs().iter().filter(|dir| dir.was_clean && !dir.is_new) {
-        for kept in journal::file::set_aside_outdated(&dir.path)? {
-            warn!("{}: not used: the directory was used without it since, and stopped cleanly", kept.display());
+        match journal::file::set_aside_outdated(&dir.path) {
+            Ok(kept) => kept.iter().for_each(|kept| {
+                warn!("{}: not used: the directory was used without it since, and stopped cleanly", kept.display());
+            }),
+            Err(e) => survey.lose(&dir.path, e.to_string())?,
         }
     }
+    let paths = survey.paths();
     let opened = survey.open()?;
+    let is_opened = |dir: &FoundLogDir| opened.dirs.iter().any(|opened| opened.path == dir.path);
+    let inventory = Inventory { dirs: inventory.dirs.into_iter().filter(is_opened).collect(), ..inventory };
+    let disks = Arc::new(LogDirs::new(paths.into_iter().map(|path| {
+        let offline = opened.offline.iter().find(|(offline, _)| *offline == path);
+        let why = offline.map(|(_, why)| why.clone());
+        (path, why)
+    })));
+    let store_dir = store_file.parent().context("the store lies in a directory")?.to_owned();
+    if let Some(why) = disks.failure(&store_dir) {
+        bail!("{} holds the node's topics and cannot be used: {why}", store_dir.display());
+    }
+    let reserves = Reserves::make(&disks, config.journal_bytes.unwrap_or(0) * u64::from(opened.shards));
     let store = store.map_or_else(open_store, Ok)?;
-    Ok(Prepared { opened, bound, inventory, store })
+    Ok(Prepared { opened, bound, inventory, store, disks, reserves, store_dir })
 }
 
 fn load(options: &ServeOptions) -> anyhow::Result<BrokerConfig> {
@@ -193,6 +245,9 @@ fn say_what_was_found(config: &BrokerConfig, opened: &Opened, cores: &[usize]) {
         warn!("{line}");
     }
     info!("{}", probe::opened_line(opened));
+    for (path, why) in &opened.offline {
+        error!("log directory {} is offline: {why}", path.display());
+    }
     let promise = match config.flush_policy {
         FlushPolicy::Disk => "acks=all is answered when the record is on disk (log.flush.policy=disk)",
         FlushPolicy::Os => "acks=all is answered when the record is in the page cache (log.flush.policy=os)",
@@ -263,6 +318,7 @@ async fn run_until_signal<C, E>(
     control: impl FnOnce(oneshot::Sender<Arc<ClusterImage>>, oneshot::Receiver<()>) -> anyhow::Result<C>,
     brokers: &[Broker],
     stop: watch::Sender<bool>,
+    lost_all: impl Future<Output = anyhow::Error>,
 ) -> anyhow::Result<()>
 where
     C: Future<Output = Result<(), E>> + 'static,
@@ -276,6 +332,7 @@ where
     let (end_control, shutdown) = oneshot::channel();
     let mut control = tokio::task::spawn_local(control(ready, shutdown)?);
     let mut announced = false;
+    let mut lost_all = std::pin::pin!(lost_all);
     let name = loop {
         tokio::select! {
             ended = &mut control => {
@@ -291,6 +348,7 @@ where
                     say_ready(brokers, image.topics.len(), started.elapsed());
                 }
             }
+            reason = &mut lost_all => return Err(reason),
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
         }
@@ -343,12 +401,66 @@ fn ports(ports: &[u16]) -> String {
     }
 }
 
-fn join(threads: Vec<ShardThread<io::Result<bool>>>) -> anyhow::Result<bool> {
-    let mut clean = true;
-    for thread in threads {
-        clean &= thread.join()?.context("a shard failed")?;
+/// Nothing is left to serve from (Kafka: "Shutdown broker because all log dirs have failed").
+async fn lost_all(disks: &LogDirs) -> anyhow::Error {
+    let mut changes = disks.subscribe();
+    while !disks.all_offline() && changes.changed().await.is_ok() {}
+    let why = |path: &Path| format!("{}: {}", path.display(), disks.failure(path).unwrap_or_default());
+    let all: Vec<_> = disks.all().map(|(path, _)| why(path)).collect();
+    anyhow::anyhow!("all log directories are offline: {}", all.join("; "))
+}
+
+/// The control plane. When the disk of its store fails, records in the other log directories are still served: topics and settings stay as
+/// they are, and who wants to change them is told that there is no controller.
+async fn unless_its_disk_failed(
+    control: impl Future<Output = Result<(), ControlError>>,
+    (mut shutdown, end): (oneshot::Receiver<()>, oneshot::Sender<()>),
+    (store_dir, disks): (PathBuf, Arc<LogDirs>),
+) -> Result<(), ControlError> {
+    let mut control = std::pin::pin!(control);
+    let ended = tokio::select! {
+        ended = &mut control => ended,
+        _ = &mut shutdown => {
+            // Only a control plane that has ended does not hear it.
+            let _ = end.send(());
+            return control.await;
+        }
+    };
+    match ended {
+        Err(
+            ControlError::Store(StoreError::Failed(reason))
+            | ControlError::Multi(MultiError { error: StoreError::Failed(reason), .. }),
+        ) => {
+            disks.take_offline(&store_dir, &format!("the node's topics can no longer be changed: {reason}"));
+            let _ = shutdown.await;
+            Ok(())
+        }
+        ended => ended,
     }
-    Ok(clean)
+}
+
+/// Waits for all shards; gives the log directories in which something is not whole. A shard whose disk does not answer is left behind.
+async fn join(
+    threads: Vec<ShardThread<()>>,
+    outcomes: std::sync::mpsc::Receiver<Ended>,
+) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let join = move || {
+        let (mut unclean, mut is_stuck) = (BTreeSet::new(), false);
+        for _ in &threads {
+            let ended = outcomes.recv().context("a shard ended without a word")?;
+            unclean.extend(ended.unclean.context("a shard failed")?);
+            is_stuck |= ended.is_stuck;
+        }
+        if !is_stuck {
+            threads.into_iter().try_for_each(ShardThread::join)?;
+        }
+        Ok(unclean)
+    };
+    tokio::task::spawn_blocking(join).await.context("waiting for the shards")?
+}
+
+fn names(dirs: &BTreeSet<PathBuf>) -> String {
+    dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -380,7 +492,7 @@ mod tests {
                     if gone { Err(io::Error::other("a shard has ended")) } else { Ok(()) }
                 })
             };
-            run_until_signal(control, &[], stop).await.map(|()| *stopped.borrow())
+            run_until_signal(control, &[], stop, std::future::pending()).await.map(|()| *stopped.borrow())
         });
         assert!(outcome.expect("an orderly stop"), "they are stopped then");
     }

@@ -4,6 +4,7 @@ use crate::api::context::ShardContext;
 use crate::api::{Outcome, registry};
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, FlushPolicy};
+use crate::base::disks::{Health, LogDirs};
 use crate::base::ids::BrokerId;
 use crate::base::limits::{SETTLE_PAUSE_SECONDS_MIN, UNSETTLED_BYTES_MAX};
 use crate::base::metrics::ShardMetrics;
@@ -19,10 +20,13 @@ use crate::partition::table::{FoundLogDir, PartitionTable};
 use crate::shard::{ConnectionLimits, ConnectionMeta, NetSettings, Network, Service};
 use bytes::Bytes;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -43,6 +47,7 @@ pub struct ShardParams {
     pub checkpoints: CheckpointSender,
     pub config: Arc<BrokerConfig>,
     pub found: Vec<FoundLogDir>,
+    pub disks: Arc<LogDirs>,
     /// Descriptors for segment files.
     pub open_files_max: usize,
     pub net: NetSettings,
@@ -63,19 +68,43 @@ impl Service for Broker {
     }
 }
 
-/// Runs a shard until it is told to stop; whether all of its logs are whole on disk then.
-pub async fn run(mut params: ShardParams) -> io::Result<bool> {
-    let shared = Rc::new(PartitionShared::new(
+/// How a shard ended.
+pub struct Ended {
+    /// The log directories in which not all of its logs are whole on disk.
+    pub unclean: io::Result<BTreeSet<PathBuf>>,
+    /// Something may still be under way on a disk that failed: the thread stays, because the kernel has its memory.
+    pub is_stuck: bool,
+}
+
+/// Runs a shard until it is told to stop, and tells how it ended. Then it ends, unless its disk keeps it.
+pub async fn run_and_tell(params: ShardParams, ended: Sender<Ended>) {
+    let disks = Arc::clone(&params.disks);
+    let dirs: Vec<PathBuf> = params.found.iter().map(|dir| dir.path.clone()).collect();
+    let unclean = run(params).await;
+    let is_stuck = dirs.iter().any(|dir| disks.health(dir) == Health::Offline);
+    // The node waits for it.
+    let _ = ended.send(Ended { unclean, is_stuck });
+    if is_stuck {
+        std::future::pending().await
+    }
+}
+
+/// Runs a shard until it is told to stop; gives the log directories in which not all of its logs are whole on disk then.
+async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
+    let mut disk_changes = params.disks.subscribe();
+    let shared = PartitionShared::new(
         params.open_files_max,
         params.config.flush_policy,
         Arc::clone(&params.metrics),
         params.maintenance,
-    ));
+    );
+    let shared = Rc::new(shared.on(Arc::clone(&params.disks)));
+    let all_dirs: BTreeSet<PathBuf> = params.found.iter().map(|dir| dir.path.clone()).collect();
     let settings = Settings {
         shard: params.broker.shard().0,
         ring_bytes: params.config.journal_bytes.filter(|_| params.config.flush_policy == FlushPolicy::Disk),
     };
-    let rings = Rings::read(settings, &params.found).map_err(io::Error::other)?;
+    let rings = Rings::read(settings, &params.found, &params.disks);
     let partitions = Rc::new(PartitionTable::new(params.broker, params.found, rings, shared));
     let context = Rc::new(ShardContext::new(
         params.broker,
@@ -102,7 +131,7 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
                     if context.partitions.is_redoing() {
                         journals.spawn_local(begin);
                     } else {
-                        begin.await?;
+                        begin.await;
                     }
                     context.partitions.opened_or_late().await;
                     // Not before the first image: a client must not be told that there are no topics.
@@ -112,29 +141,29 @@ pub async fn run(mut params: ShardParams) -> io::Result<bool> {
                 // The control plane may have stopped waiting.
                 let _ = applied.send(());
             }
-            Some(begun) = journals.join_next() => begun.map_err(io::Error::other)??,
+            Some(begun) = journals.join_next() => begun.map_err(io::Error::other)?,
+            Ok(()) = disk_changes.changed() => context.partitions.heed_disks(),
             () = tokio::time::sleep(housekeeper.pause()) => housekeeper.tick(),
         }
     }
     if !serving {
         // It never learned what it leads: checkpoints of nothing would take the place of what the files say.
-        return Ok(false);
+        return Ok(all_dirs);
     }
     let drained = network.drain(DRAIN_MAX).await;
     if drained.cut > 0 {
         warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
     }
-    let clean = context.partitions.close().await;
+    let unclean = context.partitions.close().await;
     let saved = context.checkpoints.save(context.partitions.checkpoints()).await;
     if let Err(e) = &saved {
         warn!("shard {}: recovery points cannot be saved: {e}", context.shard);
     }
-    Ok(clean && saved.is_ok())
+    Ok(if saved.is_ok() { unclean } else { all_dirs })
 }
 
-async fn begin_journals(context: Rc<ShardContext>) -> io::Result<()> {
-    let exists = |id| context.image().topic_by_id(id).is_some();
-    context.partitions.begin_journals(exists).await.map_err(io::Error::other)
+async fn begin_journals(context: Rc<ShardContext>) {
+    context.partitions.begin_journals(|id| context.image().topic_by_id(id).is_some()).await;
 }
 
 /// Timed work of a shard: retention, `flush.ms`, checkpoints, idle producers.

@@ -7,7 +7,7 @@ use crate::log::corrupt::CORRUPT_RANGES;
 use crate::log::open;
 use crate::log::paths;
 use crate::log::redo::{RedoWrite, redo};
-use crate::log::segment::{DetachedSegment, Indexes};
+use crate::log::segment::{DetachedSegment, Indexes, NewEntries};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;

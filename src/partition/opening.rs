@@ -6,11 +6,13 @@
 use super::materialise::{Home, redo_journaled};
 use super::scrub;
 use crate::base::config::TopicConfig;
+use crate::base::disks::Harm;
 use crate::base::ids::TopicPartition;
 use crate::base::limits::{OPENED_TOGETHER_MAX, RECOVERIES_AT_ONCE_MAX};
 use crate::log::corrupt::CorruptRanges;
 use crate::log::open::{self, OpenError, OpenParams, Opened, read_part};
 use crate::log::redo::RedoWrite;
+use crate::log::reserve;
 use crate::maintenance::{Context, JobError, Lane, Maintenance, Streams};
 use futures_util::stream::{self, Stream, StreamExt};
 use std::io::{self, Read};
@@ -42,6 +44,8 @@ pub struct Outcome {
     pub corrupt: Option<CorruptRanges>,
     /// What the journal held is in the segments, synced.
     pub redone: bool,
+    /// The disk was full at the first attempt, and its reserve was given up.
+    pub full: Option<OpenError>,
 }
 
 /// Opens all of them; gives them as they are done, those first that a journal has nothing for. The stream ends early if the
@@ -54,7 +58,7 @@ pub fn open_all(maintenance: Maintenance, mut all: Vec<Unopened>) -> impl Stream
             let ids: Vec<_> = batch.iter().map(|unopened| (unopened.id, unopened.params.dir.clone())).collect();
             let panicked = |(id, dir): &(TopicPartition, PathBuf)| {
                 let opened = Err(OpenError::Io { path: dir.clone(), source: io::Error::other("opening it panicked") });
-                Outcome { id: *id, opened, corrupt: None, redone: false }
+                Outcome { id: *id, opened, corrupt: None, redone: false, full: None }
             };
             match maintenance.run(Lane::Recovery, async move |context| open_batch(&context, batch).await).await {
                 Ok(Ok(outcomes)) => Some(outcomes),
@@ -86,16 +90,37 @@ async fn open_batch(context: &Context, batch: Vec<Unopened>) -> io::Result<Vec<O
     context.blocking_with_streams(move |streams| batch.into_iter().map(|one| open_one(one, streams)).collect()).await
 }
 
-fn open_one(unopened: Unopened, streams: &Streams) -> Outcome {
-    let Unopened { id, topic, log_dir, exists, mut params, config, redo } = unopened;
-    if !redo.is_empty() {
-        let home = Home::new(&log_dir, &topic, id.partition, exists);
-        if let Err(source) = redo_journaled(&home, (&topic, id), params.log_start, &redo) {
-            let opened = Err(OpenError::Io { path: params.dir, source });
-            return Outcome { id, opened, corrupt: None, redone: false };
+fn open_one(mut unopened: Unopened, streams: &Streams) -> Outcome {
+    let (id, mut full) = (unopened.id, None);
+    loop {
+        let (opened, redone) = redo_and_open(&mut unopened, streams);
+        if let Err(e) = opened.as_ref().map_err(is_full)
+            && e
+            && full.is_none()
+            && reserve::release(&unopened.log_dir).is_ok()
+        {
+            // The reserve is kept for this.
+            full = opened.err();
+            continue;
         }
-        params.clean = false;
-        drop(redo);
+        return Outcome { id, opened, corrupt: scrub::read(&unopened.params.dir), redone, full };
+    }
+}
+
+fn is_full(error: &OpenError) -> bool {
+    matches!(error, OpenError::Io { source, .. } if Harm::of(source) == Harm::Full)
+}
+
+/// Opens a log; whether what a journal had for it is in its segments then.
+fn redo_and_open(unopened: &mut Unopened, streams: &Streams) -> (Result<Opened, OpenError>, bool) {
+    let Unopened { id, topic, log_dir, exists, params, config, redo } = unopened;
+    if !redo.is_empty() {
+        let home = Home::new(log_dir, topic, id.partition, *exists);
+        if let Err(source) = redo_journaled(&home, (topic, *id), params.log_start, redo) {
+            return (Err(OpenError::Io { path: params.dir.clone(), source }), false);
+        }
+        (*exists, params.clean) = (true, false);
+        *redo = Vec::new();
     }
     let read = |path: &Path, range: Range<u32>| -> io::Result<Box<dyn Read>> {
         if range.end - range.start < STREAM_BYTES_MIN {
@@ -103,6 +128,5 @@ fn open_one(unopened: Unopened, streams: &Streams) -> Outcome {
         }
         Ok(Box::new(streams.read(path, u64::from(range.start)..u64::from(range.end))?))
     };
-    let opened = open::open(&params, &config, &read);
-    Outcome { id, opened, corrupt: scrub::read(&params.dir), redone: true }
+    (open::open(params, config, &read), true)
 }

@@ -2,14 +2,18 @@
 
 use super::journal::Journal;
 use crate::base::config::FlushPolicy;
+use crate::base::disks::LogDirs;
+use crate::base::faults::Faults;
 use crate::base::metrics::ShardMetrics;
 use crate::log::open_files::OpenFiles;
 use crate::maintenance::Maintenance;
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tracing::warn;
 
 /// What all partitions of a shard share.
 pub struct PartitionShared {
@@ -17,6 +21,9 @@ pub struct PartitionShared {
     pub policy: FlushPolicy,
     pub metrics: Arc<ShardMetrics>,
     pub maintenance: Maintenance,
+    /// What the node's log directories are fit for.
+    pub disks: Arc<LogDirs>,
+    pub(super) faults: Faults,
     /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
     /// records of ten thousand partitions take turns.
     turns: Semaphore,
@@ -26,6 +33,9 @@ pub struct PartitionShared {
     journals: RefCell<Option<Vec<Rc<Journal>>>>,
 }
 
+/// How long a stop waits for what is under way on a disk that has failed, and on one that seems sound.
+const LOST_PATIENCE: Duration = Duration::from_secs(1);
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// More at once gains nothing: the kernel's own workers are fewer.
 const TURNS_MAX: usize = 128;
 /// Descriptors that one turn holds at most: a segment, a file beside it, a directory.
@@ -41,15 +51,21 @@ impl PartitionShared {
     ) -> PartitionShared {
         let turns = (open_files_max / 8).clamp(1, TURNS_MAX);
         let files = OpenFiles::new(open_files_max.saturating_sub(turns * TURN_DESCRIPTORS));
-        PartitionShared {
-            files,
-            policy,
-            metrics,
-            maintenance,
-            turns: Semaphore::new(turns),
-            inspections: Semaphore::new(1),
-            journals: RefCell::default(),
-        }
+        let (disks, faults, journals) = (Arc::default(), Faults::default(), RefCell::default());
+        let turns = Semaphore::new(turns);
+        let inspections = Semaphore::new(1);
+        PartitionShared { files, policy, metrics, maintenance, disks, faults, turns, inspections, journals }
+    }
+
+    /// With log directories that may fail.
+    pub fn on(self, disks: Arc<LogDirs>) -> PartitionShared {
+        PartitionShared { disks, ..self }
+    }
+
+    /// With faults beneath all files.
+    #[cfg(test)]
+    pub fn with(self, faults: Faults) -> PartitionShared {
+        PartitionShared { files: self.files.with(faults.clone()), faults, ..self }
     }
 
     /// Partitions journal from now on.
@@ -67,13 +83,44 @@ impl PartitionShared {
         self.journals.borrow().iter().flatten().find(|journal| journal.log_dir() == log_dir).cloned()
     }
 
-    /// Clean stop, after all partitions have closed; whether no journal has anything for the next start.
-    pub async fn close_journals(&self) -> bool {
-        let mut clean = true;
-        for journal in self.journals.take().into_iter().flatten() {
-            clean &= journal.close().await;
+    /// Some log directories may have gone offline.
+    pub(super) fn heed_disks(&self) {
+        let journals = self.journals.borrow().clone();
+        for journal in journals.into_iter().flatten() {
+            if let Some(reason) = self.disks.failure(journal.log_dir()) {
+                journal.fail(&reason);
+            }
         }
-        clean
+    }
+
+    /// Clean stop, after all partitions have closed; the log directories whose journals have something for the next start.
+    pub async fn close_journals(&self) -> Vec<PathBuf> {
+        let mut unclean = Vec::new();
+        for journal in self.journals.take().into_iter().flatten() {
+            let closed = self.unless_lost(journal.log_dir(), journal.close()).await;
+            if closed != Some(true) {
+                unclean.push(journal.log_dir().to_owned());
+            }
+        }
+        unclean
+    }
+
+    /// The outcome of some work of a stop; None: the disk is lost, or does not answer. The work may still be under way then.
+    pub(super) async fn unless_lost<T>(&self, log_dir: &Path, work: impl Future<Output = T>) -> Option<T> {
+        let lost = async {
+            self.disks.went_offline(log_dir).await;
+            tokio::time::sleep(LOST_PATIENCE).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = lost => None,
+            () = tokio::time::sleep(STOP_PATIENCE) => {
+                warn!("{}: no answer after {} s: it is left as it is", log_dir.display(), STOP_PATIENCE.as_secs());
+                self.disks.take_offline(log_dir, "it did not answer at the stop");
+                None
+            }
+        }
     }
 
     /// Waits for a turn; it lasts until the permit is dropped.

@@ -9,17 +9,17 @@ use super::scrub;
 use super::shared::PartitionShared;
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, TopicConfig};
+use crate::base::disks::Health;
 use crate::base::ids::Offset;
 use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
 use crate::base::limits::{START_WAIT_CLEAN_MS_MAX, START_WAIT_UNCLEAN_MS_MAX};
 use crate::cluster::image::{self, ClusterImage, Topic};
-use crate::journal::file::JournalError;
 use crate::log::checkpoint::PartitionOffsets;
 use crate::log::core::LogCore;
 use crate::log::open::{OpenError, OpenParams, Opened};
-use futures_util::StreamExt;
+use futures_util::stream::{self, StreamExt};
 use std::cell::{Cell, OnceCell, Ref, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
@@ -59,6 +59,15 @@ pub struct PartitionTable {
     /// There are fewer of them.
     opened: Notify,
     opener: RefCell<Vec<AbortHandle>>,
+    /// The first image has been applied.
+    started: Cell<bool>,
+}
+
+/// What became of a partition that this shard is to lead.
+enum Begun {
+    Opening(Box<Unopened>),
+    /// Nothing is on disk, neither in a directory nor in a journal; or the disk is offline.
+    Made(LogCore, Home),
 }
 
 /// A log that is being opened.
@@ -126,6 +135,7 @@ impl PartitionTable {
             openings: RefCell::default(),
             opened: Notify::new(),
             opener: RefCell::default(),
+            started: Cell::new(false),
         }
     }
 
@@ -147,9 +157,14 @@ impl PartitionTable {
         self.topics.borrow().by_id.values().flat_map(|topic| topic.open().cloned()).collect()
     }
 
-    /// The log directories in use.
-    pub fn log_dirs(&self) -> Vec<PathBuf> {
-        self.log_dirs.borrow().iter().map(|dir| dir.found.path.clone()).collect()
+    /// Log directories have changed in what they are fit for: their partitions and journals are told.
+    pub fn heed_disks(&self) {
+        self.shared.heed_disks();
+        let all = self.all();
+        all.iter().for_each(|partition| partition.heed_disk());
+        let lost = |partition: &Rc<Partition>| self.shared.disks.health(&partition.home().log_dir) == Health::Offline;
+        let lost: HashSet<_> = all.iter().filter(|p| lost(p)).map(|partition| partition.id).collect();
+        self.shared.disks.set_lost(self.me, lost);
     }
 
     /// The first half of taking over a new image: closes what is gone; when it returns, the names of deleted partitions are
@@ -201,6 +216,10 @@ impl PartitionTable {
                 self.update_topic(topic, known.as_deref(), config, &mut unopened);
             }
         }
+        self.started.set(true);
+        if self.shared.disks.all().any(|(_, health)| health == Health::Offline) {
+            self.heed_disks();
+        }
         if unopened.is_empty() {
             return;
         }
@@ -209,6 +228,9 @@ impl PartitionTable {
             let mut outcomes = pin!(opening::open_all(this.shared.maintenance.clone(), unopened));
             while let Some(batch) = outcomes.next().await {
                 batch.into_iter().for_each(|outcome| this.take_opened(outcome));
+                if this.shared.disks.all().any(|(_, health)| health == Health::Offline) {
+                    this.heed_disks();
+                }
                 this.opened.notify_waiters();
             }
             let (logs, bytes) = this.recovered.take();
@@ -282,8 +304,11 @@ impl PartitionTable {
                 (Some(known), false) => known.resign(),
                 (None, true) if self.is_opening(topic.id, index) => {}
                 (None, true) => match self.begin_opening(topic, index, &resolved) {
-                    Ok(home) => return OnceCell::from(self.make_empty(topic, (index, state), &resolved, home)),
-                    Err(begun) => unopened.push(*begun),
+                    Begun::Opening(begun) => unopened.push(*begun),
+                    Begun::Made(core, home) => {
+                        let (config, place) = (Rc::clone(&resolved), (index, state));
+                        return OnceCell::from(self.make_partition(topic, place, config, (core, home)));
+                    }
                 },
                 (None, false) => {}
             }
@@ -296,18 +321,15 @@ impl PartitionTable {
         topics.by_id.insert(topic.id, local);
     }
 
-    /// Ok: nothing is on disk, neither in a directory nor in a journal.
-    fn begin_opening(
-        &self,
-        topic: &Arc<Topic>,
-        index: PartitionIndex,
-        config: &TopicConfig,
-    ) -> Result<Home, Box<Unopened>> {
+    fn begin_opening(&self, topic: &Arc<Topic>, index: PartitionIndex, config: &TopicConfig) -> Begun {
         let id = TopicPartition { topic: topic.id, partition: index };
         let (home, params) = self.find_home(topic, index);
+        if let Some(failure) = self.shared.disks.failure(&home.log_dir) {
+            return Begun::Made(offline(topic, index, &home, params.log_start, &failure), home);
+        }
         let redo = self.rings.borrow_mut().as_mut().map_or_else(Vec::new, |rings| rings.redo(&home.log_dir, id));
         if !home.exists && redo.is_empty() {
-            return Ok(home);
+            return Begun::Made(LogCore::empty(Rc::clone(&home.dir), Offset(0)), home);
         }
         let (log_dir, exists) = (home.log_dir.clone(), home.exists);
         let opening = Opening {
@@ -320,24 +342,31 @@ impl PartitionTable {
         };
         self.openings.borrow_mut().insert(id, opening);
         let (topic, config) = (Arc::clone(&topic.name), config.clone());
-        Err(Box::new(Unopened { id, topic, log_dir, exists, params, config, redo }))
+        Begun::Opening(Box::new(Unopened { id, topic, log_dir, exists, params, config, redo }))
     }
 
-    fn make_empty(
+    fn make_partition(
         &self,
         topic: &Topic,
         (index, state): (PartitionIndex, &image::Partition),
-        config: &Rc<TopicConfig>,
-        home: Home,
+        config: Rc<TopicConfig>,
+        (core, home): (LogCore, Home),
     ) -> Rc<Partition> {
         let id = TopicPartition { topic: topic.id, partition: index };
-        let core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
-        let (config, shared) = (Rc::clone(config), Rc::clone(&self.shared));
-        Partition::new(id, Arc::clone(&topic.name), LeaderEpoch(state.leader_epoch.0), config, (core, home), shared)
+        let epoch = LeaderEpoch(state.leader_epoch.0);
+        if let Some(newest) = core.epochs().latest().filter(|newest| *newest > epoch) {
+            warn!(
+                "{}-{index}: the store says leader epoch {epoch}, but the log has records of {newest}: the store must be \
+                 older than the log; new records bear {newest}",
+                topic.name
+            );
+        }
+        Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), Rc::clone(&self.shared))
     }
 
-    /// The maintenance thread has opened a log, or found that it cannot be.
-    fn take_opened(&self, Outcome { id, opened, corrupt, redone }: Outcome) {
+    /// The maintenance thread has opened a log, or found that it cannot be. What fails by the disk takes the log directory offline;
+    /// anything else the partition.
+    fn take_opened(&self, Outcome { id, opened, corrupt, redone, full }: Outcome) {
         let Some(opening) = self.openings.borrow_mut().remove(&id) else { return };
         let local = self.topic_by_id(id.topic).expect("a topic is not removed while its logs are being opened");
         let (topic, index) = (&local.topic, id.partition);
@@ -348,25 +377,21 @@ impl PartitionTable {
                 rings.done(&home.log_dir, id);
             }
         }
+        for error in full.iter().chain(opened.as_ref().err()) {
+            if let OpenError::Io { path, source } = error {
+                self.shared.disks.report(&home.log_dir, &format!("opening {}", path.display()), source);
+            }
+        }
         let mut core = match opened {
             Ok(opened) => self.take_log(&mut home, opened, opening.clean),
-            Err(e) => offline(topic, index, &home, log_start, &e),
+            Err(e) => offline(topic, index, &home, log_start, &e.to_string()),
         };
         if let Some(ranges) = corrupt {
             scrub::take(&mut core, ranges);
         }
         let slot = usize::try_from(index.0).ok().and_then(|index| local.partitions.get(index));
         let (Some(slot), Some(state)) = (slot, topic.partition(index)) else { return };
-        let epoch = LeaderEpoch(state.leader_epoch.0);
-        if let Some(newest) = core.epochs().latest().filter(|newest| *newest > epoch) {
-            warn!(
-                "{}-{index}: the store says leader epoch {epoch}, but the log has records of {newest}: the store must be \
-                 older than the log; new records bear {newest}",
-                topic.name
-            );
-        }
-        let (config, shared) = (Rc::clone(&local.config), Rc::clone(&self.shared));
-        let partition = Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared);
+        let partition = self.make_partition(topic, (index, state), Rc::clone(&local.config), (core, home));
         if state.leader != Some(self.me) {
             partition.resign();
         }
@@ -393,15 +418,17 @@ impl PartitionTable {
 
     /// After the first image: takes the journals into use, once all that they held is in its segments. Until then what must
     /// be durable is synced by itself.
-    pub async fn begin_journals(&self, exists: impl Fn(TopicId) -> bool) -> Result<(), JournalError> {
+    pub async fn begin_journals(&self, exists: impl Fn(TopicId) -> bool) {
         self.while_opening(|_, opening| opening.redo).await;
-        let Some(rings) = self.rings.take() else { return Ok(()) };
-        let journals = rings.begin(exists, &self.shared.metrics).await?;
+        let Some(rings) = self.rings.take() else { return };
+        let journals = rings.begin(exists, &self.shared).await;
         self.shared.set_journals(journals);
-        Ok(())
+        self.heed_disks();
     }
 
-    /// The directory that holds the partition, or the log directory with the fewest partitions for a new one.
+    /// The directory that holds the partition, or the log directory with the fewest partitions for a new one. A partition that the
+    /// node knew before it was started without one of its directories may lie there: it must not begin anew elsewhere (Kafka:
+    /// LogManager.getOrCreateLog).
     fn find_home(&self, topic: &Topic, index: PartitionIndex) -> (Home, OpenParams) {
         let mut dirs = self.log_dirs.borrow_mut();
         let key = (topic.name.to_string(), index);
@@ -410,9 +437,22 @@ impl PartitionTable {
         let holder = dirs.iter().position(holds);
         let journaled = self.rings.borrow().as_ref().and_then(|rings| rings.holder(id).map(Path::to_owned));
         let journaled = journaled.and_then(|path| dirs.iter().position(|dir| dir.found.path == path));
+        let disks = &self.shared.disks;
+        let is_starting = !self.started.get();
+        if let (None, None, true, true) = (holder, journaled, is_starting, disks.began_without_one()) {
+            let offline = disks.all().find(|(_, health)| *health == Health::Offline).map(|(path, _)| path);
+            let home = Home::new(offline.expect("the node began without one"), &topic.name, index, false);
+            let dir = home.dir.to_path_buf();
+            let params = OpenParams { dir, clean: false, recovery_point: Offset(0), log_start: None, now_ms: now_ms() };
+            return (home, params);
+        }
         let at = holder.or(journaled).unwrap_or_else(|| {
-            let fewest = dirs.iter().enumerate().min_by_key(|(_, dir)| dir.count).map(|(i, _)| i);
-            fewest.expect("a broker has at least one log directory")
+            let by_preference = |(_, dir): &(usize, &LogDirState)| {
+                let health = disks.health(&dir.found.path);
+                (health == Health::Offline, health == Health::Full, dir.count)
+            };
+            let best = dirs.iter().enumerate().min_by_key(by_preference).map(|(i, _)| i);
+            best.expect("a broker has at least one log directory")
         });
         let dir = &mut dirs[at];
         dir.count += 1;
@@ -461,30 +501,28 @@ impl PartitionTable {
         all
     }
 
-    /// Stops all partitions cleanly; returns whether every one of them is whole on disk.
-    pub async fn close(&self) -> bool {
+    /// Stops all partitions cleanly; gives the log directories in which not everything is whole on disk.
+    pub async fn close(&self) -> BTreeSet<PathBuf> {
         // What is still being opened is given up: the next start begins with it again.
         self.opener.take().iter().for_each(AbortHandle::abort);
-        let mut clean = self.openings.borrow().is_empty();
-        let mut closing = tokio::task::JoinSet::new();
-        for partition in self.all() {
-            if closing.len() == CLOSING_MAX {
-                clean &= closing.join_next().await.is_some_and(|closed| closed.unwrap_or(false));
+        let closings = self.all().into_iter().map(|partition| async move {
+            let log_dir = partition.home().log_dir.clone();
+            let closed = self.shared.unless_lost(&log_dir, partition.close()).await;
+            if let Some(Err(e)) = &closed {
+                warn!("{}-{}: closing: {e}", partition.topic, partition.index());
             }
-            closing.spawn_local(async move {
-                let closed = partition.close().await;
-                if let Err(e) = &closed {
-                    warn!("{}-{}: closing: {e}", partition.topic, partition.index());
-                }
-                closed.is_ok() && partition.core().failure().is_none()
-            });
+            let is_whole = closed.is_some_and(|closed| closed.is_ok()) && partition.core().failure().is_none();
+            (!is_whole).then_some(log_dir)
+        });
+        let unclean = stream::iter(closings).buffer_unordered(CLOSING_MAX).filter_map(std::future::ready);
+        let mut unclean: BTreeSet<PathBuf> = unclean.collect().await;
+        unclean.extend(self.openings.borrow().values().map(|opening| opening.home.log_dir.clone()));
+        if !self.shared.has_journals() {
+            // One that was not taken into use may hold what no other file does.
+            unclean.extend(self.log_dirs.borrow().iter().map(|dir| dir.found.path.clone()));
         }
-        while let Some(closed) = closing.join_next().await {
-            clean &= closed.unwrap_or(false);
-        }
-        // A journal that was not taken into use may hold what no other file does.
-        clean &= self.shared.has_journals();
-        clean & self.shared.close_journals().await
+        unclean.extend(self.shared.close_journals().await);
+        unclean
     }
 
     pub fn topics(&self) -> Ref<'_, HashMap<TopicId, Rc<LocalTopic>, foldhash::fast::RandomState>> {
@@ -493,10 +531,10 @@ impl PartitionTable {
 }
 
 /// The log of a partition that cannot be opened. The checkpoints go on to say where it began.
-fn offline(topic: &Topic, index: PartitionIndex, home: &Home, log_start: Option<Offset>, error: &OpenError) -> LogCore {
-    error!("{}-{index} is offline: {error}", topic.name);
+fn offline(topic: &Topic, index: PartitionIndex, home: &Home, log_start: Option<Offset>, reason: &str) -> LogCore {
+    error!("{}-{index} is offline: {reason}", topic.name);
     let mut core = LogCore::empty(Rc::clone(&home.dir), log_start.unwrap_or(Offset(0)));
-    core.fail(Rc::from(error.to_string()));
+    core.fail(Rc::from(reason));
     core
 }
 

@@ -92,6 +92,19 @@ impl AppendWaiters {
         }
     }
 
+    /// What waits for more than `end` will not be reached, as far as anybody knows.
+    pub fn fail_beyond(&self, end: Offset, lost: Lost) {
+        let beyond = {
+            let mut queue = self.queue.borrow_mut();
+            let at = queue.partition_point(|(wanted, ..)| *wanted <= end);
+            queue.split_off(at)
+        };
+        for (_, place, wait) in beyond {
+            wait.failed.borrow_mut().push((place, lost));
+            wait.answered();
+        }
+    }
+
     /// Nothing that waits will be reached.
     pub fn fail(&self, lost: Lost) {
         for (_, place, wait) in self.queue.take() {

@@ -90,16 +90,62 @@ fn directories_may_be_named_in_another_order_and_none_left_out() {
     assert_says(&named(&[&a, &b]).refusal(), &["both hold a corelog-store.journal"]);
 }
 
-/// A disk that is not mounted: its partitions came back empty, without a word.
+/// A disk that is not mounted: its partitions came back empty, without a word; later it kept the whole node from starting.
 #[test]
-fn a_directory_whose_disk_is_not_mounted_stops_the_start() {
+fn a_directory_whose_disk_is_not_mounted_is_offline_and_the_others_are_served() {
+    const STORAGE_ERROR: i16 = 56;
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (a, b, aside) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("aside"));
+    let start = || Start::new(&a).set("log.dirs", format!("{},{}", a.display(), b.display()));
+    let broker = start().start();
+    let write = |leaders: Vec<u16>, number: u64| -> Vec<Result<i64, i16>> {
+        let each = leaders.into_iter().enumerate();
+        each.map(|(at, port)| produce(&mut Client::connect(port), "kept", at as i32, -1, batch(number, 1, 100)))
+            .collect()
+    };
+    assert!(write(create_topic(&broker, "kept", 4, &[]), 1).iter().all(|answer| *answer == Ok(0)));
+    let is_in_b: Vec<bool> = (0..4).map(|at| b.join(format!("kept-{at}")).is_dir()).collect();
+    assert!(is_in_b.contains(&true) && is_in_b.contains(&false), "{is_in_b:?}");
+    let ports = leaders(broker.port, "kept");
+    assert!(broker.stop(Signal::TERM).0.success());
+    std::fs::rename(&b, &aside).expect("unmounted");
+    std::fs::create_dir(&b).expect("the mount point");
+
+    let broker = start().port(ports[0].min(ports[1])).start();
+    for (answer, is_in_b) in write(ports, 2).into_iter().zip(&is_in_b) {
+        assert_eq!(answer, if *is_in_b { Err(STORAGE_ERROR) } else { Ok(1) });
+    }
+    let new = create_topic(&broker, "new", 2, &[]);
+    for (at, port) in new.into_iter().enumerate() {
+        assert_eq!(produce(&mut Client::connect(port), "new", at as i32, -1, batch(1, 1, 100)), Ok(0));
+    }
+    let log = broker.log();
+    assert_says(&log, &[&format!("log directory {} is offline", b.display()), "is its disk mounted?"]);
+    assert!(broker.stop(Signal::TERM).0.success());
+    assert_eq!(std::fs::read_dir(&b).expect("listed").count(), 0, "nothing was written in its place");
+
+    std::fs::remove_dir(&b).expect("empty");
+    std::fs::rename(&aside, &b).expect("mounted again");
+    let broker = start().start();
+    for (answer, is_in_b) in write(leaders(broker.port, "kept"), 3).into_iter().zip(is_in_b) {
+        assert_eq!(answer, Ok(if is_in_b { 1 } else { 2 }));
+    }
+    assert!(broker.stop(Signal::TERM).0.success());
+    std::fs::rename(&a, &aside).expect("unmounted");
+    assert_says(
+        &start().refusal(),
+        &["no directory that can be used has corelog-store.journal", "is its disk mounted?"],
+    );
+}
+
+/// A disk that is lost for good is given up by name, and only by a start that succeeds.
+#[test]
+fn a_directory_is_given_up_by_name() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let (a, b, aside) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("aside"));
     let start = || Start::new(&a).set("log.dirs", format!("{},{}", a.display(), b.display()));
     assert!(start().start().stop(Signal::TERM).0.success());
     std::fs::rename(&b, &aside).expect("unmounted");
-    assert_says(&start().refusal(), &[&b.display().to_string(), "is its disk mounted?", "--forget-dir"]);
-    assert!(!b.exists());
     let mut lost = start().command();
     lost.args(["--forget-dir", &b.display().to_string(), "--set", "listeners=PLAINTEXT://192.0.2.1:9092"]);
     let text = String::from_utf8_lossy(&lost.output().expect("the binary starts").stderr).into_owned();

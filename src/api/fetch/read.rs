@@ -159,6 +159,7 @@ impl Collected {
                 self.meet(Obstacle::Lookup { place, partition: Rc::clone(partition), missing }, brought);
             }
             Err(error) => {
+                partition.read_failed(&error);
                 return failed(code_of(partition, wanted.fetch_offset, &error));
             }
         }

@@ -10,6 +10,7 @@ use crate::coordination::embedded::FILE_NAME;
 use crate::journal::{self, file::JournalError};
 use crate::log::checkpoint::{self, PartitionOffsets};
 use crate::log::paths::{self, DirName};
+use crate::log::reserve::RESERVE;
 use crate::node::format::{CLEAN, FormatError, LOCK};
 use crate::node::manifest::{MANIFEST, META, Manifest};
 use rustix::process::{Flock, FlockType, fcntl_getlk};
@@ -147,7 +148,8 @@ impl DataDir {
     }
 
     fn list(&mut self) -> io::Result<()> {
-        let known = [LOCK, META, MANIFEST, CLEAN, FILE_NAME, CLEANER_OFFSETS, "lost+found", "bootstrap.checkpoint"];
+        let known =
+            [LOCK, META, MANIFEST, CLEAN, FILE_NAME, CLEANER_OFFSETS, RESERVE, "lost+found", "bootstrap.checkpoint"];
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let (path, is_dir) = (entry.path(), entry.file_type()?.is_dir());

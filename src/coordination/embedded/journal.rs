@@ -24,6 +24,8 @@ use super::super::tree::{NodeRecord, Tree, Txn};
 use super::codec::{self, Record};
 use crate::base::limits::{STORE_FILE_BYTES_MAX, STORE_REQUEST_BYTES_MAX};
 use bytes::Bytes;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
@@ -103,11 +105,25 @@ impl Journal {
         Ok((journal, tree))
     }
 
-    /// Makes a change durable. After an error the file must not be written again.
-    pub fn append(&mut self, txn: &Txn) -> io::Result<()> {
+    /// A change as it stands in the file.
+    pub fn encode(txn: &Txn) -> Vec<u8> {
         let mut record = Vec::new();
         put_record(&mut record, |payload| codec::encode_txn(payload, txn));
-        self.file.write_all_at(&record, self.length)?;
+        record
+    }
+
+    /// Sees to it that the disk has space for so many bytes more; the file says the same as before. An error: it has none. Where the
+    /// file system cannot tell, or fails otherwise, the append will.
+    pub fn reserve(&self, bytes: usize) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, bytes as u64) {
+            Err(e @ (Errno::NOSPC | Errno::DQUOT)) => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a change durable. After an error the file must not be written again.
+    pub fn append(&mut self, record: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(record, self.length)?;
         self.file.sync_data()?;
         self.length += record.len() as u64;
         Ok(())

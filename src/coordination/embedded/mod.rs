@@ -150,8 +150,11 @@ impl Inner {
             Change::Multi(_) => Vec::new(),
         };
         let txn = Txn { zxid: self.tree.zxid() + 1, time_ms: now_ms(), session, change };
+        let record = Journal::encode(&txn);
+        // While nothing has changed yet: afterwards memory would be ahead of the disk.
+        self.journal.reserve(record.len()).map_err(|error| whole(StoreError::NoSpace(error.to_string())))?;
         let results = self.tree.apply(&txn)?;
-        self.journal.append(&txn).map_err(|error| whole(self.fail(format!("writing its journal: {error}"))))?;
+        self.journal.append(&record).map_err(|error| whole(self.fail(format!("writing its journal: {error}"))))?;
         self.tell(&txn, &results, closing);
         if self.journal.wants_rewrite() {
             self.journal.rewrite(&self.tree).map_err(|error| whole(self.fail(error.to_string())))?;

@@ -12,7 +12,9 @@ mod tests;
 pub use start::{Rings, Settings};
 
 use super::leader::Partition;
+use super::shared::PartitionShared;
 use super::tasks::Tasks;
+use crate::base::disks::LogDirs;
 use crate::base::ids::Offset;
 use crate::base::limits::{
     JOURNAL_GROUP_BYTES_MAX, JOURNAL_PENDING_BYTES_MAX, JOURNAL_SYNCS_MAX, JOURNAL_WRITE_SECONDS_MAX,
@@ -51,8 +53,11 @@ pub struct Journal {
     has_room: Notify,
     /// The tail has moved, or the journal has failed.
     has_space: Notify,
+    /// The memory of the last group, for the next.
+    group: Cell<Option<Group>>,
     tasks: Tasks,
     metrics: Arc<ShardMetrics>,
+    disks: Arc<LogDirs>,
 }
 
 /// A write of a partition that is not in the ring yet.
@@ -63,7 +68,7 @@ struct Pending {
 }
 
 impl Journal {
-    fn new(log_dir: &Path, file: RingFile, ring: Ring, metrics: Arc<ShardMetrics>) -> Rc<Journal> {
+    fn new(log_dir: &Path, file: RingFile, ring: Ring, shared: &PartitionShared) -> Rc<Journal> {
         Rc::new(Journal {
             log_dir: log_dir.to_owned(),
             file,
@@ -77,8 +82,10 @@ impl Journal {
             failure: RefCell::new(None),
             has_room: Notify::new(),
             has_space: Notify::new(),
+            group: Cell::default(),
             tasks: Tasks::default(),
-            metrics,
+            metrics: Arc::clone(&shared.metrics),
+            disks: Arc::clone(&shared.disks),
         })
     }
 
@@ -130,16 +137,22 @@ impl Journal {
     }
 
     async fn drive(self: &Rc<Self>) -> io::Result<()> {
-        let mut group = Group::new();
+        let mut group = self.group.take().unwrap_or_default();
+        let driven = self.drive_groups(&mut group).await;
+        self.group.set(Some(group));
+        driven
+    }
+
+    async fn drive_groups(self: &Rc<Self>, group: &mut Group) -> io::Result<()> {
         let mut done: Vec<(Rc<Partition>, Offset)> = Vec::new();
         loop {
             group.clear();
-            self.fill(&mut group, &mut done);
+            self.fill(group, &mut done);
             if group.is_empty() || self.failure.borrow().is_some() {
                 return Ok(());
             }
-            let Some(placed) = self.wait_for_space(&mut group).await else { return Ok(()) };
-            self.write_in_time(self.file.write_group(&mut group, placed)).await?;
+            let Some(placed) = self.wait_for_space(group).await else { return Ok(()) };
+            self.write_in_time(self.file.write_group(group, placed)).await?;
             if self.failure.borrow().is_some() {
                 return Ok(());
             }
@@ -252,15 +265,16 @@ impl Journal {
         }
     }
 
-    /// What the ring holds stays there for the next start. Everyone who relies on it is told that it is not to be had.
-    fn fail(&self, reason: &str) {
+    /// What the ring holds stays there for the next start, and its log directory is offline. Everyone who relies on the ring is told at
+    /// once; others in the directory learn of it as its state becomes known.
+    pub(super) fn fail(&self, reason: &str) {
         let mut failure = self.failure.borrow_mut();
         if failure.is_some() {
             return;
         }
-        error!("{}: {reason}; its partitions that used the journal go offline", self.log_dir.display());
         *failure = Some(Rc::from(reason));
         drop(failure);
+        self.disks.take_offline(&self.log_dir, reason);
         self.pending.borrow_mut().clear();
         self.pending_bytes.set(0);
         for user in self.users.take() {

@@ -1,13 +1,15 @@
-//! Rings at start: what a crash left in them goes back to the segments, and then they are taken into use.
+//! Rings at start: what a crash left in them goes back to the segments, and then they are taken into use. One that cannot be read,
+//! or whose records cannot be brought back, takes its log directory offline and stays as it is for another start.
 
 use super::Journal;
+use crate::base::disks::{Health, LogDirs};
 use crate::base::ids::{TopicId, TopicPartition};
-use crate::base::metrics::ShardMetrics;
 use crate::journal::file::{self, JournalError, RingFile};
 use crate::journal::format::Superblock;
 use crate::journal::ring::Ring;
 use crate::journal::scan::scan;
 use crate::log::redo::RedoWrite;
+use crate::partition::shared::PartitionShared;
 use crate::partition::table::FoundLogDir;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -15,7 +17,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use tracing::{info, warn};
 
 /// What is to be written again, by partition.
@@ -43,9 +44,12 @@ struct FoundRing {
 
 impl Rings {
     /// Reads the rings of all log directories. Blocking.
-    pub fn read(settings: Settings, log_dirs: &[FoundLogDir]) -> Result<Rings, JournalError> {
-        let found = log_dirs.iter().map(|dir| FoundRing::read(settings.shard, dir)).collect::<Result<_, _>>()?;
-        Ok(Rings { settings, found })
+    pub fn read(settings: Settings, log_dirs: &[FoundLogDir], disks: &LogDirs) -> Rings {
+        let read = |dir: &FoundLogDir| {
+            let failed = |e: &JournalError| disks.take_offline(&dir.path, &e.to_string());
+            FoundRing::read(settings.shard, dir).inspect_err(failed).ok()
+        };
+        Rings { settings, found: log_dirs.iter().filter_map(read).collect() }
     }
 
     /// No rings: nothing was journaled, and nothing will be.
@@ -71,38 +75,51 @@ impl Rings {
         }
     }
 
-    /// Takes the rings into use, once everything is back in its segments. An error if something could not be brought there
-    /// whose topic `exists`: the ring stays as it is for another start.
-    pub async fn begin(
-        self,
-        exists: impl Fn(TopicId) -> bool,
-        metrics: &Arc<ShardMetrics>,
-    ) -> Result<Vec<Rc<Journal>>, JournalError> {
+    /// Takes the rings into use, once everything is back in its segments: those of the directories that are not offline, and from
+    /// which nothing is missing whose topic `exists`.
+    pub async fn begin(self, exists: impl Fn(TopicId) -> bool, shared: &PartitionShared) -> Vec<Rc<Journal>> {
         let mut journals = Vec::new();
         for ring in self.found {
-            let path = file::path(&ring.log_dir, self.settings.shard);
-            let partitions = ring.redo.keys().filter(|id| exists(id.topic)).count();
-            if partitions > 0 {
-                return Err(JournalError::Unfinished { path, partitions });
+            let log_dir = ring.log_dir.clone();
+            if shared.disks.health(&log_dir) == Health::Offline {
+                continue;
             }
-            if !ring.redo.is_empty() {
-                warn!(
-                    "{}: records of {} partitions whose topics are gone are dropped",
-                    path.display(),
-                    ring.redo.len()
-                );
+            match ring.begin(self.settings, &exists, shared).await {
+                Ok(journal) => journals.extend(journal),
+                Err(e) => shared.disks.take_offline(&log_dir, &e.to_string()),
             }
-            let begun = match self.settings.ring_bytes {
-                None => remove(&path, ring.superblock.is_some()).map(|()| None),
-                Some(bytes) => begin(&ring.log_dir, path.clone(), ring.superblock, bytes, metrics).await,
-            };
-            journals.extend(begun.map_err(|source| JournalError::Io { path, source })?);
         }
-        Ok(journals)
+        journals
     }
 }
 
 impl FoundRing {
+    async fn begin(
+        self,
+        settings: Settings,
+        exists: &impl Fn(TopicId) -> bool,
+        shared: &PartitionShared,
+    ) -> Result<Option<Rc<Journal>>, JournalError> {
+        let path = file::path(&self.log_dir, settings.shard);
+        let partitions = self.redo.keys().filter(|id| exists(id.topic)).count();
+        if partitions > 0 {
+            return Err(JournalError::Unfinished { path, partitions });
+        }
+        let io = |source| JournalError::Io { path: path.clone(), source };
+        let superblock = match self.redo.is_empty() {
+            true => self.superblock,
+            false => {
+                set_aside(&path, self.redo.len()).map_err(io)?;
+                None
+            }
+        };
+        let begun = match settings.ring_bytes {
+            None => remove(&path, superblock.is_some()).map(|()| None),
+            Some(bytes) => begin(&self.log_dir, path.clone(), superblock, bytes, shared).await,
+        };
+        begun.map_err(io)
+    }
+
     fn read(shard: u16, dir: &FoundLogDir) -> Result<FoundRing, JournalError> {
         let path = file::path(&dir.path, shard);
         let mut ring = FoundRing { log_dir: dir.path.clone(), superblock: None, redo: Redo::new() };
@@ -129,6 +146,18 @@ impl FoundRing {
     }
 }
 
+/// A ring with records of partitions whose topics nobody knows: they were deleted, or the store is older than the ring. The file
+/// is kept for whoever wants to look.
+fn set_aside(path: &Path, partitions: usize) -> io::Result<()> {
+    let kept = path.with_extension("unknown");
+    fs::rename(path, &kept)?;
+    warn!(
+        "{}: records of {partitions} partitions whose topics the store does not know are in it; it is kept, and not used",
+        kept.display()
+    );
+    path.parent().map_or(Ok(()), crate::log::checkpoint::sync_dir)
+}
+
 fn remove(path: &Path, exists: bool) -> io::Result<()> {
     if !exists {
         return Ok(());
@@ -152,7 +181,7 @@ async fn begin(
     path: PathBuf,
     superblock: Option<Superblock>,
     bytes: u64,
-    metrics: &Arc<ShardMetrics>,
+    shared: &PartitionShared,
 ) -> io::Result<Option<Rc<Journal>>> {
     let superblock = match superblock {
         Some(superblock) if superblock.bytes == bytes => superblock,
@@ -178,7 +207,7 @@ async fn begin(
         Err(e) => Err(e),
     };
     match opened {
-        Ok(file) => Ok(Some(Journal::new(log_dir, file, ring, Arc::clone(metrics)))),
+        Ok(file) => Ok(Some(Journal::new(log_dir, file.with(shared.faults.clone()), ring, shared))),
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
             warn!(
                 "{}: no direct I/O on this file system: durable appends sync their segments instead",

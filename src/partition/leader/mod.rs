@@ -3,6 +3,7 @@
 //! One write and one flush are in flight at most; everything that arrives meanwhile goes into the next one. The tasks
 //! that drive them exist only while there is something to do.
 
+mod disk;
 mod removal;
 mod settle;
 mod sync;
@@ -17,10 +18,12 @@ use super::tasks::Tasks;
 use super::waiters::{AppendWait, AppendWaiters, FetchWaiters, Lost};
 use super::watermark::Watermark;
 use crate::base::config::{FlushPolicy, TopicConfig};
+use crate::base::disks::Health;
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
 use crate::base::owner::Owner;
-use crate::log::core::{AppendError, Appended, LogCore, ReadSpan};
+use crate::log::core::{AppendError, Appended, LogCore, ReadSpan, Write};
 use crate::log::open_files::OpenFiles;
+use crate::log::segment::Segment;
 use crate::record::batch::BatchHeader;
 use bytes::Bytes;
 use std::cell::{Cell, OnceCell, Ref, RefCell};
@@ -73,6 +76,16 @@ pub struct Partition {
     sync_failed: Cell<bool>,
     /// One sync at a time: the kernel tells of a failed write-back once, and who misses it would take records for safe.
     syncs: Arc<Semaphore>,
+    /// Its log directory has no space: nothing is taken until it has.
+    full: Cell<bool>,
+    /// The write that found none; it is done again then.
+    stalled: RefCell<Option<Write>>,
+    /// Full segments whose indexes found none.
+    unsealed: RefCell<Vec<Rc<Segment>>>,
+    /// Index files are written by one at a time.
+    index_files: Semaphore,
+    /// Bytes that recovery would read.
+    unsettled: Cell<u64>,
     pub(super) deleted: Cell<bool>,
     pub(super) damage: Damage,
     /// The newest leader epoch that is in the checkpoint file.
@@ -126,6 +139,9 @@ impl Partition {
             index_files: Semaphore::new(1),
             // What recovery has just read is to be settled too.
             unsettled: Cell::new(u64::from(home.exists && home.clean_end.is_none())),
+            full: Cell::new(shared.disks.health(&home.log_dir) == Health::Full),
+            stalled: RefCell::new(None),
+            unsealed: RefCell::default(),
             deleted: Cell::new(false),
             damage: Damage::default(),
             core: RefCell::new(core),
@@ -222,6 +238,9 @@ impl Partition {
         self.owner.assert();
         let length = bytes.len() as u64;
         let mut core = self.core.borrow_mut();
+        if self.full.get() && core.failure().is_none() {
+            return Err(AppendError::Failed(Rc::from("its log directory has no space left")));
+        }
         let appended = core.stage(header, bytes, self.epoch.get())?;
         let is_new = appended.duplicate_timestamp_ms.is_none();
         if is_new {
@@ -255,6 +274,7 @@ impl Partition {
         }
         error!("{}-{} is offline: {reason}", self.topic, self.index());
         self.core.borrow_mut().fail(Rc::from(reason));
+        self.stalled.take();
         self.fail_waiters(Lost::Failed);
     }
 

@@ -69,7 +69,9 @@ impl Partition {
                 }
                 Err(e) => {
                     this.sync_failed.set(true);
-                    this.fail(&format!("replacing expired segments by {}: {e}", next.path(paths::LOG).display()));
+                    let what = format!("replacing expired segments by {}", next.path(paths::LOG).display());
+                    this.report(&what, &e);
+                    this.fail(&format!("{what}: {e}"));
                 }
             }
             drop(no_sync);
@@ -86,7 +88,10 @@ impl Partition {
         self.tasks.spawn(async move {
             match materialise::mark_segments(segments).await {
                 Ok(marked) => this.remove_later(marked),
-                Err(e) => warn!("{}-{}: removing old segments: {e}", this.topic, this.index()),
+                Err(e) => {
+                    warn!("{}-{}: removing old segments: {e}", this.topic, this.index());
+                    this.report("removing old segments", &e);
+                }
             }
         });
     }
@@ -106,6 +111,7 @@ impl Partition {
     pub async fn delete(self: &Rc<Self>) {
         self.deleted.set(true);
         self.core.borrow_mut().fail(Rc::from("the topic was deleted"));
+        self.stalled.take();
         self.fail_waiters(Lost::Deleted);
         self.quiet().await;
         let home = self.home.borrow().clone();

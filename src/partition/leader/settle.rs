@@ -9,6 +9,7 @@ use super::Partition;
 use crate::log::paths;
 use crate::maintenance::{Context, Lane};
 use crate::partition::materialise::{self, Settled};
+use crate::partition::waiters::AppendWait;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ impl Partition {
 
     /// Settles what is written by now; the partition does not close or go before it has ended.
     pub async fn settle(self: &Rc<Self>) -> io::Result<()> {
-        let is_sound = self.core.borrow().failure().is_none() && !self.deleted.get();
+        let is_sound = self.core.borrow().failure().is_none() && !self.deleted.get() && !self.full.get();
         if self.unsettled.get() == 0 || !is_sound || !self.home.borrow().exists {
             return Ok(());
         }
@@ -46,6 +47,13 @@ impl Partition {
             let core = self.core.borrow();
             (core.staged_end(), core.producers().encode(core.staged_end()))
         };
+        if self.core.borrow().written_end() < end {
+            let wait = AppendWait::new();
+            self.written.add(end, 0, &wait);
+            if !wait.done().await.is_empty() {
+                return Err(io::Error::other("what was taken could not be written"));
+            }
+        }
         self.sync_journaled(end).await?;
         self.save_epochs_now().await?;
         // Not beside `seal`, which writes the same files.
@@ -87,7 +95,7 @@ impl Partition {
     }
 
     /// Bytes were written that recovery would read.
-    pub(super) fn note_unsettled(&self, bytes: usize) {
-        self.unsettled.set(self.unsettled.get() + bytes as u64);
+    pub(super) fn note_unsettled(&self, bytes: u64) {
+        self.unsettled.set(self.unsettled.get() + bytes);
     }
 }

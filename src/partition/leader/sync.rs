@@ -3,6 +3,7 @@
 use super::Partition;
 use crate::base::clock::now_ms;
 use crate::base::config::FlushPolicy;
+use crate::base::faults::Place;
 use crate::base::ids::Offset;
 use crate::partition::durability::Way;
 use crate::partition::materialise::{self, CleanState};
@@ -65,7 +66,7 @@ impl Partition {
             this.flushing.set(false);
             match flushed {
                 Ok(()) => this.progressed(),
-                Err(e) => this.fail(&format!("flushing {}: {e}", this.home.borrow().dir.display())),
+                Err(e) => this.sync_lost(&e),
             }
             if this.flush_again.take() {
                 this.start_flush();
@@ -119,7 +120,11 @@ impl Partition {
         let home = self.home.borrow().clone();
         // A name that is made meanwhile needs the next sync.
         let Some(made) = home.unsynced_names() else { return Ok(()) };
-        materialise::sync_names(home).await.inspect_err(|_| self.sync_failed.set(true))?;
+        let synced = match self.shared.faults.sync(Place::Names).await {
+            Ok(()) => materialise::sync_names(home).await,
+            Err(e) => Err(e),
+        };
+        synced.inspect_err(|e| self.sync_lost(e))?;
         self.home.borrow_mut().synced_names(made);
         Ok(())
     }
@@ -143,7 +148,7 @@ impl Partition {
         }
         match self.sync_written().await {
             Err(e) if !self.deleted.get() => {
-                self.fail(&format!("flushing {}: {e}", self.home.borrow().dir.display()));
+                self.sync_lost(&e);
                 Err(e)
             }
             _ => Ok(()),
@@ -164,10 +169,14 @@ impl Partition {
     /// Clean stop: everything on disk, indexes and snapshot written, so that the next start scans nothing.
     pub async fn close(self: &Rc<Self>) -> io::Result<()> {
         self.quiet().await;
+        if let Some(end) = self.unwritten() {
+            // The next start sees a log that ends where this one does, and learns of its producers from it.
+            self.fail(&format!("stopped without space for what was to follow offset {end}"));
+        }
         if self.core.borrow().failure().is_some() || !self.home.borrow().exists {
             return Ok(());
         }
-        self.flush().await?;
+        self.flush().await.inspect_err(|e| self.sync_lost(e))?;
         if self.home.borrow().clean_end == Some(self.core.borrow().written_end()) {
             return Ok(());
         }
@@ -175,7 +184,10 @@ impl Partition {
         let end = state.end;
         let dir = self.home.borrow().dir.to_path_buf();
         let written = tokio::task::spawn_blocking(move || materialise::write_clean_state(&dir, state));
-        written.await.map_err(io::Error::other).and_then(|done| done)?;
+        let written = written.await.map_err(io::Error::other).and_then(|done| done);
+        written.inspect_err(|e| {
+            self.report("closing", e);
+        })?;
         self.home.borrow_mut().clean_end = Some(end);
         Ok(())
     }

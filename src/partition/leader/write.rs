@@ -2,6 +2,9 @@
 
 use super::Partition;
 use crate::base::clock::now_ms;
+use crate::base::config::TopicConfig;
+use crate::base::disks::Harm;
+use crate::base::faults::Place;
 use crate::journal::format::EntryHeader;
 use crate::log::core::Write;
 use crate::log::paths;
@@ -19,7 +22,7 @@ const JOURNALED_AFTER_WAIT: Duration = Duration::from_secs(1);
 
 impl Partition {
     pub(super) fn kick_writer(self: &Rc<Self>) {
-        if self.writing.get() || self.core.borrow().is_quiet() {
+        if self.writing.get() || self.full.get() || self.core.borrow().is_quiet() {
             return;
         }
         self.writing.set(true);
@@ -32,30 +35,41 @@ impl Partition {
 
     async fn drive_writes(self: &Rc<Self>) {
         loop {
-            let journal = self.wanted_journal();
-            if let Some(journal) = &journal {
-                journal.room().await;
-            }
             let config = self.config();
-            let next = self.core.borrow_mut().next_write(&config, now_ms());
-            let Some(write) = next else { return };
+            let Some(mut write) = self.next_write(&config).await else { return };
             let (segment, sealed, bytes) = (Rc::clone(&write.segment), write.sealed.clone(), write.bytes);
-            match journal.filter(|journal| write.bytes <= journal.write_bytes_max()) {
-                Some(journal) => self.queue_in(&journal, &write),
-                None => self.durability.borrow_mut().skip(),
-            }
-            if let Err(e) = self.perform(write).await {
-                self.fail(&format!("writing {}: {e}", segment.path(paths::LOG).display()));
-                return;
+            if let Err(e) = self.perform(&mut write).await {
+                return self.write_failed(write, &format!("writing {}", segment.path(paths::LOG).display()), &e);
             }
             self.core.borrow_mut().write_completed(&segment, config.index_interval_bytes, now_ms());
-            self.note_unsettled(bytes);
+            self.note_unsettled(bytes as u64);
             self.progressed();
             if let Some(sealed) = sealed {
                 self.seal(sealed);
             }
             self.save_epochs_if_new();
         }
+    }
+
+    /// What is to be written next: what found no space before, or what was staged, which the journal is handed first.
+    async fn next_write(self: &Rc<Self>, config: &TopicConfig) -> Option<Write> {
+        if let Some(stalled) = self.stalled.take() {
+            return Some(stalled);
+        }
+        let journal = self.wanted_journal();
+        if let Some(journal) = &journal {
+            journal.room().await;
+        }
+        if self.full.get() {
+            self.refuse_unwritten();
+            return None;
+        }
+        let write = self.core.borrow_mut().next_write(config, now_ms())?;
+        match journal.filter(|journal| write.bytes <= journal.write_bytes_max()) {
+            Some(journal) => self.queue_in(&journal, &write),
+            None => self.durability.borrow_mut().skip(),
+        }
+        Some(write)
     }
 
     /// The journal, if the next write is to go there.
@@ -85,7 +99,8 @@ impl Partition {
         journal.queue(self, entry, write.buffers.clone(), !self.in_journal.replace(true));
     }
 
-    async fn perform(&self, write: Write) -> io::Result<()> {
+    /// What of it was done is noted in it, so that the rest can be done later.
+    async fn perform(&self, write: &mut Write) -> io::Result<()> {
         let _turn = self.shared.turn().await;
         if write.first {
             // A directory must not be found without a segment in its middle, which the journal may still have to fill.
@@ -93,13 +108,19 @@ impl Partition {
                 self.sync_names().await?;
             }
             let home = self.home.borrow().clone();
+            self.shared.faults.sync(Place::Names).await?;
             materialise::make_segment(home, (&self.topic, self.id), write.segment.base).await?;
             self.home.borrow_mut().made_names();
+            write.first = false;
         }
         self.shared.metrics.append_writes.add(1);
         self.shared.metrics.append_batches_max.raise(write.batches as u64);
         let file = self.shared.files.file(&write.segment)?;
-        file.write_at(write.buffers, u64::from(write.position)).await?;
+        let buffers = std::mem::take(&mut write.buffers);
+        if let Err(unwritten) = file.write_at(buffers, u64::from(write.position) + write.done).await {
+            (write.buffers, write.done) = (unwritten.buffers, write.done + unwritten.done);
+            return Err(unwritten.error);
+        }
         self.last_write.set(Some(Instant::now()));
         Ok(())
     }
@@ -129,11 +150,21 @@ impl Partition {
                 }
                 Err(e) if sealed.is_removed() => tracing::debug!("indexes of a removed segment: {e}"),
                 // They stay in memory, and the recovery point below the segment, until the log is closed.
-                Err(e) => warn!("{}-{}: indexes of a full segment: {e}", this.topic, this.index()),
+                Err(e) => {
+                    warn!("{}-{}: indexes of a full segment: {e}", this.topic, this.index());
+                    if this.report("writing the indexes of a full segment", &e) == Harm::Full {
+                        this.unsealed.borrow_mut().push(sealed);
+                    }
+                }
             }
             this.flush_again.set(this.flushing.get());
             this.start_flush();
         });
+    }
+
+    /// There is space again: what found none when its segment was full is written now.
+    pub(super) fn seal_again(self: &Rc<Self>) {
+        self.unsealed.take().into_iter().for_each(|segment| self.seal(segment));
     }
 
     /// Brings the leader-epoch checkpoint up to date in the background when a new epoch has records.
@@ -146,6 +177,7 @@ impl Partition {
             if let Err(e) = this.save_epochs().await {
                 let (topic, index) = (&this.topic, this.index());
                 warn!("{topic}-{index}: leader epoch checkpoint: {e}; the next write tries again");
+                this.report("writing the leader epoch checkpoint", &e);
             }
             this.saving_epochs.set(false);
         });

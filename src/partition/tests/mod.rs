@@ -1,6 +1,8 @@
 //! Partitions against a plain list of batches, through closes, crashes and damage; and stories of single bugs.
 
 mod damage;
+mod disks;
+mod faulty;
 mod model;
 mod recovery;
 mod stories;

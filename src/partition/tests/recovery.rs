@@ -37,7 +37,12 @@ fn every_tear_is_cut_and_told() {
             bytes
         };
         let tears = [
-            ("short header", with(&|b| b.truncate(fourth + 20)), 3, "20 bytes are too short for a batch of 61".to_owned()),
+            (
+                "short header",
+                with(&|b| b.truncate(fourth + 20)),
+                3,
+                "20 bytes are too short for a batch of 61".to_owned(),
+            ),
             (
                 "short body",
                 with(&|b| b.truncate(fourth + batch - 5)),
@@ -211,7 +216,8 @@ fn what_does_not_fit_is_read_whole() {
         let (_, index) = world.files(paths::OFFSET_INDEX).pop().expect("there is one");
         let sound = fs::read(&index).expect("readable");
         let last = sound.len() - 8;
-        for (what, at, byte) in [("offset", last + 3, sound[last + 3] - 1), ("position", last + 7, sound[last + 7] ^ 1)] {
+        for (what, at, byte) in [("offset", last + 3, sound[last + 3] - 1), ("position", last + 7, sound[last + 7] ^ 1)]
+        {
             let mut bytes = sound.clone();
             bytes[at] = byte;
             fs::write(&index, bytes).expect("damaged");

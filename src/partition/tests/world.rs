@@ -1,6 +1,8 @@
 //! A partition in a temporary directory that can be closed, killed, damaged and opened again.
 
 use crate::base::config::{FlushPolicy, TopicConfig};
+use crate::base::disks::LogDirs;
+use crate::base::faults::Faults;
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use crate::log::core::{Appended, LogCore};
 use crate::log::open::{self, Cut, OpenParams, read_part};
@@ -17,8 +19,10 @@ use crate::partition::table::FoundLogDir;
 use crate::partition::waiters::AppendWait;
 use crate::record::batch::BatchHeader;
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 pub const TOPIC: &str = "t";
@@ -42,6 +46,7 @@ pub struct World {
     ring_bytes: Option<u64>,
     /// Stops with the world.
     _maintenance: Option<MaintenanceThread>,
+    faults: Faults,
 }
 
 /// What opening had to do.
@@ -71,8 +76,8 @@ impl World {
     }
 
     pub fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let shared = Rc::new(PartitionShared::new(3, FlushPolicy::Disk, Default::default(), maintenance));
+        let dir = temporary_directory();
+        let shared = shared(dir.path(), &Faults::default(), maintenance);
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
         let core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
@@ -88,8 +93,14 @@ impl World {
             partition,
             saved: Checkpointed::default(),
             ring_bytes: None,
+            faults: Faults::default(),
             _maintenance: None,
         }
+    }
+
+    /// Faults from the next opening on: of the process that begins then.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
     }
 
     /// With a journal of so many bytes.
@@ -106,18 +117,21 @@ impl World {
 
     fn rings(&self, clean: bool) -> Rings {
         let found = FoundLogDir { path: self.dir.path().to_owned(), clean, ..FoundLogDir::default() };
-        Rings::read(Settings { shard: 0, ring_bytes: self.ring_bytes }, &[found]).expect("whole")
+        let rings = Rings::read(Settings { shard: 0, ring_bytes: self.ring_bytes }, &[found], &self.shared.disks);
+        assert_eq!(self.shared.disks.failure(self.dir.path()), None, "whole");
+        rings
     }
 
     async fn begin_journal(&self, rings: Rings) {
-        let journals = rings.begin(|_| true, &self.shared.metrics).await.expect("all is in its segments");
+        let journals = rings.begin(|_| true, &self.shared).await;
+        assert_eq!(self.shared.disks.failure(self.dir.path()), None, "all is in its segments");
         assert_eq!(journals.len(), usize::from(self.ring_bytes.is_some()), "the directory has direct I/O");
         self.shared.set_journals(journals);
     }
 
     /// What is on disk at this moment, in a directory of its own.
     pub fn copy(&self) -> TempDir {
-        let copy = tempfile::tempdir().expect("temporary directory");
+        let copy = temporary_directory();
         // The journal first: what it frees is synced, what is written to segments later does no harm.
         copy_files(self.dir.path(), copy.path());
         if self.path().exists() {
@@ -170,12 +184,13 @@ impl World {
 
     pub async fn close(&mut self) {
         self.partition.close().await.expect("closed");
-        assert!(self.shared.close_journals().await);
+        assert!(self.shared.close_journals().await.is_empty());
         self.save_checkpoints();
     }
 
     /// Opens the directory again, as after a clean stop or after a crash.
     pub async fn reopen(&mut self, clean: bool) -> Reopened {
+        self.shared = shared(self.dir.path(), &self.faults, self.shared.maintenance.clone());
         let mut rings = self.rings(clean);
         let opened = self.open(clean, &mut rings);
         self.begin_journal(rings).await;
@@ -286,6 +301,24 @@ impl World {
         }
         panic!("64 look-ups did not find offset {from}");
     }
+}
+
+/// In memory where that has direct I/O: what a disk forgets is played anyway, and syncs cost nothing there.
+pub fn temporary_directory() -> TempDir {
+    let in_memory = tempfile::tempdir_in("/dev/shm").ok().filter(|dir| {
+        let direct =
+            fs::OpenOptions::new().write(true).create(true).custom_flags(libc::O_DIRECT).open(dir.path().join("probe"));
+        let _ = fs::remove_file(dir.path().join("probe"));
+        direct.is_ok()
+    });
+    in_memory.unwrap_or_else(|| tempfile::tempdir().expect("temporary directory"))
+}
+
+/// What the partitions of a process share, on a disk that is sound so far.
+fn shared(dir: &Path, faults: &Faults, maintenance: Maintenance) -> Rc<PartitionShared> {
+    let disks = Arc::new(LogDirs::new([(dir.to_owned(), None)]));
+    let shared = PartitionShared::new(3, FlushPolicy::Disk, Default::default(), maintenance);
+    Rc::new(shared.on(disks).with(faults.clone()))
 }
 
 fn copy_files(from: &Path, to: &Path) {

@@ -1,0 +1,96 @@
+//! What a partition does when its disk says no.
+//!
+//! *No space* is the one answer after which everything is known: the write that failed changed nothing that anybody relies on, and
+//! its batches are still in memory. They keep their offsets and their place, producers are told that it failed, and when there is space
+//! the very same bytes are written to the very same place. So nothing has to be taken back: what a part of the write
+//! left in the file is written over, what the journal was handed of it says the same as the segment will, and a producer's retry
+//! is recognised as one. After any other failed write, and after any failed sync, nothing more is taken (`LogCore::fail`).
+
+use super::Partition;
+use crate::base::disks::{Harm, Health};
+use crate::base::ids::Offset;
+use crate::log::core::Write;
+use crate::log::read::ReadError;
+use crate::partition::waiters::Lost;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+impl Partition {
+    /// A write that did not succeed, nor the making of its segment.
+    pub(super) fn write_failed(&self, write: Write, what: &str, error: &io::Error) {
+        let harm = self.shared.disks.report(&self.home.borrow().log_dir, what, error);
+        if harm != Harm::Full || self.sync_failed.get() || self.core.borrow().failure().is_some() {
+            return self.fail(&format!("{what}: {error}"));
+        }
+        self.stalled.replace(Some(write));
+        self.full.set(true);
+        self.refuse_unwritten();
+    }
+
+    /// A failed sync of files or names is never tried again, whatever the reason: what it covered is unknown, and the kernel tells of a
+    /// failed write-back only once.
+    pub(super) fn sync_lost(&self, error: &io::Error) {
+        self.sync_failed.set(true);
+        let (log_dir, reason) = {
+            let home = self.home.borrow();
+            (home.log_dir.clone(), format!("flushing {}: {error}", home.dir.display()))
+        };
+        if Harm::of(error) != Harm::Operation {
+            self.shared.disks.take_offline(&log_dir, &reason);
+        }
+        self.fail(&reason);
+    }
+
+    /// Something beside the records went wrong: it does not fail the partition unless it tells that the disk has.
+    pub(super) fn report(&self, what: &str, error: &io::Error) -> Harm {
+        let harm = self.shared.disks.report(&self.home.borrow().log_dir, what, error);
+        if harm == Harm::Directory {
+            self.fail(&format!("{what}: {error}"));
+        }
+        harm
+    }
+
+    /// A read that the disk refused takes the log directory offline, as in Kafka.
+    pub fn read_failed(&self, error: &ReadError) {
+        if let ReadError::Io { path, source } = error {
+            self.report(&format!("reading {}", path.display()), source);
+        }
+    }
+
+    /// Why its log directory is offline, if it is: at once, before the partition is told.
+    pub fn disk_failure(&self) -> Option<Arc<str>> {
+        self.shared.disks.failure(&self.home.borrow().log_dir)
+    }
+
+    /// What its log directory is fit for has changed, perhaps.
+    pub fn heed_disk(self: &Rc<Self>) {
+        let log_dir = self.home.borrow().log_dir.clone();
+        match self.shared.disks.health(&log_dir) {
+            Health::Offline => {
+                let reason = self.shared.disks.failure(&log_dir);
+                self.fail(reason.as_deref().unwrap_or("its log directory is offline"));
+            }
+            Health::Full => self.full.set(true),
+            Health::Sound => {
+                if self.full.replace(false) {
+                    self.seal_again();
+                    self.kick_writer();
+                }
+            }
+        }
+    }
+
+    /// Whoever waits for what is not written is told that it failed; it may be written later all the same.
+    pub(super) fn refuse_unwritten(&self) {
+        let written = self.core.borrow().written_end();
+        self.written.fail_beyond(written, Lost::Failed);
+        self.durable.fail_beyond(written, Lost::Failed);
+    }
+
+    /// Records that were refused for want of space, and are still in memory only.
+    pub(super) fn unwritten(&self) -> Option<Offset> {
+        let core = self.core.borrow();
+        (!core.is_quiet()).then(|| core.written_end())
+    }
+}

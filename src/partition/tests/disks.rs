@@ -1,0 +1,171 @@
+//! Stories of disks that say no.
+
+use super::world::{World, temporary_directory};
+use crate::base::config::TopicConfig;
+use crate::base::disks::Health;
+use crate::base::faults::{Act, Fault, Faults, Place};
+use crate::base::ids::Offset;
+use crate::journal::file;
+use crate::log::testing::Batch;
+use crate::partition::leader::Acks;
+use crate::partition::waiters::{AppendWait, Lost};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+const RING_BYTES: u64 = 64 << 10;
+
+/// A world whose disk does what the cell says, at that place.
+async fn world_with(place: Place, journaled: bool) -> (World, Rc<Cell<Option<i32>>>) {
+    let errno = Rc::new(Cell::new(None));
+    let decides = Rc::clone(&errno);
+    let mut world = match journaled {
+        true => World::with_journal(TopicConfig::default(), RING_BYTES).await,
+        false => World::new(TopicConfig::default()),
+    };
+    world.set_faults(Faults::by(move |at, _| decides.get().filter(|_| at == place).map(Fault::Error)));
+    world.append_and_wait(Batch::default(), Acks::All).await;
+    world.quiet().await;
+    world.reopen(false).await;
+    (world, errno)
+}
+
+fn health(world: &World) -> Health {
+    world.shared.disks.health(world.dir.path())
+}
+
+/// A batch that found no space was failed and forgotten, and with it the whole partition until the next start.
+#[test]
+fn a_full_disk_takes_records_again_when_it_has_space() {
+    tokio_uring::start(async {
+        let (mut world, errno) = world_with(Place::Segment, true).await;
+        let idempotent = |sequence| Batch { producer: Some((7, 0, sequence)), ..Batch::default() };
+        world.append_and_wait(idempotent(0), Acks::All).await;
+        errno.set(Some(libc::ENOSPC));
+        let wait = AppendWait::new();
+        world.append(idempotent(1), Acks::All, &wait).expect("taken: nobody knows yet");
+        assert_eq!(wait.done().await.as_slice(), [(0, Lost::Failed)], "KAFKA_STORAGE_ERROR");
+        assert_eq!(health(&world), Health::Full);
+        let refused = world.append(Batch::default(), Acks::Leader, &AppendWait::new()).expect_err("full");
+        assert!(refused.contains("no space left"), "{refused}");
+        assert_eq!(world.read(Offset(0)).await.len(), 2, "consumers read on");
+        errno.set(None);
+        world.shared.disks.set_full(world.dir.path(), false);
+        world.partition.heed_disk();
+        let retried = world.append_and_wait(idempotent(1), Acks::All).await;
+        assert_eq!(retried.base_offset, Offset(2), "the batch that had failed is written, once");
+        assert!(retried.duplicate_timestamp_ms.is_some());
+        world.append_and_wait(idempotent(2), Acks::All).await;
+        world.close().await;
+        world.reopen(true).await;
+        assert_eq!(world.partition.ends().log_end, Offset(4));
+    });
+}
+
+/// A stop before there is space: what was refused is not taken for written by the next start, nor its sequence for known.
+#[test]
+fn a_stop_with_a_full_disk_forgets_what_was_refused() {
+    tokio_uring::start(async {
+        let (mut world, errno) = world_with(Place::Segment, true).await;
+        errno.set(Some(libc::ENOSPC));
+        let wait = AppendWait::new();
+        let batch = Batch { producer: Some((7, 0, 0)), ..Batch::default() };
+        world.append(batch, Acks::All, &wait).expect("taken");
+        wait.done().await;
+        let closed = tokio::time::timeout(Duration::from_secs(20), async {
+            world.partition.close().await.expect("nothing is left to do");
+            world.shared.close_journals().await
+        });
+        assert!(closed.await.expect("ends").is_empty(), "what the ring held is in its segments, or was refused");
+        assert!(world.partition.core().failure().is_some(), "so that the directory is not taken for clean");
+        errno.set(None);
+        world.reopen(false).await;
+        let taken = world.append_and_wait(batch, Acks::All).await;
+        assert_eq!((taken.base_offset, taken.duplicate_timestamp_ms), (Offset(1), None));
+    });
+}
+
+#[test]
+fn a_failed_write_or_sync_takes_the_directory_offline_for_good() {
+    for (place, errno) in [
+        (Place::Segment, libc::EIO),
+        (Place::Segment, libc::EROFS),
+        (Place::Names, libc::EIO),
+        (Place::Ring, libc::EIO),
+        (Place::Ring, libc::ENOSPC),
+    ] {
+        tokio_uring::start(async move {
+            // A new directory's names are synced with its first records.
+            let (mut world, fault) = world_with(place, place != Place::Names).await;
+            if place == Place::Names {
+                world.dir = temporary_directory();
+                world.reopen(true).await;
+            }
+            fault.set(Some(errno));
+            let wait = AppendWait::new();
+            world.append(Batch::default(), Acks::All, &wait).expect("taken");
+            assert_eq!(wait.done().await.as_slice(), [(0, Lost::Failed)], "{place:?} {errno}");
+            assert_eq!(health(&world), Health::Offline, "{place:?} {errno}");
+            fault.set(None);
+            world.shared.disks.set_full(world.dir.path(), false);
+            world.partition.heed_disk();
+            assert!(world.append(Batch::default(), Acks::Leader, &AppendWait::new()).is_err());
+            world.quiet().await;
+        });
+    }
+}
+
+/// A sync that fails for want of space has lost what it covered like any other.
+#[test]
+fn a_failed_sync_never_heals() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        let syncs = Rc::new(Cell::new(0));
+        let seen = Rc::clone(&syncs);
+        world.set_faults(Faults::by(move |place, act| {
+            let is_sync = (place, act) == (Place::Segment, Act::Sync);
+            seen.set(seen.get() + u32::from(is_sync));
+            is_sync.then_some(Fault::Error(libc::ENOSPC))
+        }));
+        world.reopen(true).await;
+        let wait = AppendWait::new();
+        world.append(Batch::default(), Acks::All, &wait).expect("taken");
+        assert_eq!(wait.done().await.len(), 1);
+        assert_eq!(health(&world), Health::Offline);
+        world.partition.heed_disk();
+        let _ = world.partition.sync_journaled(Offset(1)).await;
+        world.quiet().await;
+        assert_eq!(syncs.get(), 1, "it is not tried again");
+    });
+}
+
+/// A write to the ring that hung kept everything waiting, and the stop as well.
+#[test]
+fn a_ring_that_does_not_answer_takes_its_directory_offline_and_lets_the_node_stop() {
+    tokio_uring::start(async {
+        let mut world = World::with_journal(TopicConfig::default(), RING_BYTES).await;
+        let (hung, hangs) = (Rc::new(Notify::new()), Rc::new(Cell::new(false)));
+        let (until, does) = (Rc::clone(&hung), Rc::clone(&hangs));
+        world.set_faults(Faults::by(move |place, act| {
+            let is_write = place == Place::Ring && matches!(act, Act::Write(_));
+            (is_write && does.get()).then(|| Fault::Hang(Rc::clone(&until)))
+        }));
+        world.reopen(false).await;
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        hangs.set(true);
+        let wait = AppendWait::new();
+        world.append(Batch::default(), Acks::All, &wait).expect("taken");
+        assert_eq!(wait.done().await.len(), 1, "told when the ring has had its time");
+        assert_eq!(health(&world), Health::Offline);
+        let path = world.dir.path().to_owned();
+        let unclean = tokio::time::timeout(Duration::from_secs(10), world.shared.close_journals()).await;
+        assert_eq!(unclean.expect("ends although the write has not"), std::slice::from_ref(&path));
+        hangs.set(false);
+        hung.notify_waiters();
+        world.partition.quiet().await;
+        assert!(!file::read(&file::path(&path, 0)).expect("whole").expect("there").superblock.clean);
+        world.reopen(false).await;
+        assert!(world.partition.ends().log_end >= Offset(1), "what was acknowledged is there");
+    });
+}
