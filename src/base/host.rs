@@ -10,8 +10,30 @@ pub struct FileSystem {
     /// As /proc/mounts names it: `xfs`, `ext4`, `tmpfs`, ….
     pub kind: String,
     pub mount_point: PathBuf,
+    /// As /proc/mounts has them, with commas between.
+    pub options: String,
     pub free_bytes: u64,
     pub total_bytes: u64,
+}
+
+impl FileSystem {
+    /// Why a file that was written before cannot be written over in place, so that the write alone is durable; None: it can.
+    pub fn moves_what_is_written(&self) -> Option<&'static str> {
+        match self.kind.as_str() {
+            "btrfs" | "zfs" | "bcachefs" | "nilfs2" => Some("a copy-on-write file system"),
+            _ if self.has_option("data=writeback") => Some("mounted with data=writeback"),
+            _ => None,
+        }
+    }
+
+    /// A sync returns before the disk has written.
+    pub fn has_no_barriers(&self) -> bool {
+        self.has_option("nobarrier") || self.has_option("barrier=0")
+    }
+
+    fn has_option(&self, wanted: &str) -> bool {
+        self.options.split(',').any(|option| option == wanted)
+    }
 }
 
 /// Whether io_uring can be used, and if not, why and what to do.
@@ -53,11 +75,12 @@ pub fn file_system_of(path: &Path) -> io::Result<FileSystem> {
     let path = path.canonicalize()?;
     let space = rustix::fs::statvfs(&path)?;
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let (mount_point, kind) =
-        mount_of(&mounts, &path).unwrap_or_else(|| (PathBuf::from("/"), "unknown file system".to_owned()));
+    let unknown = || (PathBuf::from("/"), "unknown file system".to_owned(), String::new());
+    let (mount_point, kind, options) = mount_of(&mounts, &path).unwrap_or_else(unknown);
     Ok(FileSystem {
         kind,
         mount_point,
+        options,
         free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
         total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
     })
@@ -103,15 +126,15 @@ fn why_no_ring(error: &io::Error, disabled: &str) -> String {
 }
 
 /// The mount point and kind of the deepest mount above a path; the last of several on one point is the one on top.
-fn mount_of(mounts: &str, path: &Path) -> Option<(PathBuf, String)> {
-    let mut best: Option<(PathBuf, String)> = None;
+fn mount_of(mounts: &str, path: &Path) -> Option<(PathBuf, String, String)> {
+    let mut best: Option<(PathBuf, String, String)> = None;
     for line in mounts.lines() {
         let mut fields = line.split(' ').skip(1);
         let (Some(point), Some(kind)) = (fields.next(), fields.next()) else { continue };
         let point = PathBuf::from(unescape(point));
-        let deeper = best.as_ref().is_none_or(|(so_far, _)| point.components().count() >= so_far.components().count());
+        let deeper = best.as_ref().is_none_or(|(so_far, ..)| point.components().count() >= so_far.components().count());
         if path.starts_with(&point) && deeper {
-            best = Some((point, kind.to_owned()));
+            best = Some((point, kind.to_owned(), fields.next().unwrap_or_default().to_owned()));
         }
     }
     best
@@ -133,12 +156,30 @@ mod tests {
     fn the_deepest_mount_counts() {
         let mounts = "/dev/a / ext4 rw 0 0\nproc /proc proc rw 0 0\n/dev/b /data xfs rw 0 0\n\
                       /dev/c /data/my\\040disk btrfs rw 0 0\nnonsense\n";
-        let kind = |path: &str| mount_of(mounts, Path::new(path)).map(|(_, kind)| kind);
+        let kind = |path: &str| mount_of(mounts, Path::new(path)).map(|(_, kind, _)| kind);
         assert_eq!(kind("/home/x").as_deref(), Some("ext4"));
         assert_eq!(kind("/data/logs").as_deref(), Some("xfs"));
         assert_eq!(kind("/database").as_deref(), Some("ext4"), "a name that only begins alike is elsewhere");
         assert_eq!(kind("/data/my disk/x").as_deref(), Some("btrfs"));
         assert_eq!(mount_of("", Path::new("/x")), None);
+    }
+
+    #[test]
+    fn file_systems_say_whether_a_journal_makes_sense() {
+        let with = |kind: &str, options: &str| FileSystem {
+            kind: kind.to_owned(),
+            mount_point: PathBuf::from("/"),
+            options: options.to_owned(),
+            free_bytes: 0,
+            total_bytes: 0,
+        };
+        for (kind, options) in [("xfs", "rw,noatime"), ("ext4", "rw,data=ordered"), ("ext4", "rw")] {
+            assert_eq!(with(kind, options).moves_what_is_written(), None);
+        }
+        assert!(with("btrfs", "rw").moves_what_is_written().is_some());
+        assert!(with("ext4", "rw,data=writeback").moves_what_is_written().is_some());
+        assert!(with("ext4", "rw,nobarrier").has_no_barriers() && with("ext4", "rw,barrier=0").has_no_barriers());
+        assert!(!with("ext4", "rw,barrier=1").has_no_barriers());
     }
 
     #[test]

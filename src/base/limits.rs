@@ -31,6 +31,10 @@ pub const JOURNAL_WRITE_SECONDS_MAX: u32 = 10;
 /// Partitions that a checkpoint of a journal syncs side by side.
 pub const JOURNAL_SYNCS_MAX: usize = 32;
 
+/// Bytes of a partition that nobody waits for and no flush has covered; then one is begun, unless `log.flush.policy=os` leaves that to the kernel: this is what a start after
+/// a crash has to look through, and what a full file budget has to sync before it can close files.
+pub const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
+
 /// Free bytes of a log directory below which nothing is appended: what checkpoints, indexes and the store need at once.
 pub const FREE_BYTES_MIN: u64 = 4 << 20;
 

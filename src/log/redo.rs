@@ -5,7 +5,6 @@
 //! by retention: a segment's name is durable before the next one is made, so the first one is never missing. Nor is one made
 //! of which everything lies below the log's start.
 
-use super::checkpoint::sync_dir;
 use super::paths;
 use crate::base::ids::Offset;
 use bytes::Bytes;
@@ -26,7 +25,7 @@ pub struct RedoWrite {
     pub bytes: Bytes,
 }
 
-/// Writes everything in order; on disk when it returns. Blocking.
+/// Writes everything in order; what is in the files is on disk when it returns, their names are the caller's to sync. Blocking.
 pub fn redo(dir: &Path, log_start: Offset, writes: &[RedoWrite]) -> io::Result<()> {
     let first = first_segment(dir)?;
     let mut by_segment: BTreeMap<Offset, Vec<&RedoWrite>> = BTreeMap::new();
@@ -44,7 +43,7 @@ pub fn redo(dir: &Path, log_start: Offset, writes: &[RedoWrite]) -> io::Result<(
         }
         file.sync_all()?;
     }
-    sync_dir(dir)
+    Ok(())
 }
 
 fn first_segment(dir: &Path) -> io::Result<Option<Offset>> {

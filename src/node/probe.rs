@@ -111,6 +111,9 @@ impl Probe {
                 }
                 kind => lines.push(format!("{dir} is on {kind}; XFS is preferred")),
             }
+            if fs.has_no_barriers() {
+                lines.push(format!("{dir} is mounted without barriers: a power cut may take what was acknowledged"));
+            }
             if fs.free_bytes < FREE_LOW_BYTES {
                 lines.push(format!("{dir} has only {} free", show_bytes(fs.free_bytes)));
             }
@@ -174,7 +177,13 @@ mod tests {
     use super::*;
 
     fn probe(kind: &str, free_bytes: u64) -> Probe {
-        let fs = FileSystem { kind: kind.into(), mount_point: "/data".into(), free_bytes, total_bytes: 4 << 40 };
+        let fs = FileSystem {
+            kind: kind.into(),
+            mount_point: "/data".into(),
+            options: "rw".into(),
+            free_bytes,
+            total_bytes: 4 << 40,
+        };
         Probe {
             kernel: "6.1.0".into(),
             io_uring: IoUring::Usable,

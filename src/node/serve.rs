@@ -418,12 +418,12 @@ async fn unless_its_disk_failed(
     (store_dir, disks): (PathBuf, Arc<LogDirs>),
 ) -> Result<(), ControlError> {
     let mut control = std::pin::pin!(control);
-    let ended = tokio::select! {
-        ended = &mut control => ended,
+    let (ended, is_over) = tokio::select! {
+        ended = &mut control => (ended, false),
         _ = &mut shutdown => {
             // Only a control plane that has ended does not hear it.
             let _ = end.send(());
-            return control.await;
+            (control.await, true)
         }
     };
     match ended {
@@ -432,7 +432,9 @@ async fn unless_its_disk_failed(
             | ControlError::Multi(MultiError { error: StoreError::Failed(reason), .. }),
         ) => {
             disks.take_offline(&store_dir, &format!("the node's topics can no longer be changed: {reason}"));
-            let _ = shutdown.await;
+            if !is_over {
+                let _ = shutdown.await;
+            }
             Ok(())
         }
         ended => ended,

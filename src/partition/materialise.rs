@@ -206,9 +206,14 @@ pub async fn mark_segments(segments: Vec<DetachedSegment>) -> io::Result<Vec<Pat
     run(move || mark_deleted(&segments)).await
 }
 
+/// One segment after the other, oldest first: whatever a power cut leaves, and should the checkpoint of log starts be lost as well, no
+/// segment is missing between two others, where a redo would make it anew with a hole.
 fn mark_deleted(segments: &[DetachedSegment]) -> io::Result<Vec<PathBuf>> {
     let mut marked = Vec::new();
-    for segment in segments {
+    for (at, segment) in segments.iter().enumerate() {
+        if at > 0 {
+            segment.path(paths::LOG).parent().map_or(Ok(()), sync_dir)?;
+        }
         for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::TXN_INDEX, paths::PRODUCER_SNAPSHOT] {
             let path = segment.path(suffix);
             let mut deleted = path.clone().into_os_string();

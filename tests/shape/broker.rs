@@ -24,6 +24,7 @@ pub struct Broker {
     pub dir: PathBuf,
     stdout: Receiver<String>,
     log: Arc<Mutex<String>>,
+    log_reader: Option<std::thread::JoinHandle<()>>,
 }
 
 /// How to start one.
@@ -85,14 +86,14 @@ impl Start {
         std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
         let log = Arc::new(Mutex::new(String::new()));
         let (err, copy) = (BufReader::new(child.stderr.take().expect("piped")), Arc::clone(&log));
-        std::thread::spawn(move || {
+        let log_reader = std::thread::spawn(move || {
             for line in err.lines().map_while(Result::ok) {
                 let mut log = copy.lock().expect("no reader panics while it holds the log");
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        let broker = Broker { child, port: self.port, dir: self.dir, stdout, log };
+        let broker = Broker { child, port: self.port, dir: self.dir, stdout, log, log_reader: Some(log_reader) };
         broker.line_beginning("corelog is ready");
         broker
     }
@@ -170,6 +171,10 @@ impl Broker {
     pub fn stop(mut self, signal: rustix::process::Signal) -> (ExitStatus, String) {
         self.signal(signal);
         let status = wait(&mut self.child, PATIENCE);
+        // Its last lines may still be on their way; whoever reads them ends with them.
+        if let Some(reader) = self.log_reader.take().filter(|_| status.is_some()) {
+            reader.join().expect("the reader does not panic");
+        }
         let log = self.log();
         (status.unwrap_or_else(|| panic!("it did not stop\n{log}")), log)
     }

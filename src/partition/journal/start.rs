@@ -3,6 +3,7 @@
 
 use super::Journal;
 use crate::base::disks::{Health, LogDirs};
+use crate::base::host;
 use crate::base::ids::{TopicId, TopicPartition};
 use crate::journal::file::{self, JournalError, RingFile};
 use crate::journal::format::Superblock;
@@ -113,7 +114,7 @@ impl FoundRing {
                 None
             }
         };
-        let begun = match settings.ring_bytes {
+        let begun = match settings.ring_bytes.filter(|_| may_have_ring(&self.log_dir)) {
             None => remove(&path, superblock.is_some()).map(|()| None),
             Some(bytes) => begin(&self.log_dir, path.clone(), superblock, bytes, shared).await,
         };
@@ -144,6 +145,15 @@ impl FoundRing {
         }
         Ok(ring)
     }
+}
+
+/// A ring gains by being written over in place. Where the file system writes elsewhere, each write is one more change of its own.
+fn may_have_ring(log_dir: &Path) -> bool {
+    let obstacle = host::file_system_of(log_dir).ok().and_then(|found| found.moves_what_is_written());
+    if let Some(what) = obstacle {
+        warn!("{}: on {what} there is no journal: durable appends sync their segments instead", log_dir.display());
+    }
+    obstacle.is_none()
 }
 
 /// A ring with records of partitions whose topics nobody knows: they were deleted, or the store is older than the ring. The file

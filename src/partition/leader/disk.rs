@@ -69,7 +69,8 @@ impl Partition {
         match self.shared.disks.health(&log_dir) {
             Health::Offline => {
                 let reason = self.shared.disks.failure(&log_dir);
-                self.fail(reason.as_deref().unwrap_or("its log directory is offline"));
+                // What was told of the directory need not be told of each partition.
+                self.fail_quietly(reason.as_deref().unwrap_or("its log directory is offline"));
             }
             Health::Full => self.full.set(true),
             Health::Sound => {

@@ -92,6 +92,8 @@ pub struct Partition {
     saved_epoch: Cell<Option<LeaderEpoch>>,
     saving_epochs: Cell<bool>,
     unflushed_since_ms: Cell<Option<i64>>,
+    /// Written since the last flush began.
+    unflushed_bytes: Cell<u64>,
     last_write: Cell<Option<Instant>>,
     /// Leads, as far as the image tells: requests may reach it.
     leads: Cell<bool>,
@@ -153,6 +155,7 @@ impl Partition {
             flushing: Cell::new(false),
             flush_again: Cell::new(false),
             unflushed_since_ms: Cell::new(None),
+            unflushed_bytes: Cell::new(0),
             last_write: Cell::new(None),
             leads: Cell::new(true),
             tasks: Tasks::default(),
@@ -273,6 +276,13 @@ impl Partition {
             return;
         }
         error!("{}-{} is offline: {reason}", self.topic, self.index());
+        self.fail_quietly(reason);
+    }
+
+    fn fail_quietly(&self, reason: &str) {
+        if self.core.borrow().failure().is_some() {
+            return;
+        }
         self.core.borrow_mut().fail(Rc::from(reason));
         self.stalled.take();
         self.fail_waiters(Lost::Failed);

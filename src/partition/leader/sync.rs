@@ -98,6 +98,7 @@ impl Partition {
         let _turn = self.shared.turn().await;
         let Some((end, segments)) = self.core.borrow().unflushed() else { return Ok(()) };
         self.unflushed_since_ms.set(None);
+        self.unflushed_bytes.set(0);
         for segment in segments {
             segment.set_dirty(false);
             let synced = match self.shared.files.file(&segment) {

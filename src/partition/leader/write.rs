@@ -2,9 +2,10 @@
 
 use super::Partition;
 use crate::base::clock::now_ms;
-use crate::base::config::TopicConfig;
+use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::disks::Harm;
 use crate::base::faults::Place;
+use crate::base::limits::UNFLUSHED_BYTES_MAX;
 use crate::journal::format::EntryHeader;
 use crate::log::core::Write;
 use crate::log::paths;
@@ -37,15 +38,21 @@ impl Partition {
         loop {
             let config = self.config();
             let Some(mut write) = self.next_write(&config).await else { return };
-            let (segment, sealed, bytes) = (Rc::clone(&write.segment), write.sealed.clone(), write.bytes);
+            let (segment, sealed, bytes) = (Rc::clone(&write.segment), write.sealed.clone(), write.bytes as u64);
             if let Err(e) = self.perform(&mut write).await {
                 return self.write_failed(write, &format!("writing {}", segment.path(paths::LOG).display()), &e);
             }
             self.core.borrow_mut().write_completed(&segment, config.index_interval_bytes, now_ms());
-            self.note_unsettled(bytes as u64);
+            self.note_unsettled(bytes);
             self.progressed();
             if let Some(sealed) = sealed {
                 self.seal(sealed);
+            }
+            let unflushed = self.unflushed_bytes.get() + bytes;
+            self.unflushed_bytes.set(unflushed);
+            let is_due = unflushed >= UNFLUSHED_BYTES_MAX && self.shared.policy == FlushPolicy::Disk;
+            if is_due || self.shared.files.is_over_budget() {
+                self.start_flush();
             }
             self.save_epochs_if_new();
         }

@@ -140,6 +140,34 @@ fn a_failed_sync_never_heals() {
     });
 }
 
+/// Two syncs of a file ran side by side: the kernel tells only one of them that a write-back has failed, and the other one took the records for
+/// safe.
+#[test]
+fn one_sync_of_a_partition_is_under_way_at_a_time() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        let (hung, hangs, begun) = (Rc::new(Notify::new()), Rc::new(Cell::new(true)), Rc::new(Cell::new(0)));
+        let (until, does, count) = (Rc::clone(&hung), Rc::clone(&hangs), Rc::clone(&begun));
+        world.set_faults(Faults::by(move |place, act| {
+            let is_sync = (place, act) == (Place::Segment, Act::Sync);
+            count.set(count.get() + u32::from(is_sync));
+            (is_sync && does.get()).then(|| Fault::Hang(Rc::clone(&until)))
+        }));
+        world.reopen(true).await;
+        let wait = AppendWait::new();
+        world.append(Batch::default(), Acks::All, &wait).expect("taken");
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(begun.get(), 1, "the second one waits for the first");
+            hangs.set(false);
+            hung.notify_waiters();
+        };
+        let (synced, _, ()) = tokio::join!(world.partition.sync_journaled(Offset(1)), wait.done(), release);
+        synced.expect("nothing fails");
+        assert_eq!(begun.get(), 1, "and finds that nothing is left to sync");
+    });
+}
+
 /// A write to the ring that hung kept everything waiting, and the stop as well.
 #[test]
 fn a_ring_that_does_not_answer_takes_its_directory_offline_and_lets_the_node_stop() {

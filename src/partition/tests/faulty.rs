@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1000;
 const STEPS: usize = 45;
 const RING_BYTES: u64 = 64 << 10;
 

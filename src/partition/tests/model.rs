@@ -19,7 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 300;
 const STEPS: usize = 40;
 /// So small that it goes round, and that writes wait for it.
 const RING_BYTES: u64 = 64 << 10;

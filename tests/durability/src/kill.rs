@@ -67,7 +67,7 @@ fn one_life(launch: &Launch, random: &mut fastrand::Rng, rounds: u32, outcome: &
         outcome.kills += 1;
         broker = restart(launch, random, outcome)?;
         let began = Instant::now();
-        let counts = world.check(|_| Promise::Kept)?;
+        let counts = world.check(|_, _| Promise::Kept)?;
         outcome.rounds += 1;
         if round + 1 == rounds {
             outcome.counts.add(counts);
@@ -85,7 +85,7 @@ fn one_life(launch: &Launch, random: &mut fastrand::Rng, rounds: u32, outcome: &
     // A stop in good order keeps it all as well.
     broker.stop()?;
     let broker = launch.start()?;
-    world.check(|_| Promise::Kept).context("after a stop in good order")?;
+    world.check(|_, _| Promise::Kept).context("after a stop in good order")?;
     broker.kill()
 }
 

@@ -1,11 +1,12 @@
 //! Durability under load: producers and consumers of the real broker, which is killed, or whose disk forgets what was not
 //! synced; afterwards the log is compared with what was acknowledged and seen.
 //!
-//! `kill` ends the broker with SIGKILL (`kill.rs`); `power` cuts its disk's power as well (`power`). What is checked stands in `ledger.rs`. Everything random follows from
-//! `--seed`, as far as the scheduling of threads and processes lets it.
+//! `kill` ends the broker with SIGKILL (`kill.rs`); `power` cuts its disk's power as well (`power`); `disks` lets one of its two disks
+//! fall ill (`disks.rs`). What is checked stands in `ledger.rs`. Everything random follows from `--seed`, as far as the scheduling of threads and processes lets it.
 
 mod broker;
 mod content;
+mod disks;
 mod kill;
 mod ledger;
 mod power;
@@ -56,6 +57,11 @@ enum Harm {
         #[arg(long, value_enum, default_value_t = power::Policy::Disk)]
         policy: power::Policy,
     },
+    /// One of two disks fails, or is full for a while.
+    Disks {
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -96,6 +102,18 @@ fn run(arguments: &Arguments, seed: u64) -> Result<String> {
                 outcome.rounds, outcome.kills, counts.acked, counts.seen
             )
         }),
+        Harm::Disks { rounds } => {
+            if let Some(why) = power::obstacle(scratch.path())? {
+                return Ok(format!("SKIPPED: {why}"));
+            }
+            disks::run(&under_test, scratch.path(), seed, rounds).map(|outcome| {
+                format!(
+                    "{} rounds, {} with a disk that failed and {} with a full one that had space again; {} acknowledged batches \
+                     are where they were, none lost",
+                    outcome.rounds, outcome.failed, outcome.healed, outcome.counts.acked
+                )
+            })
+        }
         Harm::Power { cuts, policy } => {
             if let Some(why) = power::obstacle(scratch.path())? {
                 return Ok(format!("SKIPPED: {why}"));

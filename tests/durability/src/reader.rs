@@ -1,7 +1,7 @@
 //! Consumers: one that follows the end of the logs during the load, and the reading of a whole log afterwards.
 
 use crate::content::{Found, identify};
-use crate::world::{Load, Slot, connect};
+use crate::world::{Load, Sickness, Slot, connect};
 use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
 use corelog::client::connection::{Connection, decode_response};
@@ -10,11 +10,16 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// The last version that names topics.
 const VERSION: i16 = 12;
 const PARTITION_BYTES: i32 = 2 << 20;
 const ANSWER_BYTES: i32 = 8 << 20;
+const STORAGE_ERROR: i16 = 56;
+const NOT_LEADER: i16 = 6;
+/// How long a partition may be recovered.
+const RECOVERY_MAX: Duration = Duration::from_secs(30);
 
 /// Follows all partitions of one shard.
 pub struct Tail {
@@ -41,9 +46,21 @@ impl Tail {
         Tail { port, followed: followed.collect() }
     }
 
-    /// Reads until the connection ends, which is well only when the load is over.
+    /// Reads until the connection ends, which is well only when the load is over; or once, when a disk fails from which records were just
+    /// being sent.
     pub fn run(&mut self, load: &Load) -> Result<()> {
-        let ended = connect(self.port).and_then(|mut connection| self.follow(&mut connection, load));
+        let mut was_cut = false;
+        loop {
+            let ended = connect(self.port).and_then(|mut connection| self.follow(&mut connection, load));
+            let is_sick = self.followed.iter().any(|one| load.sickness(one.slot_index) == Sickness::Offline);
+            if was_cut || !is_sick || load.is_over() {
+                return self.ended(ended, load);
+            }
+            was_cut = true;
+        }
+    }
+
+    fn ended(&self, ended: Result<()>, load: &Load) -> Result<()> {
         match ended {
             Err(error) if !load.is_over() => Err(error.context("the consumer")),
             Err(error) if format!("{error:#}").contains("WRONG") => Err(error),
@@ -58,6 +75,10 @@ impl Tail {
             let answer = fetch(connection, &wanted, 50)?;
             for (one, high) in self.followed.iter_mut().zip(&mut high_watermarks) {
                 let Some((code, high_watermark, records)) = part_of(&answer, &one.slot) else { continue };
+                if code == STORAGE_ERROR && load.sickness(one.slot_index) == Sickness::Offline {
+                    std::thread::sleep(Duration::from_millis(2));
+                    continue;
+                }
                 if code != 0 {
                     ensure!(load.is_over(), "WRONG: fetch of {:?} from {}: error {code}", one.slot, one.next);
                     return Ok(());
@@ -74,12 +95,17 @@ impl Tail {
     }
 }
 
-/// All batches of a partition, from the beginning to the high watermark.
+/// All batches of a partition, from the beginning to the high watermark. One that is still being recovered is asked again.
 pub fn read_all(connection: &mut Connection, slot: &Slot) -> Result<Vec<Found>> {
     let (mut next, mut all) = (0, Vec::new());
+    let give_up = Instant::now() + RECOVERY_MAX;
     loop {
         let answer = fetch(connection, &[(slot, next)], 0)?;
         let Some((code, high_watermark, records)) = part_of(&answer, slot) else { bail!("no answer for {slot:?}") };
+        if code == NOT_LEADER && all.is_empty() && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(2));
+            continue;
+        }
         ensure!(code == 0, "{slot:?} from {next}: error {code}");
         let found = batches(&records, next)?;
         let last = found.last().map_or(next, |batch| batch.next);

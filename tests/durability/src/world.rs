@@ -10,9 +10,10 @@ use corelog::client::admin::{NewTopic, create_topic};
 use corelog::client::cluster::{Cluster, Options};
 use corelog::client::connection::{Connection, Timeouts};
 use corelog::client::metadata::Topics;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Topics and their numbers of partitions. Into `leader` only acks=1 is written, into `mixed` both.
@@ -26,15 +27,69 @@ pub struct Slot {
     pub port: u16,
 }
 
+/// What is wrong with a disk, as far as producers and consumers can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sickness {
+    #[default]
+    None,
+    /// Its partitions answer nothing but an error.
+    Offline,
+    /// They take nothing.
+    Full,
+}
+
 /// The time in which everybody writes and reads. Connections may break from its end on, and not before.
 #[derive(Default)]
 pub struct Load {
     over: AtomicBool,
+    sick: RwLock<(Sickness, BTreeSet<u32>)>,
+    refused: AtomicU64,
+    acked_on_sick: AtomicU64,
+    acked_elsewhere: AtomicU64,
 }
 
 impl Load {
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
+    }
+
+    /// To be called before the disk of these slots is harmed: they may refuse records from now on.
+    pub fn sicken(&self, sickness: Sickness, slots: BTreeSet<u32>) {
+        *self.sick.write().expect("no thread panics") = (sickness, slots);
+    }
+
+    /// To be called when nothing is to be refused any more.
+    pub fn recover(&self) {
+        self.sick.write().expect("no thread panics").0 = Sickness::None;
+    }
+
+    /// What may be wrong with a slot.
+    pub fn sickness(&self, slot: u32) -> Sickness {
+        let sick = self.sick.read().expect("no thread panics");
+        if sick.1.contains(&slot) { sick.0 } else { Sickness::None }
+    }
+
+    pub fn note_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn note_acked(&self, slot: u32) {
+        let is_sick = self.sick.read().expect("no thread panics").1.contains(&slot);
+        let count = if is_sick { &self.acked_on_sick } else { &self.acked_elsewhere };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Batches so far that a sick disk refused, that were acknowledged on it since it fell ill, and on others.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub fn acked_on_sick(&self) -> u64 {
+        self.acked_on_sick.load(Ordering::Relaxed)
+    }
+
+    pub fn acked_elsewhere(&self) -> u64 {
+        self.acked_elsewhere.load(Ordering::Relaxed)
     }
 
     /// To be called before the broker, or its disk, is harmed.
@@ -91,8 +146,12 @@ impl World {
         })
     }
 
-    /// Reads everything back and compares. `promise` says what may be relied on, by acks.
-    pub fn check(&mut self, promise: impl Fn(i16) -> Promise) -> Result<Counts> {
+    pub fn slots(&self) -> &[(u32, Slot)] {
+        &self.slots
+    }
+
+    /// Reads everything back and compares. `promise` says what may be relied on, by acks and slot.
+    pub fn check(&mut self, promise: impl Fn(i16, u32) -> Promise) -> Result<Counts> {
         let mut connections: BTreeMap<u16, Connection> = BTreeMap::new();
         let mut total = Counts::default();
         for (index, slot) in &self.slots {
@@ -106,13 +165,14 @@ impl World {
             let Some(followed) = followed.into_iter().find(|followed| followed.slot_index == *index) else {
                 bail!("nobody follows {slot:?}");
             };
-            let counts = ledger::check(&log, &mut written, &mut followed.seen, &promise)
+            let counts = ledger::check(&log, &mut written, &mut followed.seen, |acks| promise(acks, *index))
                 .with_context(|| format!("{}-{}", slot.topic, slot.partition))?;
             followed.next = followed.next.min(log.last().map_or(0, |batch| batch.next));
             total.add(counts);
         }
         for writer in &mut self.writers {
-            if writer.idempotent && promise(writer.acks) == Promise::TailMayGo {
+            let may_go = self.slots.iter().any(|(index, _)| promise(writer.acks, *index) == Promise::TailMayGo);
+            if writer.idempotent && may_go {
                 writer.begin_anew();
             }
         }
@@ -141,6 +201,18 @@ fn writers(slots: &[(u32, Slot)], ports: &[u16], seed: u64) -> Vec<Writer> {
         add(1, false, &here(&["leader", "mixed"]));
     }
     writers
+}
+
+/// The leader of each partition, as any of the brokers tells it.
+pub fn leaders(port: u16) -> Result<BTreeMap<(String, i32), Option<i32>>> {
+    let mut cluster = Cluster::connect(Options::new(vec![local(port)]))?;
+    let names = TOPICS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let metadata = cluster.metadata(&Topics::Named(names), false)?;
+    let mut leaders = BTreeMap::new();
+    for (name, topic) in &metadata.topics {
+        leaders.extend(topic.partitions.iter().map(|partition| ((name.clone(), partition.index), partition.leader)));
+    }
+    Ok(leaders)
 }
 
 fn find_slots(cluster: &mut Cluster) -> Result<Vec<(u32, Slot)>> {

@@ -5,14 +5,15 @@
 
 use crate::content::{self, Identity, Name};
 use crate::ledger::Written;
-use crate::world::{Load, Slot, connect};
-use anyhow::{Context, Result, bail, ensure};
+use crate::world::{Load, Sickness, Slot, connect};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use corelog::client::connection::{Connection, decode_response};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 /// Requests under way: with idempotence Kafka's clients have at most five.
@@ -34,8 +35,27 @@ pub struct Writer {
     under_way: VecDeque<Vec<Part>>,
 }
 
+/// A sick disk refused some batches.
+#[derive(Debug)]
+struct Refused;
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("refused by a sick disk, or at the end of the load")
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// What a full disk answers, and what follows for the next batch of an idempotent producer.
+const STORAGE_ERROR: i16 = 56;
+const OUT_OF_ORDER: i16 = 45;
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
 /// A writer's way into one partition.
 struct Lane {
+    /// Its disk is gone: nothing more is written there.
+    lost: bool,
     slot: Slot,
     slot_index: u32,
     next_sequence: i32,
@@ -52,6 +72,7 @@ struct Part {
 impl Writer {
     pub fn new(id: u32, acks: i16, idempotent: bool, seed: u64, slots: &[(u32, Slot)]) -> Writer {
         let lane = |(index, slot): &(u32, Slot)| Lane {
+            lost: false,
             slot: slot.clone(),
             slot_index: *index,
             next_sequence: 0,
@@ -85,13 +106,34 @@ impl Writer {
         }
     }
 
-    /// Writes until the connection ends, which is well only when the load is over.
+    /// Writes until the connection ends, which is well only when the load is over. What a sick disk refuses is sent again, or given up
+    /// where the disk is gone.
     pub fn run(&mut self, load: &Load) -> Result<()> {
-        let ended = connect(self.port).and_then(|mut connection| self.write(&mut connection, load));
-        match ended {
-            Err(error) if !load.is_over() => Err(error.context(format!("writer {}", self.id))),
-            Err(error) if format!("{error:#}").contains("WRONG") => Err(error),
-            _ => Ok(()),
+        for lane in &mut self.lanes {
+            lane.lost = false;
+        }
+        loop {
+            let ended = connect(self.port).and_then(|mut connection| self.write(&mut connection, load));
+            match ended {
+                Err(error) if !load.is_over() && error.is::<Refused>() => self.after_refusal(load),
+                Err(error) if !load.is_over() => return Err(error.context(format!("writer {}", self.id))),
+                Err(error) if format!("{error:#}").contains("WRONG") => return Err(error),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn after_refusal(&mut self, load: &Load) {
+        for lane in &mut self.lanes {
+            lane.lost |= load.sickness(lane.slot_index) == Sickness::Offline;
+        }
+        for parts in &mut self.under_way {
+            parts.retain(|part| !self.lanes[part.lane].lost);
+        }
+        self.under_way.retain(|parts| !parts.is_empty());
+        std::thread::sleep(RETRY_PAUSE);
+        while self.lanes.iter().all(|lane| lane.lost) && !load.is_over() {
+            std::thread::sleep(RETRY_PAUSE);
         }
     }
 
@@ -129,7 +171,7 @@ impl Writer {
         written
     }
 
-    /// Ends with an error only: there is always more to write.
+    /// Ends with an error only, unless the load is over: there is always more to write.
     fn send_and_receive(
         &mut self,
         connection: &mut Connection,
@@ -139,7 +181,7 @@ impl Writer {
         load: &Load,
     ) -> Result<()> {
         let window = if self.idempotent { WINDOW_IDEMPOTENT } else { WINDOW_PLAIN };
-        loop {
+        while !self.lanes.iter().all(|lane| lane.lost) {
             let parts = match self.under_way.pop_front() {
                 Some(parts) => parts,
                 None => self.next_request(),
@@ -153,7 +195,7 @@ impl Writer {
                     Ok(left) if left.is_empty() => {}
                     Ok(left) => {
                         refused.push_back(left);
-                        bail!("refused at the end of the load");
+                        return Err(Refused.into());
                     }
                     Err((parts, error)) => {
                         awaited.push_front(parts);
@@ -165,13 +207,15 @@ impl Writer {
                 std::thread::sleep(PAUSE_MAX.mul_f32(self.random.f32()));
             }
         }
+        Ok(())
     }
 
     /// New batches for some of the partitions.
     fn next_request(&mut self) -> Vec<Part> {
-        let mut chosen: Vec<usize> = (0..self.lanes.len()).filter(|_| self.random.bool()).collect();
+        let open: Vec<usize> = (0..self.lanes.len()).filter(|lane| !self.lanes[*lane].lost).collect();
+        let mut chosen: Vec<usize> = open.iter().copied().filter(|_| self.random.bool()).collect();
         if chosen.is_empty() {
-            chosen.push(self.random.usize(..self.lanes.len()));
+            chosen.push(open[self.random.usize(..open.len())]);
         }
         let new_part = |at: usize| {
             let lane = &mut self.lanes[at];
@@ -222,7 +266,15 @@ impl Writer {
                 return Err((vec![part], anyhow::anyhow!("WRONG: no answer for {slot:?}")));
             };
             match found.error_code {
-                0 => drop(self.lanes[part.lane].written.acked.insert(found.base_offset, part.number)),
+                0 => {
+                    let lane = &mut self.lanes[part.lane];
+                    load.note_acked(lane.slot_index);
+                    lane.written.acked.insert(found.base_offset, part.number);
+                }
+                STORAGE_ERROR | OUT_OF_ORDER if load.sickness(self.lanes[part.lane].slot_index) != Sickness::None => {
+                    load.note_refused();
+                    left.push(part);
+                }
                 _ if load.is_over() => left.push(part),
                 code => {
                     let what = format!("WRONG: batch {} for {slot:?} was refused with code {code}", part.number);

@@ -197,6 +197,20 @@ impl Disk {
         Ok(())
     }
 
+    /// Bytes of all files that have a name.
+    pub fn bytes(&self) -> u64 {
+        let mut bytes = 0;
+        let mut to_visit = vec![ROOT];
+        while let Some(inode) = to_visit.pop() {
+            match self.inodes.get(&inode) {
+                Some(Inode::File(file)) => bytes += file.now.len() as u64,
+                Some(Inode::Directory(names)) => to_visit.extend(names.values()),
+                None => {}
+            }
+        }
+        bytes
+    }
+
     /// Begins a sync of a file's data and size, or of a directory's names.
     pub fn begin_sync(&self, inode: u64) -> Result<Sync, DiskError> {
         Ok(Sync { inode, up_to: self.steps, size: self.attributes(inode)?.size })

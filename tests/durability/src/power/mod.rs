@@ -6,7 +6,7 @@
 //! whole: no gap, nothing that was not sent, nothing lost from its middle.
 
 mod disk;
-mod mount;
+pub mod mount;
 mod proof;
 
 use crate::broker::{Broker, Launch, Subject, free_ports};
@@ -139,7 +139,7 @@ impl Life {
             self.broker = Some(self.launch.start()?);
             let began = Instant::now();
             let policy = self.policy;
-            let counts = world.check(|acks| match (acks, policy) {
+            let counts = world.check(|acks, _| match (acks, policy) {
                 (-1, Policy::Disk) => Promise::Kept,
                 _ => Promise::TailMayGo,
             })?;

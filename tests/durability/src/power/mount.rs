@@ -26,6 +26,23 @@ const UNMOUNT_MAX: Duration = Duration::from_secs(30);
 const BLOCK: u32 = 4096;
 const BLOCKS: u64 = 1 << 20;
 
+/// What is wrong with a disk that has power.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Illness {
+    #[default]
+    No,
+    /// So many bytes are left, then ENOSPC; a write that does not fit is taken in part.
+    Full { left: u64 },
+    /// EIO to everything that is more than a look at names.
+    Fails,
+    /// Remounted read-only.
+    ReadOnly,
+    /// EIO to every sync.
+    SyncsFail,
+    /// EIO to every write with O_DSYNC.
+    RingFails,
+}
+
 /// A disk that a file system stands on.
 #[derive(Clone)]
 pub struct SharedDisk(Arc<Mutex<State>>);
@@ -38,12 +55,33 @@ struct State {
     cuts: u64,
     random: fastrand::Rng,
     syncs: u64,
+    illness: Illness,
+    /// Bytes that files may have, while it is full.
+    most: u64,
 }
 
 impl SharedDisk {
     pub fn new(seed: u64) -> SharedDisk {
         let random = fastrand::Rng::with_seed(seed);
-        SharedDisk(Arc::new(Mutex::new(State { disk: Disk::new(), off: false, cuts: 0, random, syncs: 0 })))
+        SharedDisk(Arc::new(Mutex::new(State {
+            disk: Disk::new(),
+            off: false,
+            cuts: 0,
+            random,
+            syncs: 0,
+            illness: Illness::No,
+            most: u64::MAX,
+        })))
+    }
+
+    /// From this instant on.
+    pub fn fall_ill(&self, illness: Illness) {
+        let mut state = self.lock();
+        state.illness = illness;
+        state.most = match illness {
+            Illness::Full { left } => state.disk.bytes() + left,
+            _ => u64::MAX,
+        };
     }
 
     /// From this instant on nothing reaches the disk.
@@ -71,6 +109,30 @@ impl SharedDisk {
     fn powered(&self) -> Result<MutexGuard<'_, State>, Errno> {
         let state = self.lock();
         if state.off { Err(Errno::EIO) } else { Ok(state) }
+    }
+
+    /// To change something.
+    fn writable(&self) -> Result<MutexGuard<'_, State>, Errno> {
+        let state = self.powered()?;
+        match state.illness {
+            Illness::Fails => Err(Errno::EIO),
+            Illness::ReadOnly => Err(Errno::EROFS),
+            _ => Ok(state),
+        }
+    }
+}
+
+impl State {
+    /// How much a file may grow; an error if it wants to and may not at all.
+    fn room(&self, inode: u64, end: u64) -> Result<u64, Errno> {
+        let size = self.disk.attributes(inode).map_err(errno)?.size;
+        if end <= size || self.most == u64::MAX {
+            return Ok(end);
+        }
+        match self.most.saturating_sub(self.disk.bytes()) {
+            0 => Err(Errno::ENOSPC),
+            left => Ok(end.min(size + left)),
+        }
     }
 }
 
@@ -137,12 +199,21 @@ impl Forgetful {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Disk) -> Result<T, DiskError>) -> Result<T, Errno> {
-        change(&mut self.0.powered()?.disk).map_err(errno)
+        change(&mut self.0.writable()?.disk).map_err(errno)
+    }
+
+    /// Whether a file may have so many bytes.
+    fn grow(&self, inode: INodeNo, end: u64) -> Result<(), Errno> {
+        let state = self.0.writable()?;
+        if state.room(inode.0, end)? < end { Err(Errno::ENOSPC) } else { Ok(()) }
     }
 
     /// Answers when what is on the disk now has become durable.
     fn sync_later(&self, inode: INodeNo, reply: ReplyEmpty) {
         let begun = self.0.powered().and_then(|mut state| {
+            if matches!(state.illness, Illness::Fails | Illness::SyncsFail) {
+                return Err(Errno::EIO);
+            }
             let sync = state.disk.begin_sync(inode.0).map_err(errno)?;
             state.syncs += 1;
             Ok((sync, state.cuts, SYNC_MAX.mul_f32(state.random.f32().powi(2))))
@@ -251,11 +322,13 @@ impl Filesystem for Forgetful {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let changed = self.change(|disk| {
-            if let Some(size) = size {
-                disk.set_size(ino.0, size)?;
-            }
-            disk.attributes(ino.0)
+        let changed = size.map_or(Ok(()), |size| self.grow(ino, size)).and_then(|()| {
+            self.change(|disk| {
+                if let Some(size) = size {
+                    disk.set_size(ino.0, size)?;
+                }
+                disk.attributes(ino.0)
+            })
         });
         match changed {
             Ok(found) => reply.attr(&REMEMBER, &attr(found)),
@@ -315,6 +388,9 @@ impl Filesystem for Forgetful {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if self.0.lock().illness == Illness::Fails {
+            return reply.error(Errno::EIO);
+        }
         match self.look(|disk| disk.read(ino.0, offset, size as usize).map(<[u8]>::to_vec)) {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(error),
@@ -333,17 +409,27 @@ impl Filesystem for Forgetful {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = self.change(|disk| {
-            disk.write(ino.0, offset, data)?;
-            // O_SYNC holds the bit of O_DSYNC.
-            if flags.0 & libc::O_DSYNC != 0 {
-                let sync = disk.begin_sync(ino.0)?;
+        // O_SYNC holds the bit of O_DSYNC.
+        let is_synced = flags.0 & libc::O_DSYNC != 0;
+        let written = self.0.writable().and_then(|mut state| {
+            if is_synced && state.illness == Illness::RingFails {
+                return Err(Errno::EIO);
+            }
+            let end = state.room(ino.0, offset + data.len() as u64)?;
+            let taken = end.saturating_sub(offset) as usize;
+            if taken == 0 {
+                return Err(Errno::ENOSPC);
+            }
+            let disk = &mut state.disk;
+            disk.write(ino.0, offset, &data[..taken]).map_err(errno)?;
+            if is_synced {
+                let sync = disk.begin_sync(ino.0).map_err(errno)?;
                 disk.end_sync(sync);
             }
-            Ok(())
+            Ok(taken)
         });
         match written {
-            Ok(()) => reply.written(data.len() as u32),
+            Ok(taken) => reply.written(taken as u32),
             Err(error) => reply.error(error),
         }
     }
@@ -370,12 +456,17 @@ impl Filesystem for Forgetful {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        if mode != 0 {
+        if mode & !libc::FALLOC_FL_KEEP_SIZE != 0 {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        let grown = self.change(|disk| {
-            let size = disk.attributes(ino.0)?.size;
-            disk.set_size(ino.0, size.max(offset.saturating_add(length)))
+        let end = offset.saturating_add(length);
+        // FALLOC_FL_KEEP_SIZE: there is room for it, or there is not.
+        let grown = self.grow(ino, end).and_then(|()| match mode {
+            0 => self.change(|disk| {
+                let size = disk.attributes(ino.0)?.size;
+                disk.set_size(ino.0, size.max(end))
+            }),
+            _ => Ok(()),
         });
         answer_empty(grown, reply);
     }
@@ -397,6 +488,12 @@ impl Filesystem for Forgetful {
     }
 
     fn statfs(&self, _: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        reply.statfs(BLOCKS, BLOCKS, BLOCKS, 1 << 20, 1 << 20, BLOCK, 255, BLOCK);
+        let state = self.0.lock();
+        let used = state.disk.bytes().div_ceil(u64::from(BLOCK));
+        let free = match state.most {
+            u64::MAX => BLOCKS.saturating_sub(used),
+            most => (most / u64::from(BLOCK)).saturating_sub(used),
+        };
+        reply.statfs(BLOCKS, free, free, 1 << 20, 1 << 20, BLOCK, 255, BLOCK);
     }
 }
