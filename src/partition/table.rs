@@ -67,7 +67,7 @@ pub struct PartitionTable {
 enum Begun {
     Opening(Box<Unopened>),
     /// Nothing is on disk, neither in a directory nor in a journal; or the disk is offline.
-    Made(LogCore, Home),
+    Made(Box<(LogCore, Home)>),
 }
 
 /// A log that is being opened.
@@ -305,9 +305,9 @@ impl PartitionTable {
                 (None, true) if self.is_opening(topic.id, index) => {}
                 (None, true) => match self.begin_opening(topic, index, &resolved) {
                     Begun::Opening(begun) => unopened.push(*begun),
-                    Begun::Made(core, home) => {
+                    Begun::Made(made) => {
                         let (config, place) = (Rc::clone(&resolved), (index, state));
-                        return OnceCell::from(self.make_partition(topic, place, config, (core, home)));
+                        return OnceCell::from(self.make_partition(topic, place, config, *made));
                     }
                 },
                 (None, false) => {}
@@ -325,11 +325,11 @@ impl PartitionTable {
         let id = TopicPartition { topic: topic.id, partition: index };
         let (home, params) = self.find_home(topic, index);
         if let Some(failure) = self.shared.disks.failure(&home.log_dir) {
-            return Begun::Made(offline(topic, index, &home, params.log_start, &failure), home);
+            return Begun::Made(Box::new((offline(topic, index, &home, params.log_start, &failure), home)));
         }
         let redo = self.rings.borrow_mut().as_mut().map_or_else(Vec::new, |rings| rings.redo(&home.log_dir, id));
         if !home.exists && redo.is_empty() {
-            return Begun::Made(LogCore::empty(Rc::clone(&home.dir), Offset(0)), home);
+            return Begun::Made(Box::new((LogCore::empty(Rc::clone(&home.dir), Offset(0)), home)));
         }
         let (log_dir, exists) = (home.log_dir.clone(), home.exists);
         let opening = Opening {

@@ -6,7 +6,9 @@
 //! one, or at the segment's begin.
 
 use super::Partition;
+use crate::base::ids::Offset;
 use crate::log::paths;
+use crate::log::segment::Segment;
 use crate::maintenance::{Context, Lane};
 use crate::partition::materialise::{self, Settled};
 use crate::partition::waiters::AppendWait;
@@ -58,12 +60,8 @@ impl Partition {
         self.save_epochs_now().await?;
         // Not beside `seal`, which writes the same files.
         let _one = self.index_files.acquire().await.expect("the semaphore is never closed");
-        let core = self.core.borrow();
-        let Some(segment) = core.segments().back().cloned() else { return Ok(()) };
-        // A segment that began since then has its own snapshot at its base.
-        let fits = segment.base < end && core.flushed_end() >= end && core.failure().is_none() && !self.deleted.get();
-        drop(core);
-        let Some(indexes) = segment.unsettled_indexes().filter(|_| fits) else { return Ok(()) };
+        let Some(segment) = self.settled_segment(end) else { return Ok(()) };
+        let Some(indexes) = segment.unsettled_indexes() else { return Ok(()) };
         let dir = self.home.borrow().dir.to_path_buf();
         let snapshot = (paths::segment_file(&dir, end, paths::PRODUCER_SNAPSHOT), snapshot);
         let state = Settled { dir, segment: segment.detached(), indexes, snapshot };
@@ -78,6 +76,14 @@ impl Partition {
             Err(e) => return Err(e),
         }
         Ok(())
+    }
+
+    /// The active segment, if `end` lies in it and everything below is on disk. One that began since then has its own snapshot at
+    /// its base.
+    fn settled_segment(&self, end: Offset) -> Option<Rc<Segment>> {
+        let core = self.core.borrow();
+        let is_sound = core.flushed_end() >= end && core.failure().is_none() && !self.deleted.get();
+        core.segments().back().filter(|active| is_sound && active.base < end).cloned()
     }
 
     /// The epochs of everything that is written are in their checkpoint when it returns.
