@@ -47,6 +47,8 @@ const PURE: &[&str] = &[
     "load/frames.rs",
     "load/plan.rs",
     "log/retain.rs",
+    "maintenance/rate.rs",
+    "maintenance/scrub_progress.rs",
     "partition/durability.rs",
     "partition/watermark.rs",
     "record",

@@ -103,6 +103,13 @@ shard_counters! {
     /// Damaged ranges that are known now, and answers of CORRUPT_MESSAGE to who asked for one.
     corrupt_ranges,
     corrupt_answers,
+    /// Scrubbing: segments looked through, their bytes, segments with damage, whole rounds; and bytes that those under way
+    /// have before them.
+    scrub_segments,
+    scrub_bytes,
+    scrub_damaged,
+    scrub_rounds,
+    scrub_left_bytes,
     /// Open now.
     connections,
     connections_accepted,

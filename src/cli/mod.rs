@@ -11,6 +11,7 @@ mod keyval;
 mod moment;
 mod output;
 mod produce;
+mod scrub;
 mod serve;
 mod topic;
 mod verify;
@@ -61,6 +62,8 @@ enum Command {
     /// Measure any Kafka-compatible cluster under load: rates, latencies, CPU
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Watch and steer the background reading for damage
+    Scrub(scrub::ScrubArgs),
     /// Print a completion script for your shell
     Completions(completions::CompletionsArgs),
 }
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Dump(args) => dump::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Bench(command) => bench::run(command),
+        Command::Scrub(args) => scrub::run(args),
         Command::Completions(args) => completions::run(args),
     };
     match done {

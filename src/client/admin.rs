@@ -158,6 +158,21 @@ pub fn alter_topic_configs(
     set: &[(String, String)],
     unset: &[String],
 ) -> Result<(), ClientError> {
+    alter_configs(cluster, (RESOURCE_TOPIC, name), (set, unset), &format!("alter settings of topic {name}"))
+}
+
+/// Sets a dynamic setting of all brokers (KIP-226).
+pub fn alter_broker_defaults(cluster: &mut Cluster, key: &str, value: &str) -> Result<(), ClientError> {
+    let set = [(key.to_owned(), value.to_owned())];
+    alter_configs(cluster, (RESOURCE_BROKER, ""), (&set, &[]), &format!("set {key} of all brokers"))
+}
+
+fn alter_configs(
+    cluster: &mut Cluster,
+    (kind, name): (i8, &str),
+    (set, unset): (&[(String, String)], &[String]),
+    what: &str,
+) -> Result<(), ClientError> {
     let sets = set.iter().map(|(key, value)| {
         AlterableConfig::default().with_name(text(key)).with_config_operation(CONFIG_SET).with_value(Some(text(value)))
     });
@@ -165,17 +180,16 @@ pub fn alter_topic_configs(
         AlterableConfig::default().with_name(text(key)).with_config_operation(CONFIG_DELETE).with_value(None)
     });
     let resource = AlterConfigsResource::default()
-        .with_resource_type(RESOURCE_TOPIC)
+        .with_resource_type(kind)
         .with_resource_name(text(name))
         .with_configs(sets.chain(unsets).collect());
     let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-    let what = format!("alter settings of topic {name}");
     cluster.call(
         Target::Controller,
         |_| request.clone(),
         |answer| {
-            let result = only(&answer.responses, &what)?;
-            settled(&what, result.error_code, result.error_message.as_deref())
+            let result = only(&answer.responses, what)?;
+            settled(what, result.error_code, result.error_message.as_deref())
         },
     )?;
     Ok(())

@@ -21,6 +21,7 @@ mod bridge;
 mod context;
 mod rate;
 pub mod scrub;
+pub mod scrub_progress;
 mod stream;
 mod thread;
 

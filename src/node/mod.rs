@@ -8,5 +8,6 @@ pub mod format;
 mod inventory;
 pub mod manifest;
 pub mod probe;
+mod scrubber;
 pub mod serve;
 mod shard_main;

@@ -1,5 +1,6 @@
 //! What runs on a shard's thread: network, image updates, housekeeping; and how it stops.
 
+use super::scrubber;
 use crate::api::context::ShardContext;
 use crate::api::{Outcome, registry};
 use crate::base::clock::now_ms;
@@ -117,6 +118,8 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
     let mut journals = JoinSet::new();
+    let mut scrubbers = Vec::new();
+    let stopped = params.stop.clone();
     loop {
         tokio::select! {
             biased;
@@ -137,6 +140,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
                     // Not before the first image: a client must not be told that there are no topics.
                     params.listeners.drain(..).try_for_each(|listener| network.serve(listener))?;
                     serving = true;
+                    scrubbers = scrubber::start(&context, &stopped);
                 }
                 // The control plane may have stopped waiting.
                 let _ = applied.send(());
@@ -151,6 +155,8 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         return Ok(all_dirs);
     }
     let drained = network.drain(DRAIN_MAX).await;
+    // They see the same stop, and save how far they are.
+    futures_util::future::join_all(scrubbers).await;
     if drained.cut > 0 {
         warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
     }

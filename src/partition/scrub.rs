@@ -95,23 +95,33 @@ impl Partition {
         self.core.borrow().segment_of(base).filter(|segment| segment.base == base && segment.size() > 0).cloned()
     }
 
-    /// Has a segment looked through, and notes what is found. One that leaves the log meanwhile is no error.
-    pub async fn look_through(self: &Rc<Self>, segment: &Rc<Segment>, lane: Lane) -> io::Result<()> {
+    /// The first segment behind `after` of which something lies below the recovery point; all of it is read then.
+    pub fn next_to_scrub(&self, after: Option<Offset>) -> Option<Rc<Segment>> {
+        let core = self.core.borrow();
+        let recovery_point = core.recovery_point();
+        let from = after.map_or(0, |after| core.segments().partition_point(|segment| segment.base <= after));
+        let mut rest = core.segments().range(from..).take_while(|segment| segment.base < recovery_point);
+        rest.find(|segment| segment.size() > 0 && core.failure().is_none()).cloned()
+    }
+
+    /// Has a segment looked through, and notes what is found; whether there is damage. One that leaves the log meanwhile is
+    /// no error.
+    pub async fn look_through(self: &Rc<Self>, segment: &Rc<Segment>, lane: Lane) -> io::Result<bool> {
         let suspect = self.suspect(segment);
         let subject = suspect.subject;
         let job = async move |context: Context| inspect(&context, suspect).await;
         let inspected = self.shared.maintenance.run(lane, job).await;
         if segment.is_removed() || self.deleted.get() {
-            return Ok(());
+            return Ok(false);
         }
         let inspection = match inspected {
             Ok(inspected) => inspected?,
             // Whoever stops the node needs no word of it.
-            Err(JobError::Stopped) => return Ok(()),
+            Err(JobError::Stopped) => return Ok(false),
             Err(e) => return Err(io::Error::other(e)),
         };
         self.note_inspection(segment, &subject, &inspection);
-        Ok(())
+        Ok(!inspection.found.is_empty())
     }
 
     /// A segment as it is now.

@@ -12,5 +12,6 @@ mod load;
 mod pinned;
 mod refusals;
 mod restart;
+mod scrub;
 mod trace;
 mod wire;

@@ -3,7 +3,7 @@
 use super::broker::BrokerConfig;
 use super::error::ConfigError;
 use super::key::{Effect, Key, Update};
-use super::keys::{broker_key, is_own};
+use super::keys::broker_key;
 use super::settings::Texts;
 use super::value::Value;
 
@@ -19,10 +19,7 @@ pub fn check_broker_settings(broker: &BrokerConfig, settings: &Texts, for_all: b
         false => Err(ConfigError::Refused(format!("{why}: {set}({})", names.join(", ")))),
     };
     let refuse = |why: &str, names: Vec<&str>| refuse_as("Set", why, names);
-    refuse(
-        "Cannot update these configs dynamically",
-        named(&|key| key.update == Update::ReadOnly || is_own(key.name)),
-    )?;
+    refuse("Cannot update these configs dynamically", named(&|key| key.update == Update::ReadOnly))?;
     refuse_as(
         "HashSet",
         "These security configs can be dynamically updated only per-listener using the listener prefix",
@@ -231,6 +228,17 @@ mod tests {
         ] {
             broker_refuses(name, text, false);
         }
+    }
+
+    /// Ours that may be changed were refused with those that may not.
+    #[test]
+    fn scrubbing_is_steered_while_a_node_runs() {
+        let settings = texts(&[("log.scrub.enable", "false"), ("log.scrub.max.bytes.per.second", "100000")]);
+        check_broker_settings(&BrokerConfig::default(), &settings, true).expect("sound");
+        let (broker, refused) = BrokerConfig::default().with_dynamic(&settings, &Texts::new());
+        assert_eq!((refused.len(), broker.scrub_enable, broker.scrub_bytes_per_second), (0, false, 100_000));
+        broker_refuses("log.scrub.max.bytes.per.second", "0", true);
+        broker_refuses("log.flush.method", "fdatasync", true);
     }
 
     #[test]

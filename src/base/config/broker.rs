@@ -8,6 +8,7 @@ use super::topic_resolve::{self, TopicValues};
 use super::value::Value;
 use crate::base::ids::{NodeId, SHARDS_PER_NODE};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What acks=all waits for (`log.flush.policy`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,13 @@ pub struct BrokerConfig {
     pub log_initial_task_delay_ms: u64,
     pub log_flush_offset_checkpoint_interval_ms: u64,
     pub log_flush_start_offset_checkpoint_interval_ms: u64,
+
+    pub scrub_enable: bool,
+    pub scrub_period: Duration,
+    /// Of the node.
+    pub scrub_bytes_per_second: u64,
+    /// A round that began before this is begun anew.
+    pub scrub_begin_ms: i64,
 
     pub(super) settings: Settings,
     pub(super) topic_values: TopicValues,
@@ -164,6 +172,10 @@ impl BrokerConfig {
             log_initial_task_delay_ms: time("log.initial.task.delay.ms"),
             log_flush_offset_checkpoint_interval_ms: time("log.flush.offset.checkpoint.interval.ms"),
             log_flush_start_offset_checkpoint_interval_ms: time("log.flush.start.offset.checkpoint.interval.ms"),
+            scrub_enable: settings.flag("log.scrub.enable"),
+            scrub_period: Duration::from_secs(time("log.scrub.period.hours").saturating_mul(3600)),
+            scrub_bytes_per_second: time("log.scrub.max.bytes.per.second"),
+            scrub_begin_ms: settings.integer("log.scrub.begin.ms"),
             settings,
             topic_values,
         }

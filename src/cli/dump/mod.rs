@@ -17,6 +17,7 @@ use super::output;
 use crate::coordination::embedded::FILE_NAME;
 use crate::journal::file::is_ring;
 use crate::log::corrupt::CORRUPT_RANGES;
+use crate::maintenance::scrub_progress::shard_of;
 use clap::{Args, ValueEnum};
 use reader::Corrupt;
 use serde_json::Value;
@@ -34,7 +35,7 @@ Examples:
 
 Knows segments (.log), .index, .timeindex, .txnindex, .snapshot, leader-epoch-checkpoint, the *-offset-checkpoint files,
 partition.metadata and meta.properties, Corelog's or Apache Kafka's, and Corelog's own corelog.properties,
-corelog-store.journal, journal-N and corrupt-ranges. An index is checked against the segment beside it. `corelog verify` checks whole directories.
+corelog-store.journal, journal-N, corrupt-ranges and corelog-scrub.N. An index is checked against the segment beside it. `corelog verify` checks whole directories.
 Exit code 1: a file is damaged; standard error says which, at which byte, and why.")]
 pub struct DumpArgs {
     /// Files to read
@@ -67,6 +68,7 @@ pub enum Kind {
     Store,
     Journal,
     CorruptRanges,
+    ScrubProgress,
 }
 
 /// Why a file could not be dumped to its end.
@@ -137,6 +139,7 @@ fn dump(path: &Path, kind: Kind, records: bool, out: &mut Out) -> Result<(), Dum
         Kind::Store => store::dump(path, out),
         Kind::Journal => journal::dump(path, out),
         Kind::CorruptRanges => damage::dump(path, out),
+        Kind::ScrubProgress => damage::dump_progress(path, out),
     }
 }
 
@@ -150,6 +153,7 @@ fn kind_of(path: &Path) -> Option<Kind> {
         CORRUPT_RANGES => Kind::CorruptRanges,
         FILE_NAME => Kind::Store,
         name if is_ring(name) => Kind::Journal,
+        name if shard_of(name).is_some() => Kind::ScrubProgress,
         name if name.ends_with("-offset-checkpoint") => Kind::Offsets,
         name => match name.rsplit_once('.')?.1 {
             "log" => Kind::Log,
@@ -223,6 +227,7 @@ mod tests {
         assert_eq!(kind("journal-12"), Some(Kind::Journal));
         assert_eq!(kind("journal-0.outdated"), None);
         assert_eq!(kind("corrupt-ranges"), Some(Kind::CorruptRanges));
+        assert_eq!(kind("corelog-scrub.3"), Some(Kind::ScrubProgress));
         assert_eq!(kind("notes.txt"), None);
         assert_eq!(named_offset(Path::new("t-0/00000000000000000042.snapshot")), Some(42));
         assert_eq!(named_offset(Path::new("x.log")), None);

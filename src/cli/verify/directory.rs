@@ -11,6 +11,7 @@ use crate::journal::{self, file::JournalError};
 use crate::log::checkpoint::{self, PartitionOffsets};
 use crate::log::paths::{self, DirName};
 use crate::log::reserve::RESERVE;
+use crate::maintenance::scrub_progress;
 use crate::node::format::{CLEAN, FormatError, LOCK};
 use crate::node::manifest::{MANIFEST, META, Manifest};
 use rustix::process::{Flock, FlockType, fcntl_getlk};
@@ -162,6 +163,10 @@ impl DataDir {
             if known.contains(&name.as_str()) || is_checkpoint.contains(&name.as_str()) {
                 continue;
             }
+            if scrub_progress::shard_of(&name).is_some() && !is_dir && self.ours {
+                self.check_scrub(&path);
+                continue;
+            }
             if journal::file::is_ring(&name) && !is_dir && self.ours {
                 self.check_journal(&path);
                 continue;
@@ -187,6 +192,16 @@ impl DataDir {
             }
         }
         Ok(())
+    }
+
+    /// How far a shard's scrub is.
+    fn check_scrub(&mut self, path: &Path) {
+        let Text::Is(text) = read_text(path, &mut self.findings) else { return };
+        if let Err(error) = scrub_progress::Progress::decode(&text) {
+            let what = ("how far a scrub has come", error.to_string());
+            let meaning = "no record is affected; the next start begins a round of scrubbing anew";
+            self.findings.add((Severity::Warning, Check::Scrub), (path, Place::Whole), what, meaning);
+        }
     }
 
     /// A shard's journal, unless a broker is writing it. After a stop in good order only its superblocks count.
