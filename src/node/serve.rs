@@ -40,6 +40,9 @@ const UPDATES_MAX: usize = 4;
 /// Descriptors that are neither connections nor segments: rings, pipes, epoll, listeners, journal.
 const DESCRIPTORS_RESERVED: usize = 200;
 
+/// How long a stop waits for the writer of checkpoints, after all shards have ended.
+const CHECKPOINT_WRITER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A shard's bound ports, and what clients are told of it.
 type BoundShard = (Vec<TcpListener>, Broker);
 
@@ -134,7 +137,7 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         drop(held);
         // Whatever ended it: shards stop in good order, and their last checkpoints are written meanwhile.
         let joined = join(threads, outcomes).await;
-        checkpoint_writer.await.context("the checkpoint writer")?;
+        end_of(checkpoint_writer).await?;
         ended.and(joined)
     });
     // A disk that does not answer must not keep the process.
@@ -459,6 +462,14 @@ async fn join(
         Ok(unclean)
     };
     tokio::task::spawn_blocking(join).await.context("waiting for the shards")?
+}
+
+/// Every shard has had its answer; one that is left behind may keep the writer waiting for more.
+async fn end_of(checkpoint_writer: tokio::task::JoinHandle<()>) -> anyhow::Result<()> {
+    match tokio::time::timeout(CHECKPOINT_WRITER_PATIENCE, checkpoint_writer).await {
+        Ok(ended) => ended.context("the checkpoint writer"),
+        Err(_) => Ok(()),
+    }
 }
 
 fn names(dirs: &BTreeSet<PathBuf>) -> String {

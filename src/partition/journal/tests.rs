@@ -1,10 +1,13 @@
 //! Stories of journals that fail, and of rings that are found.
 
 use super::*;
-use crate::base::config::TopicConfig;
+use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::journal::file;
+use crate::journal::format::BLOCK;
 use crate::log::testing::Batch;
+use crate::maintenance::Maintenance;
 use crate::partition::leader::Acks;
+use crate::partition::table::FoundLogDir;
 use crate::partition::tests::world::World;
 use crate::partition::waiters::AppendWait;
 use std::fs;
@@ -44,6 +47,49 @@ fn who_waits_for_a_journal_learns_of_its_failure() {
         tokio::task::yield_now().await;
         journal.fail("the disk said no");
         assert_eq!(wait.done().await.len(), 1);
+        world.quiet().await;
+    });
+}
+
+/// A ring that could not be read, or whose records could not be brought back, stopped the whole node.
+#[test]
+fn a_damaged_ring_takes_its_directory_offline_and_is_left_alone() {
+    tokio_uring::start(async {
+        let world = World::with_journal(TopicConfig::default(), RING_BYTES).await;
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.quiet().await;
+        let path = file::path(world.dir.path(), 0);
+        let mut bytes = fs::read(&path).expect("readable");
+        bytes[..2 * BLOCK].fill(0xff);
+        fs::write(&path, &bytes).expect("damaged");
+        let disks = Arc::new(LogDirs::new([(world.dir.path().to_owned(), None)]));
+        let found = FoundLogDir { path: world.dir.path().to_owned(), ..FoundLogDir::default() };
+        let rings = Rings::read(Settings { shard: 0, ring_bytes: Some(RING_BYTES) }, &[found], &disks);
+        let why = disks.failure(world.dir.path()).expect("offline");
+        assert!(why.contains("neither superblock is whole"), "{why}");
+        assert!(rings.begin(|_| true, &world.shared).await.is_empty());
+        assert_eq!(fs::read(&path).expect("there"), bytes);
+    });
+}
+
+/// Records of topics that the store does not know were dropped with a warning: the store may be an older copy.
+#[test]
+fn a_ring_with_records_of_unknown_topics_is_set_aside() {
+    tokio_uring::start(async {
+        let world = World::with_journal(TopicConfig::default(), RING_BYTES).await;
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.quiet().await;
+        let found = FoundLogDir { path: world.dir.path().to_owned(), ..FoundLogDir::default() };
+        let read =
+            |found| Rings::read(Settings { shard: 0, ring_bytes: Some(RING_BYTES) }, &[found], &world.shared.disks);
+        let unfinished = read(found.clone()).begin(|_| true, &world.shared).await;
+        assert!(unfinished.is_empty(), "its topic is known, and its records are not back in their segments");
+        assert!(world.shared.disks.failure(world.dir.path()).is_some_and(|why| why.contains("could not be brought")));
+        let sound = PartitionShared::new(3, FlushPolicy::Disk, Default::default(), Maintenance::stopped());
+        let begun = read(found).begin(|_| false, &sound).await;
+        assert_eq!(begun.len(), 1, "a new ring takes its place");
+        let kept = file::path(world.dir.path(), 0).with_extension("unknown");
+        assert!(file::read(&kept).expect("whole").is_some_and(|kept| !kept.superblock.clean));
         world.quiet().await;
     });
 }

@@ -12,7 +12,7 @@ use crate::log::testing::Batch;
 use crate::maintenance::{self, Maintenance, MaintenanceThread};
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::{Acks, Partition};
-use crate::partition::materialise::{Home, redo_journaled};
+use crate::partition::materialise::{Home, read_topic_id, redo_journaled};
 use crate::partition::scrub;
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::FoundLogDir;
@@ -199,9 +199,8 @@ impl World {
 
     fn open(&mut self, clean: bool, rings: &mut Rings) -> Reopened {
         let mut home = Home::new(self.dir.path(), TOPIC, self.id.partition, true);
-        if !self.path().exists() {
-            home.exists = false;
-        }
+        // As the inventory of a start tells: a directory that does not bear the topic's id is none of it.
+        home.exists = read_topic_id(&self.path()) == Some(self.id.topic);
         let redo = rings.redo(self.dir.path(), self.id);
         if !redo.is_empty() {
             redo_journaled(&home, (TOPIC, self.id), self.saved.log_start, &redo).expect("redone");

@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -107,6 +107,18 @@ impl Broker {
             }
         }
         bail!("the broker did not stop within {STOP_MAX:?}\n{}", self.log())
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn ended(mut self, patience: Duration) -> Result<ExitStatus> {
+        let give_up = Instant::now() + patience;
+        while Instant::now() < give_up {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bail!("the broker had not ended after {patience:?}\n{}", self.log())
     }
 
     fn log(&self) -> String {

@@ -34,6 +34,7 @@ pub struct Outcome {
 pub fn run(subject: &Subject, scratch: &Path, seed: u64, rounds: u32) -> Result<Outcome> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut outcome = Outcome::default();
+    only_disk_fails(subject, &scratch.join("only"), &mut random).context("with the only disk failing")?;
     for round in 0..rounds {
         let illness = match round % 5 {
             0 => Illness::Full { left: LEFT_BYTES[random.usize(..LEFT_BYTES.len())] },
@@ -55,6 +56,36 @@ pub fn run(subject: &Subject, scratch: &Path, seed: u64, rounds: u32) -> Result<
     Ok(outcome)
 }
 
+/// With nothing left to serve from, the process ends, and says so by its exit code; what was acknowledged is there when the disk is.
+fn only_disk_fails(subject: &Subject, data: &Path, random: &mut fastrand::Rng) -> Result<()> {
+    std::fs::create_dir_all(data)?;
+    let disk = SharedDisk::new(random.u64(..));
+    let mounted = Mounted::new(&disk, data)?;
+    let launch = Launch {
+        binary: subject.binary.clone(),
+        data: data.join("data"),
+        log: data.with_extension("log"),
+        port: free_ports()?,
+        settings: with_small_journals(subject),
+    };
+    let broker = launch.start()?;
+    let mut world = World::create(launch.port, random.u64(..), SEGMENT_BYTES)?;
+    let mut status = None;
+    world.during(|load| {
+        std::thread::sleep(Duration::from_millis(300));
+        load.end();
+        disk.fall_ill(Illness::Fails);
+        status = Some(broker.ended(PATIENCE)?);
+        Ok(())
+    })?;
+    ensure!(status.is_some_and(|status| status.code() == Some(1)), "it ended with {status:?}");
+    disk.fall_ill(Illness::No);
+    let broker = launch.start()?;
+    world.check(|_, _| Promise::Kept)?;
+    broker.stop()?;
+    mounted.unmount()
+}
+
 fn one_round(
     subject: &Subject,
     data: &Path,
@@ -69,14 +100,12 @@ fn one_round(
     let mut mounted = Mounted::new(&disk, &mount_point)?;
     let sick = mount_point.join("data");
     let order = if sick_first { [&sick, &healthy] } else { [&healthy, &sick] };
-    let mut settings = settings(subject);
-    settings.push(("log.journal.bytes".to_owned(), (1 << 20).to_string()));
     let launch = Launch {
         binary: subject.binary.clone(),
         data: PathBuf::from(order.map(|path| path.display().to_string()).join(",")),
         log: data.join("broker.log"),
         port: free_ports()?,
-        settings,
+        settings: with_small_journals(subject),
     };
     let broker = launch.start()?;
     let mut world = World::create(launch.port, random.u64(..), SEGMENT_BYTES)?;
@@ -122,6 +151,12 @@ fn one_round(
         began.elapsed().as_millis()
     );
     Ok(())
+}
+
+fn with_small_journals(subject: &Subject) -> Vec<(String, String)> {
+    let mut settings = settings(subject);
+    settings.push(("log.journal.bytes".to_owned(), (1 << 20).to_string()));
+    settings
 }
 
 fn directory(dir: &Path, slot: &Slot) -> PathBuf {
