@@ -84,6 +84,8 @@ pub struct Partition {
     unsealed: RefCell<Vec<Rc<Segment>>>,
     /// Index files are written by one at a time.
     index_files: Semaphore,
+    /// What a clean stop writes is not written over.
+    closing: Cell<bool>,
     /// Bytes that recovery would read.
     unsettled: Cell<u64>,
     pub(super) deleted: Cell<bool>,
@@ -139,6 +141,7 @@ impl Partition {
             sync_failed: Cell::new(false),
             syncs: Arc::new(Semaphore::new(1)),
             index_files: Semaphore::new(1),
+            closing: Cell::new(false),
             // What recovery has just read is to be settled too.
             unsettled: Cell::new(u64::from(home.exists && home.clean_end.is_none())),
             full: Cell::new(shared.disks.health(&home.log_dir) == Health::Full),
