@@ -20,6 +20,7 @@ use super::watermark::Watermark;
 use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::disks::Health;
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
+use crate::base::metrics::ShardMetrics;
 use crate::base::owner::Owner;
 use crate::log::core::{AppendError, Appended, LogCore, ReadSpan, Write};
 use crate::log::open_files::OpenFiles;
@@ -205,6 +206,10 @@ impl Partition {
     pub fn core(&self) -> Ref<'_, LogCore> {
         self.owner.assert();
         self.core.borrow()
+    }
+
+    pub fn metrics(&self) -> &Arc<ShardMetrics> {
+        &self.shared.metrics
     }
 
     pub fn files(&self) -> &OpenFiles {
