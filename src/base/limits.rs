@@ -94,6 +94,12 @@ pub const FETCH_SESSION_PARTITIONS_MAX: usize = 1_000_000;
 /// Cold data that one fetch takes through user space: more waits for the next fetch, except for a larger first batch.
 pub const COLD_READ_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes that readers of cold data brought into the page cache and that are kept there for those who follow, of each shard.
+pub const COLD_KEPT_BYTES_MAX: u64 = 32 << 20;
+
+/// The ranges that these lie in.
+pub const COLD_RANGES_MAX: usize = 256;
+
 /// Segment files that one fetch answer keeps open until it is sent; slices of others are copied if they are small.
 pub const FETCH_FILES_MAX: usize = 64;
 

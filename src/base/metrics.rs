@@ -100,6 +100,9 @@ shard_counters! {
     /// Reads that went through user space because the data was not in memory.
     cold_reads,
     cold_read_bytes,
+    /// Of what cold readers bring into memory: read before it was asked for, and dropped behind them.
+    cold_ahead_bytes,
+    cold_dropped_bytes,
     /// Damaged ranges that are known now, and answers of CORRUPT_MESSAGE to who asked for one.
     corrupt_ranges,
     corrupt_answers,

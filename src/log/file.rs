@@ -5,12 +5,14 @@
 
 use crate::base::faults::{Faults, Place};
 use bytes::Bytes;
+use rustix::fs::{Advice, fadvise};
 use rustix::io::ReadWriteFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::fs::OpenOptions;
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use tokio_uring::fs::File;
@@ -46,6 +48,8 @@ impl SegmentFile {
     /// Opens the file; with `create`, makes it when it is missing.
     pub fn open(path: &Path, create: bool) -> io::Result<SegmentFile> {
         let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?;
+        // What is read ahead is decided here, not by the kernel: only so it is known who brought what into memory.
+        let _ = fadvise(&file, 0, None, Advice::Random);
         Ok(SegmentFile { file: File::from_std(file), mapping: RefCell::new(None), faults: Faults::default() })
     }
 
@@ -118,13 +122,25 @@ impl SegmentFile {
     /// Whether all of a range is in the page cache, so that splice or sendfile will not wait for the disk. When it cannot
     /// be told, the answer is no: the caller then reads through io_uring, which is right in any case.
     pub fn is_cached(&self, position: u64, length: usize) -> bool {
-        let end = position + length as u64;
+        let pages = position / PAGE_BYTES as u64..(position + length as u64).div_ceil(PAGE_BYTES as u64);
+        self.pages(pages, |page| page & 1 == 1)
+    }
+
+    /// Whether some whole page of a range is in the page cache, or may be.
+    pub fn is_any_cached(&self, position: u64, length: usize) -> bool {
+        let pages = position.div_ceil(PAGE_BYTES as u64)..(position + length as u64) / PAGE_BYTES as u64;
+        !pages.is_empty() && !self.pages(pages, |page| page & 1 == 0)
+    }
+
+    /// Whether all of some pages are as wanted; not, where it cannot be told.
+    fn pages(&self, pages: Range<u64>, wanted: impl Fn(&u8) -> bool) -> bool {
+        let end = pages.end * PAGE_BYTES as u64;
         let mut mapping = self.mapping.borrow_mut();
         if mapping.as_ref().is_none_or(|mapping| (mapping.bytes as u64) < end) {
             *mapping = None;
             *mapping = Mapping::new(self, end.next_multiple_of(MAPPING_STEP_BYTES)).ok();
         }
-        mapping.as_ref().is_some_and(|mapping| mapping.is_cached(position, length))
+        mapping.as_ref().is_some_and(|mapping| mapping.pages(pages.start as usize..pages.end as usize, wanted))
     }
 }
 
@@ -138,18 +154,17 @@ impl Mapping {
         Ok(Mapping { address, bytes })
     }
 
-    fn is_cached(&self, position: u64, length: usize) -> bool {
-        let first = position as usize / PAGE_BYTES;
-        let end = (position as usize + length).div_ceil(PAGE_BYTES);
+    fn pages(&self, pages: Range<usize>, wanted: impl Fn(&u8) -> bool) -> bool {
         let mut residency = [0u8; PAGES_AT_ONCE];
-        (first..end).step_by(PAGES_AT_ONCE).all(|from| {
+        let end = pages.end;
+        pages.step_by(PAGES_AT_ONCE).all(|from| {
             let pages = PAGES_AT_ONCE.min(end - from);
-            // SAFETY: the range lies inside the mapping (`is_cached` of the file mapped up to its end), and the vector
+            // SAFETY: the range lies inside the mapping (`pages` of the file mapped up to its end), and the vector
             // has a byte for each of its pages.
             let result = unsafe {
                 libc::mincore(self.address.byte_add(from * PAGE_BYTES), pages * PAGE_BYTES, residency.as_mut_ptr())
             };
-            result == 0 && residency[..pages].iter().all(|page| page & 1 == 1)
+            result == 0 && residency[..pages].iter().all(&wanted)
         })
     }
 }
@@ -210,6 +225,7 @@ mod tests {
             assert_eq!(file.read_resident(6, &mut buffer).expect("read"), Some(5));
             assert_eq!(&buffer, b"lo wo", "the way without RWF_NOWAIT");
             assert!(file.is_cached(3, 11), "just written");
+            assert!(!file.is_any_cached(3, 11), "no whole page");
         });
     }
 }

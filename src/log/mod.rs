@@ -34,6 +34,7 @@
 //! The cases, and why each is right, are told in `open`; the formats in `index`, `producers` and `checkpoint`.
 
 pub mod checkpoint;
+pub mod cold;
 pub mod compact;
 pub mod core;
 pub mod corrupt;

@@ -1,6 +1,7 @@
 //! What the segments of a shard hold open, kept within budgets: descriptors, and indexes of sealed segments in memory.
 //! The ones unused for longest are given back.
 
+use super::cold::ColdRanges;
 use super::file::SegmentFile;
 use super::segment::Segment;
 use crate::base::faults::Faults;
@@ -15,6 +16,8 @@ const LOOKED_AT_MAX: usize = 1024;
 
 /// Open segment files of one shard, oldest first; a second chance is given to those used since they were last looked at.
 pub struct OpenFiles {
+    /// What readers of cold data brought into memory.
+    pub cold: RefCell<ColdRanges>,
     budget: usize,
     faults: Faults,
     open: RefCell<VecDeque<Weak<Segment>>>,
@@ -26,7 +29,13 @@ impl OpenFiles {
     /// `budget`: descriptors that may be open at once, at least 1.
     pub fn new(budget: usize) -> OpenFiles {
         let budget = budget.max(1);
-        OpenFiles { budget, faults: Faults::default(), open: RefCell::default(), indexed: RefCell::default() }
+        OpenFiles {
+            cold: RefCell::default(),
+            budget,
+            faults: Faults::default(),
+            open: RefCell::default(),
+            indexed: RefCell::default(),
+        }
     }
 
     pub fn with(self, faults: Faults) -> OpenFiles {

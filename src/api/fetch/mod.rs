@@ -9,6 +9,7 @@
 //! Deliberate omissions: aborted transactions (there are no transactions: the last stable offset is the high
 //! watermark), follower fetches (`replica_id` is answered as a consumer's), preferred read replicas, rack.
 
+mod cold;
 mod read;
 pub mod session;
 mod slice;
@@ -259,14 +260,16 @@ async fn remove(context: &ShardContext, obstacle: Obstacle) -> Read {
             Ok(()) => Read::LookedUp,
             Err(e) => failed(&partition, place, &e),
         },
-        Obstacle::Records { place, partition, file, position, length } => match file.read_at(position, length).await {
-            Ok(bytes) => {
-                context.metrics.cold_reads.add(1);
-                context.metrics.cold_read_bytes.add(bytes.len() as u64);
-                Read::Records(place, partition, Piece::Bytes(bytes))
+        Obstacle::Records { place, partition, file, range, end } => {
+            match cold::read(&partition, &file, (range.clone(), end)).await {
+                Ok(bytes) => {
+                    context.metrics.cold_reads.add(1);
+                    context.metrics.cold_read_bytes.add(bytes.len() as u64);
+                    Read::Records(place, partition, Piece::Bytes(bytes))
+                }
+                Err(e) => failed(&partition, place, &format_args!("reading a segment at {}: {e}", range.start)),
             }
-            Err(e) => failed(&partition, place, &format_args!("reading a segment at {position}: {e}")),
-        },
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::partition::leader::Partition;
 use crate::wire::encode::Pieces;
 use crate::wire::reply::Piece;
 use kafka_protocol::ResponseError;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use tracing::error;
@@ -46,8 +47,19 @@ pub struct Collected {
 
 /// What must be read from disk before a partition can answer; `place` is its place in the request.
 pub enum Obstacle {
-    Lookup { place: usize, partition: Rc<Partition>, missing: Missing },
-    Records { place: usize, partition: Rc<Partition>, file: Rc<SegmentFile>, position: u64, length: usize },
+    Lookup {
+        place: usize,
+        partition: Rc<Partition>,
+        missing: Missing,
+    },
+    /// `end`: what may be read of the file.
+    Records {
+        place: usize,
+        partition: Rc<Partition>,
+        file: Rc<SegmentFile>,
+        range: Range<u64>,
+        end: u64,
+    },
 }
 
 /// What earlier rounds of the same fetch brought from the disk.
@@ -151,9 +163,10 @@ impl Collected {
                 self.urgent |= is_cut;
             }
             Ok(Next::OtherFetch) => self.urgent = true,
-            Ok(Next::Cold { file, position, length }) => {
+            Ok(Next::Cold { file, position, length, end }) => {
                 let partition = Rc::clone(partition);
-                self.meet(Obstacle::Records { place, partition, file, position, length }, brought);
+                let range = position..position + length as u64;
+                self.meet(Obstacle::Records { place, partition, file, range, end }, brought);
             }
             Ok(Next::Missing(missing)) => {
                 self.meet(Obstacle::Lookup { place, partition: Rc::clone(partition), missing }, brought);
@@ -224,7 +237,7 @@ fn code_of(partition: &Rc<Partition>, from: i64, error: &ReadError) -> ResponseE
 }
 
 /// The records that come next, or what stands in their way.
-fn next(partition: &Partition, from: Offset, limit: Offset, room: Room) -> Result<Next, ReadError> {
+fn next(partition: &Rc<Partition>, from: Offset, limit: Offset, room: Room) -> Result<Next, ReadError> {
     if room.max_bytes == 0 && !room.is_first {
         return Ok(Next::Nothing);
     }

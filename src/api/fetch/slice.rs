@@ -4,6 +4,7 @@
 //! files: in one that covers more partitions, the rest of the small slices are copied, which costs no more than sending
 //! each by itself, and what exceeds that too is left for the next fetch.
 
+use super::cold;
 use crate::base::limits::{COLD_READ_BYTES_MAX, FETCH_COPIED_SLICE_BYTES_MAX, FETCH_COPY_BYTES_MAX, FETCH_FILES_MAX};
 use crate::log::core::ReadSpan;
 use crate::log::file::SegmentFile;
@@ -29,6 +30,8 @@ pub enum Next {
         file: Rc<SegmentFile>,
         position: u64,
         length: usize,
+        /// What may be read of the file.
+        end: u64,
     },
     /// Where they are must be read from disk.
     Missing(Missing),
@@ -81,7 +84,7 @@ enum Way {
 }
 
 /// The next records of a partition, of which `span` can be read.
-pub fn next_records(partition: &Partition, span: &ReadSpan, room: Room) -> io::Result<Next> {
+pub fn next_records(partition: &Rc<Partition>, span: &ReadSpan, room: Room) -> io::Result<Next> {
     let first_batch_bytes = span.first_batch_bytes as usize;
     let available = (span.end - span.position) as usize;
     let least = if room.is_first { first_batch_bytes } else { 0 };
@@ -102,10 +105,18 @@ pub fn next_records(partition: &Partition, span: &ReadSpan, room: Room) -> io::R
         if file.read_cached(position, &mut copy)? == Some(copied) {
             return Ok(Next::Records { piece: Piece::Bytes(copy.into()), is_cut: copied < length });
         }
-    } else if partition.is_hot(span) || file.is_cached(position, length) {
+    } else if partition.is_hot(span) {
+        return Ok(Next::Records { piece: Piece::File(FileSlice { file, position, length }), is_cut: false });
+    } else if file.is_cached(position, length) {
+        cold::used(partition, &file, (position..position + length as u64, u64::from(span.end)));
         return Ok(Next::Records { piece: Piece::File(FileSlice { file, position, length }), is_cut: false });
     }
-    Ok(Next::Cold { file, position, length: length.min(COLD_READ_BYTES_MAX.max(first_batch_bytes)) })
+    Ok(Next::Cold {
+        file,
+        position,
+        length: length.min(COLD_READ_BYTES_MAX.max(first_batch_bytes)),
+        end: u64::from(span.end),
+    })
 }
 
 #[cfg(test)]

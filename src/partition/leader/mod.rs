@@ -20,6 +20,7 @@ use super::watermark::Watermark;
 use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::disks::Health;
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
+use crate::base::metrics::ShardMetrics;
 use crate::base::owner::Owner;
 use crate::log::core::{AppendError, Appended, LogCore, ReadSpan, Write};
 use crate::log::open_files::OpenFiles;
@@ -84,6 +85,8 @@ pub struct Partition {
     unsealed: RefCell<Vec<Rc<Segment>>>,
     /// Index files are written by one at a time.
     index_files: Semaphore,
+    /// What a clean stop writes is not written over.
+    closing: Cell<bool>,
     /// Bytes that recovery would read.
     unsettled: Cell<u64>,
     pub(super) deleted: Cell<bool>,
@@ -139,6 +142,7 @@ impl Partition {
             sync_failed: Cell::new(false),
             syncs: Arc::new(Semaphore::new(1)),
             index_files: Semaphore::new(1),
+            closing: Cell::new(false),
             // What recovery has just read is to be settled too.
             unsettled: Cell::new(u64::from(home.exists && home.clean_end.is_none())),
             full: Cell::new(shared.disks.health(&home.log_dir) == Health::Full),
@@ -202,6 +206,10 @@ impl Partition {
     pub fn core(&self) -> Ref<'_, LogCore> {
         self.owner.assert();
         self.core.borrow()
+    }
+
+    pub fn metrics(&self) -> &Arc<ShardMetrics> {
+        &self.shared.metrics
     }
 
     pub fn files(&self) -> &OpenFiles {

@@ -82,7 +82,8 @@ impl Partition {
     /// its base.
     fn settled_segment(&self, end: Offset) -> Option<Rc<Segment>> {
         let core = self.core.borrow();
-        let is_sound = core.flushed_end() >= end && core.failure().is_none() && !self.deleted.get();
+        let is_sound = core.flushed_end() >= end && core.failure().is_none();
+        let is_sound = is_sound && !self.deleted.get() && !self.closing.get();
         core.segments().back().filter(|active| is_sound && active.base < end).cloned()
     }
 
