@@ -145,15 +145,22 @@ async fn by_time(
     timestamp: i64,
     high_watermark: Offset,
 ) -> Result<Option<TimestampedOffset>, ResponseError> {
-    let (segments, log_start, corrupt) = {
-        let core = partition.core();
-        (core.segments().iter().cloned().collect::<Vec<_>>(), core.log_start(), core.corrupt().clone())
-    };
-    let log = (&segments[..], &corrupt);
-    let interval = partition.config().index_interval_bytes;
-    let found = match timestamp {
-        MAX_TIMESTAMP => times::greatest(log, partition.files(), log_start, interval).await,
-        _ => times::first_since(log, partition.files(), (timestamp, log_start), interval).await,
+    let found = loop {
+        let (segments, log_start, corrupt) = {
+            let core = partition.core();
+            (core.segments().iter().cloned().collect::<Vec<_>>(), core.log_start(), core.corrupt().clone())
+        };
+        let log = (&segments[..], &corrupt);
+        let interval = partition.config().index_interval_bytes;
+        let found = match timestamp {
+            MAX_TIMESTAMP => times::greatest(log, partition.files(), log_start, interval).await,
+            _ => times::first_since(log, partition.files(), (timestamp, log_start), interval).await,
+        };
+        // Segments that compaction replaced meanwhile were passed over, but their records are still there. That is rare:
+        // a new segment took minutes to make.
+        if !segments.iter().any(|segment| segment.is_replaced()) {
+            break found;
+        }
     };
     match found {
         Ok(found) => Ok(found.filter(|found| found.offset < high_watermark)),

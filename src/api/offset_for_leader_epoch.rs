@@ -73,7 +73,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let home = dir.path().join(paths::partition_dir("t", PartitionIndex(0)));
         std::fs::create_dir(&home).expect("made");
-        std::fs::write(home.join("00000000000000000000.log.swap"), b"").expect("cannot be opened then");
+        std::fs::write(home.join("00000000000000000000.log.swap"), b"damaged").expect("cannot be opened then");
         let mut image = image(1);
         let id = add_topic(&mut image, "t", &[0]);
         let mut broker = Broker::with(image.clone());

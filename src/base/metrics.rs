@@ -91,6 +91,10 @@ shard_counters! {
     /// How often the tail of a journal was moved up, and how often writers had to wait for it.
     journal_checkpoints,
     journal_full,
+    /// Passes of compaction that went through, and what they read and wrote.
+    compactions,
+    compaction_read_bytes,
+    compaction_written_bytes,
     /// Batches of the write that carried most.
     append_batches_max,
     /// Flushes to disk.

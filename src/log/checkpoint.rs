@@ -18,6 +18,8 @@ use std::path::Path;
 
 pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
+/// Up to where logs were compacted.
+pub const CLEANED: &str = "cleaner-offset-checkpoint";
 pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 
 /// Why a checkpoint file was not taken.
@@ -72,12 +74,16 @@ pub fn decode_epochs(text: &str) -> Result<Vec<(LeaderEpoch, Offset)>, Checkpoin
 pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    drop(file);
+    write_synced(Path::new(&temporary), content)?;
     fs::rename(&temporary, path)?;
     sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Writes a file whose content is on disk when it returns, but not its name.
+pub fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 /// Makes names in a directory durable.

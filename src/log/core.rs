@@ -400,6 +400,27 @@ impl LogCore {
         (gone, next)
     }
 
+    /// Whether segments with these bases lie one behind the other, and none of them is the active one.
+    pub fn can_replace(&self, bases: &[Offset]) -> bool {
+        let first = bases.first().and_then(|base| self.segments.iter().position(|segment| segment.base == *base));
+        let Some(first) = first.filter(|_| self.failure.is_none()) else { return false };
+        let found = self.segments.iter().skip(first).map(|segment| segment.base);
+        first + bases.len() < self.segments.len() && found.take(bases.len()).eq(bases.iter().copied())
+    }
+
+    /// Compaction: a new segment takes the place of those with these bases (`can_replace`). Readers that hold one of them go
+    /// on with the file that they have open.
+    pub fn replace_segments(&mut self, bases: &[Offset], new: &Rc<Segment>) {
+        debug_assert!(self.can_replace(bases) && bases[0] == new.base);
+        let first = self.segments.partition_point(|segment| segment.base < new.base);
+        let later = self.segments.split_off(first + bases.len());
+        self.segments.split_off(first).iter().for_each(|segment| segment.set_replaced());
+        self.segments.push_back(Rc::clone(new));
+        self.segments.extend(later);
+        // They speak of positions in the old files.
+        self.recent.retain(|(base, _)| !bases.contains(base));
+    }
+
     /// Frees what an idle log can do without: the positions of its last batches.
     pub fn release_memory(&mut self) {
         self.recent = VecDeque::new();

@@ -42,7 +42,6 @@ impl Listing {
                 Some((base, paths::OFFSET_INDEX | paths::TIME_INDEX | paths::TXN_INDEX)) => {
                     listing.indexes.push((base, path));
                 }
-                Some((_, suffix)) if suffix.ends_with(".swap") => return Err(OpenError::UnfinishedSwap { path }),
                 Some((_, suffix)) if [paths::DELETED_FILE, ".cleaned", ".tmp"].iter().any(|s| suffix.ends_with(s)) => {
                     listing.marked.push(path);
                 }

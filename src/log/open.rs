@@ -19,15 +19,16 @@
 //!   damage is met before the snapshot's offset, the whole segment is read.
 //! - *Segments after a cut* are removed, the last one first and all of them before the cut itself: a recovery that is cut
 //!   short finds the same damage again.
-//! - *A gap between segments* below the recovery point or the log's start is kept, as Kafka keeps it: compaction and removal
-//!   make such gaps. Beyond both it is damage, unless the topic is compacted: a power loss kept the name of a later segment, and
+//! - *A gap between segments* below the recovery point, the log's start or what was compacted is kept, as Kafka keeps it: its
+//!   compaction makes such gaps (ours ends each segment where the next one begins). Beyond it is damage, unless the topic is
+//!   compacted: a power loss kept the name of a later segment, and
 //!   of the one before only what was flushed, which can end between two batches. What follows was never promised, and readers
 //!   would wait before the gap for ever.
 //! - *Killed, but the machine lived on*: batches may be whole in the page cache and not on disk. What was scanned is synced
 //!   before the log is served, so that a retry of such a batch is not called durable before it is.
 //! - *Segments below the log's start* that were not removed in time are not cut, and nothing behind them is: they go.
 //! - *Half-done removal*: files that were marked `.deleted`, temporary files, and indexes without their segment are removed.
-//!   `.swap` files hold records that a compaction of Kafka had not put in place: the directory is refused.
+//! - *Half-done compaction*, ours or Kafka's, is finished or taken back before anything else (`compact::swap` argues how).
 //! - *No segment at all*, or the log was cut below its start: an empty segment is made at the end, so that the offsets
 //!   that were given out stay given out whatever becomes of the checkpoint of log starts.
 //! - *Missing checkpoints and snapshots* are rebuilt from the log: they never say more than it does. A leader epoch that only
@@ -35,6 +36,7 @@
 //! - *Formats v0 and v1* are refused, not cut.
 
 use super::checkpoint::{self, sync_dir};
+use super::compact::swap::{self, SwapError};
 use super::core::RecoveredLog;
 use super::epochs::EpochHistory;
 use super::listing::{Found, Listing};
@@ -65,6 +67,8 @@ pub struct OpenParams {
     pub recovery_point: Offset,
     /// From the log-start-offset checkpoint.
     pub log_start: Option<Offset>,
+    /// From the cleaner-offset checkpoint: below, Kafka's compaction may have left gaps between segments.
+    pub cleaned: Option<Offset>,
     pub now_ms: i64,
 }
 
@@ -131,8 +135,8 @@ pub enum OpenError {
     OffsetTooHigh { path: PathBuf, offset: Offset },
     #[error("{path}: the checkpoint of log starts says {offset}, which no log reaches; correct its line")]
     StartTooHigh { path: PathBuf, offset: Offset },
-    #[error("{path}: an unfinished compaction of Kafka; start and stop Kafka on this directory once")]
-    UnfinishedSwap { path: PathBuf },
+    #[error(transparent)]
+    Swap(#[from] SwapError),
 }
 
 /// Opens the directory; an empty one is a log that begins at `log_start`, or 0. `read` is asked for what must be looked through.
@@ -140,6 +144,14 @@ pub enum OpenError {
 pub fn open(params: &OpenParams, config: &TopicConfig, read: ReadPart) -> Result<Opened, OpenError> {
     if let Some(offset) = params.log_start.filter(|offset| offset.0 > LOG_OFFSET_MAX) {
         return Err(OpenError::StartTooHigh { path: params.dir.to_path_buf(), offset });
+    }
+    for finished in swap::finish(&params.dir)? {
+        tracing::info!(
+            "{}: a compaction of offsets {} to {} is finished",
+            params.dir.display(),
+            finished.base,
+            finished.end
+        );
     }
     let listing = Listing::read(&params.dir)?;
     listing.remove_leftovers();
@@ -344,7 +356,8 @@ impl Opening<'_> {
     /// The next segment does not go on where this one ends, and nothing but a crash can be why.
     fn gap_before(&self, later: &[Found], end: Offset) -> Option<Problem> {
         let next = later.first()?.base;
-        let known = self.params.recovery_point.max(self.params.log_start.unwrap_or(Offset(0)));
+        let checkpoints = [self.params.log_start, self.params.cleaned].into_iter().flatten();
+        let known = checkpoints.fold(self.params.recovery_point, Offset::max);
         let is_damage = next > end && next > known && !self.config.cleanup_policy.compact;
         is_damage.then_some(Problem::Gap { next })
     }

@@ -9,6 +9,7 @@ use crate::base::limits::SEALED_INDEX_BYTES_MAX;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::rc::{Rc, Weak};
 
 /// Files that are looked at to close one: where thousands are in use, the core is not kept for long.
@@ -49,6 +50,14 @@ impl OpenFiles {
         }
         self.make_room();
         let file = segment.file(&self.faults)?;
+        self.open.borrow_mut().push_back(Rc::downgrade(segment));
+        Ok(file)
+    }
+
+    /// Opens a segment's file under a name that is not its own yet.
+    pub fn open_as(&self, segment: &Rc<Segment>, path: &Path) -> io::Result<Rc<SegmentFile>> {
+        self.make_room();
+        let file = segment.open_as(path, &self.faults)?;
         self.open.borrow_mut().push_back(Rc::downgrade(segment));
         Ok(file)
     }

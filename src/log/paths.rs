@@ -15,6 +15,10 @@ pub const PARTITION_METADATA: &str = "partition.metadata";
 /// Added to the names of files that left the log.
 pub const DELETED_FILE: &str = ".deleted";
 
+/// Added to the names of files that compaction has made: until they are complete, and until they are in their place.
+pub const CLEANED_FILE: &str = ".cleaned";
+pub const SWAP_FILE: &str = ".swap";
+
 /// Directories of deleted partitions: renamed at once, removed later.
 const DELETED: &str = "-delete";
 /// Directories whose topic this cluster does not know: set aside, never removed.

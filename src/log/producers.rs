@@ -170,6 +170,12 @@ impl ProducerStates {
         });
     }
 
+    /// The last offset of each producer's last batch, where that lies below `end`: what compaction keeps for its sequence's sake.
+    pub fn last_batches_below(&self, end: Offset) -> HashMap<i64, Offset> {
+        let last = |(id, entry): (&ProducerId, &ProducerEntry)| Some((id.0, entry.batches.back()?.last_offset));
+        self.producers.iter().filter_map(last).filter(|(_, last)| *last < end).collect()
+    }
+
     pub fn clear(&mut self) {
         self.producers.clear();
     }

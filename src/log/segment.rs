@@ -39,6 +39,8 @@ pub struct Segment {
     settled: Cell<Option<(u32, u32)>>,
     /// The segment left the log: its files are being renamed, and must not be looked for or written any more.
     removed: Cell<bool>,
+    /// It left because compaction put another one in its place: its records are still there.
+    replaced: Cell<bool>,
 }
 
 /// How far a segment has come: what decides where the next batch goes. A plan for several batches notes them in a copy.
@@ -133,6 +135,7 @@ impl Segment {
             indexed_on_disk: Cell::new(false),
             settled: Cell::new(None),
             removed: Cell::new(false),
+            replaced: Cell::new(false),
         }
     }
 
@@ -163,6 +166,15 @@ impl Segment {
         segment.modified_ms.set(state.modified_ms);
         segment.indexes.replace(state.indexes);
         segment.indexed_on_disk.set(state.indexed_on_disk);
+        segment
+    }
+
+    /// A segment that compaction has made: complete, with its index files.
+    pub fn compacted(dir: Rc<Path>, base: Offset, (tail, indexes): (Tail, Indexes), modified_ms: i64) -> Segment {
+        let segment = Segment::new(dir, base, modified_ms);
+        segment.tail.set(tail);
+        segment.indexes.replace(Some(indexes));
+        segment.indexed_on_disk.set(true);
         segment
     }
 
@@ -203,6 +215,23 @@ impl Segment {
         self.max_timestamp()
     }
 
+    /// The greatest timestamp of the first batch; None where there is none or nobody has read it. -1: it has no timestamp.
+    pub fn first_timestamp(&self) -> Option<i64> {
+        self.tail.get().first_timestamp
+    }
+
+    pub fn learn_first_timestamp(&self, timestamp_ms: i64) {
+        self.tail.set(Tail { first_timestamp: Some(timestamp_ms), ..self.tail.get() });
+    }
+
+    /// Reads the first batch's header. Blocking.
+    pub fn read_first_timestamp(path: &Path) -> io::Result<i64> {
+        let mut head = [0; HEADER_LEN];
+        fs::File::open(path)?.read_exact_at(&mut head, 0)?;
+        let header = BatchHeader::parse(&head).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        Ok(header.max_timestamp)
+    }
+
     fn learn_max_timestamp(&self, last: TimeEntry) {
         let max = (last.timestamp_ms, index::absolute(self.base, last.relative_offset));
         self.tail.set(Tail { max_timestamp: Some(max), ..self.tail.get() });
@@ -234,13 +263,32 @@ impl Segment {
         self.removed.get()
     }
 
+    /// The segment left the log, and its records are in another one.
+    pub fn set_replaced(&self) {
+        self.replaced.set(true);
+        self.removed.set(true);
+    }
+
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.get()
+    }
+
     /// The open file; opens it when it is not. The caller keeps the number of open files within its budget.
     pub fn file(&self, faults: &Faults) -> io::Result<Rc<SegmentFile>> {
         self.used.set(true);
         if let Some(file) = &*self.file.borrow() {
             return Ok(Rc::clone(file));
         }
-        let file = Rc::new(SegmentFile::open(&self.path(paths::LOG), false)?.with(faults.clone()));
+        // Under its name there may be another segment by now.
+        if self.is_removed() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the segment left the log"));
+        }
+        self.open_as(&self.path(paths::LOG), faults)
+    }
+
+    /// Opens the file, which does not have its name yet.
+    pub fn open_as(&self, path: &Path, faults: &Faults) -> io::Result<Rc<SegmentFile>> {
+        let file = Rc::new(SegmentFile::open(path, false)?.with(faults.clone()));
         *self.file.borrow_mut() = Some(Rc::clone(&file));
         Ok(file)
     }
@@ -278,14 +326,14 @@ impl Segment {
             Some(first) if first >= 0 => batch.max_timestamp.saturating_sub(first),
             _ => now_ms.saturating_sub(self.created_ms),
         };
-        let too_old = age_ms > config.segment_ms.saturating_sub(self.roll_jitter_ms(config));
+        let too_old = age_ms > config.segment_ms_max().saturating_sub(self.roll_jitter_ms(config));
         too_big || too_old || tail.index_is_full(config)
     }
 
     /// `segment.jitter.ms`: how much earlier this segment's time is over, so that not all partitions roll at once.
     /// Spread by the segment's name instead of at random: the same log decides the same again.
     fn roll_jitter_ms(&self, config: &TopicConfig) -> i64 {
-        let most = config.segment_jitter_ms.min(config.segment_ms);
+        let most = config.segment_jitter_ms.min(config.segment_ms_max());
         if most <= 0 {
             return 0;
         }
@@ -449,7 +497,8 @@ impl Tail {
         if self.size == 0 {
             self.first_timestamp = Some(batch.max_timestamp);
         }
-        if self.max_timestamp.is_none_or(|(max, _)| batch.max_timestamp > max) {
+        // Of records: a batch that compaction has emptied keeps its time for its producer's sake.
+        if batch.record_count > 0 && self.max_timestamp.is_none_or(|(max, _)| batch.max_timestamp > max) {
             self.max_timestamp = Some((batch.max_timestamp, batch.last_offset()));
         }
         let indexed = self.bytes_since_index_entry > index_interval_bytes;

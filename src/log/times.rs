@@ -91,7 +91,10 @@ pub async fn greatest(
         return Ok(None);
     };
     let start = position_before(segment, files, last_offset, index_interval_bytes).await?;
-    let wanted = |header: &BatchHeader| header.max_timestamp == timestamp_ms && header.last_offset() >= from;
+    let wanted = |header: &BatchHeader| {
+        // One that compaction has emptied keeps its time.
+        header.max_timestamp == timestamp_ms && header.last_offset() >= from && header.record_count > 0
+    };
     let Some((header, batch, _)) = first_batch((segment, corrupt), files, start, &wanted).await? else {
         return Ok(None);
     };
@@ -118,7 +121,8 @@ async fn greatest_of(
     // The greatest of all lies below the log's start: what is left must be read.
     let best = std::cell::Cell::new(None::<(i64, Offset)>);
     let look = |header: &BatchHeader| {
-        if header.last_offset() >= from && best.get().is_none_or(|(max, _)| header.max_timestamp > max) {
+        let counts = header.last_offset() >= from && header.record_count > 0;
+        if counts && best.get().is_none_or(|(max, _)| header.max_timestamp > max) {
             best.set(Some((header.max_timestamp, header.last_offset())));
         }
         false

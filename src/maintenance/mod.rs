@@ -18,6 +18,7 @@
 //! go through the page cache, and what was read is dropped from it again. So does a file whose file system has no direct I/O.
 
 mod bridge;
+pub mod clean;
 mod context;
 mod rate;
 pub mod scrub;

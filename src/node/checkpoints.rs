@@ -18,6 +18,8 @@ struct Known {
     /// What the files said at start: kept until every shard has spoken, lest the first one's word erase the others'.
     inherited: BTreeMap<PathBuf, Checkpoints>,
     silent: BTreeSet<u16>,
+    /// Directories that have a checkpoint of what was compacted.
+    compacted: BTreeSet<PathBuf>,
     /// The number of each shard's newest part.
     newest: BTreeMap<u16, u64>,
 }
@@ -31,8 +33,12 @@ pub async fn run(
 ) {
     let mut known = Known { silent: (0..shards).collect(), ..Known::default() };
     for dir in found {
-        let said = Checkpoints { recovery_points: dir.recovery_points, log_starts: dir.log_starts };
+        let said =
+            Checkpoints { recovery_points: dir.recovery_points, log_starts: dir.log_starts, cleaned: dir.cleaned };
         known.by_dir.insert(dir.path.clone(), BTreeMap::new());
+        if !said.cleaned.is_empty() {
+            known.compacted.insert(dir.path.clone());
+        }
         known.inherited.insert(dir.path, said);
     }
     while let Some(part) = parts.recv().await {
@@ -54,7 +60,7 @@ pub async fn run(
 }
 
 /// Writes the files of one directory. Without an error: they are written, or the directory is offline, and nothing in it is served.
-async fn write_in(dir: PathBuf, files: [(PathBuf, String); 2], disks: &LogDirs) -> io::Result<()> {
+async fn write_in(dir: PathBuf, files: Vec<(PathBuf, String)>, disks: &LogDirs) -> io::Result<()> {
     let write = move || files.iter().try_for_each(|(path, text)| write_atomically(path, text.as_bytes()));
     let written = async { tokio::task::spawn_blocking(write).await.map_err(io::Error::other).and_then(|done| done) };
     tokio::select! {
@@ -73,6 +79,7 @@ impl Known {
         for inherited in self.inherited.values_mut() {
             inherited.recovery_points.retain(|key, _| !part.outdated.contains(key));
             inherited.log_starts.retain(|key, _| !part.outdated.contains(key));
+            inherited.cleaned.retain(|key, _| !part.outdated.contains(key));
         }
         let newest = self.newest.entry(part.shard).or_default();
         if part.number < *newest {
@@ -96,7 +103,7 @@ impl Known {
     }
 
     /// By directory.
-    fn files(&self) -> Vec<(PathBuf, [(PathBuf, String); 2])> {
+    fn files(&mut self) -> Vec<(PathBuf, Vec<(PathBuf, String)>)> {
         let mut files = Vec::new();
         for (dir, by_shard) in &self.by_dir {
             let joined = |part: fn(&Checkpoints) -> &PartitionOffsets| -> PartitionOffsets {
@@ -105,8 +112,15 @@ impl Known {
             };
             let recovery = encode_partition_offsets(&joined(|part| &part.recovery_points));
             let starts = encode_partition_offsets(&joined(|part| &part.log_starts));
-            let named = [(checkpoint::RECOVERY_POINTS, recovery), (checkpoint::LOG_START_OFFSETS, starts)];
-            files.push((dir.clone(), named.map(|(name, text)| (dir.join(name), text))));
+            let mut named = vec![(checkpoint::RECOVERY_POINTS, recovery), (checkpoint::LOG_START_OFFSETS, starts)];
+            let cleaned = joined(|part| &part.cleaned);
+            // A directory in which nothing was ever compacted has no such file.
+            if !cleaned.is_empty() || self.compacted.contains(dir) {
+                self.compacted.insert(dir.clone());
+                named.push((checkpoint::CLEANED, encode_partition_offsets(&cleaned)));
+            }
+            let named = named.into_iter().map(|(name, text)| (dir.join(name), text));
+            files.push((dir.clone(), named.collect()));
         }
         files
     }
@@ -120,7 +134,7 @@ mod tests {
 
     fn part(dir: &std::path::Path, topic: &str, offset: i64) -> BTreeMap<PathBuf, Checkpoints> {
         let recovery_points = PartitionOffsets::from([((topic.to_string(), PartitionIndex(0)), Offset(offset))]);
-        let checkpoints = Checkpoints { recovery_points, log_starts: PartitionOffsets::new() };
+        let checkpoints = Checkpoints { recovery_points, ..Checkpoints::default() };
         BTreeMap::from([(dir.to_path_buf(), checkpoints)])
     }
 

@@ -46,6 +46,7 @@ impl Inventory {
             clean: dir.was_clean,
             recovery_points: read_offsets(&dir.path, checkpoint::RECOVERY_POINTS),
             log_starts: read_offsets(&dir.path, checkpoint::LOG_START_OFFSETS),
+            cleaned: read_offsets(&dir.path, checkpoint::CLEANED),
             partitions: Default::default(),
         };
         if dir.is_new {

@@ -12,8 +12,9 @@ use crate::base::metrics::ShardMetrics;
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
 use crate::controller::publish::ShardUpdate;
-use crate::maintenance::Maintenance;
+use crate::maintenance::{Lane, Maintenance};
 use crate::partition::checkpoints::CheckpointSender;
+use crate::partition::clean::{CleanerMemory, clean_dirtiest};
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::Partition;
 use crate::partition::shared::PartitionShared;
@@ -118,6 +119,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
     let mut journals = JoinSet::new();
+    let mut cleaner = None;
     let mut scrubbers = Vec::new();
     let stopped = params.stop.clone();
     loop {
@@ -140,6 +142,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
                     // Not before the first image: a client must not be told that there are no topics.
                     params.listeners.drain(..).try_for_each(|listener| network.serve(listener))?;
                     serving = true;
+                    cleaner = Some(tokio::task::spawn_local(clean_on_and_on(Rc::clone(&context))));
                     scrubbers = scrubber::start(&context, &stopped);
                 }
                 // The control plane may have stopped waiting.
@@ -153,6 +156,10 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     if !serving {
         // It never learned what it leads: checkpoints of nothing would take the place of what the files say.
         return Ok(all_dirs);
+    }
+    if let Some(cleaner) = cleaner {
+        // A new segment that is just being put in its place is waited for when its partition is closed.
+        cleaner.abort();
     }
     let drained = network.drain(DRAIN_MAX).await;
     // They see the same stop, and save how far they are.
@@ -170,6 +177,27 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
 
 async fn begin_journals(context: Rc<ShardContext>) {
     context.partitions.begin_journals(|id| context.image().topic_by_id(id).is_some()).await;
+}
+
+/// Compacts what is due, the dirtiest first; pauses when nothing is (`log.cleaner.backoff.ms`).
+async fn clean_on_and_on(context: Rc<ShardContext>) {
+    loop {
+        let settings = context.config().cleaner;
+        let memory = CleanerMemory { map_bytes: settings.dedupe_buffer_bytes, load_factor: settings.load_factor };
+        context.partitions.shared().maintenance.set_rate(Lane::Clean, settings.io_bytes_per_second_max);
+        let cleaned = match settings.enable {
+            true => clean_dirtiest(&context.partitions, memory, now_ms()).await,
+            false => None,
+        };
+        if cleaned == Some(true) {
+            // So that the next process does not do it again.
+            if let Err(e) = context.checkpoints.save(context.partitions.checkpoints()).await {
+                warn!("checkpoints cannot be saved: {e}");
+            }
+            continue;
+        }
+        tokio::time::sleep(Duration::from_millis(settings.backoff_ms).max(TICK_MIN)).await;
+    }
 }
 
 /// Timed work of a shard: retention, `flush.ms`, checkpoints, idle producers.

@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 pub struct Checkpoints {
     pub recovery_points: PartitionOffsets,
     pub log_starts: PartitionOffsets,
+    /// Up to where logs were compacted.
+    pub cleaned: PartitionOffsets,
 }
 
 /// Partitions by name, of which the files may still tell what was true of an earlier life.

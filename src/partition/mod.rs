@@ -1,6 +1,7 @@
 //! A partition that this shard leads: its log, its high watermark, and who waits for them.
 
 pub mod checkpoints;
+pub mod clean;
 mod durability;
 pub mod journal;
 pub mod leader;

@@ -107,6 +107,8 @@ impl Partition {
     /// Has a segment looked through, and notes what is found; whether there is damage. One that leaves the log meanwhile is
     /// no error.
     pub async fn look_through(self: &Rc<Self>, segment: &Rc<Segment>, lane: Lane) -> io::Result<bool> {
+        // A segment that compaction has just made does not have its name yet.
+        drop(self.cleaning.names().acquire_owned().await);
         let suspect = self.suspect(segment);
         let subject = suspect.subject;
         let job = async move |context: Context| inspect(&context, suspect).await;
@@ -178,7 +180,11 @@ impl Partition {
         let (this, segment) = (Rc::clone(self), Rc::clone(segment));
         let interval = self.config.borrow().index_interval_bytes;
         self.tasks.spawn(async move {
+            let _names = this.cleaning.names().acquire_owned().await;
             let of = segment.detached();
+            if segment.is_removed() {
+                return;
+            }
             match materialise::rebuild_indexes(of, interval).await {
                 Ok(indexes) if segment.has_indexes() => segment.set_indexes(indexes),
                 Ok(_) => {}

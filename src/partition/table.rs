@@ -40,6 +40,8 @@ pub struct FoundLogDir {
     pub clean: bool,
     pub recovery_points: PartitionOffsets,
     pub log_starts: PartitionOffsets,
+    /// Up to where logs were compacted.
+    pub cleaned: PartitionOffsets,
     /// Partition directories in it, with the topic id that each one bears.
     pub partitions: HashMap<(String, PartitionIndex), Option<TopicId>>,
 }
@@ -77,6 +79,7 @@ struct Opening {
     key: (String, PartitionIndex),
     recovery_point: Offset,
     log_start: Option<Offset>,
+    cleaned: Option<Offset>,
     clean: bool,
     /// A journal has something for it.
     redo: bool,
@@ -200,7 +203,8 @@ impl PartitionTable {
     fn is_spoken_of_in_vain(&self, id: TopicId, key: &(String, PartitionIndex)) -> bool {
         self.log_dirs.borrow().iter().any(|LogDirState { found, .. }| {
             let holds = found.partitions.get(key).is_some_and(|holder| *holder == Some(id));
-            !holds && (found.recovery_points.contains_key(key) || found.log_starts.contains_key(key))
+            let files = [&found.recovery_points, &found.log_starts, &found.cleaned];
+            !holds && files.into_iter().any(|file| file.contains_key(key))
         })
     }
 
@@ -337,6 +341,7 @@ impl PartitionTable {
             key: (topic.name.to_string(), index),
             recovery_point: params.recovery_point,
             log_start: params.log_start,
+            cleaned: params.cleaned,
             clean: params.clean && redo.is_empty(),
             redo: !redo.is_empty(),
         };
@@ -392,6 +397,7 @@ impl PartitionTable {
         let slot = usize::try_from(index.0).ok().and_then(|index| local.partitions.get(index));
         let (Some(slot), Some(state)) = (slot, topic.partition(index)) else { return };
         let partition = self.make_partition(topic, (index, state), Rc::clone(&local.config), (core, home));
+        partition.cleaning.set_cleaned(opening.cleaned);
         if state.leader != Some(self.me) {
             partition.resign();
         }
@@ -443,7 +449,14 @@ impl PartitionTable {
             let offline = disks.all().find(|(_, health)| *health == Health::Offline).map(|(path, _)| path);
             let home = Home::new(offline.expect("the node began without one"), &topic.name, index, false);
             let dir = home.dir.to_path_buf();
-            let params = OpenParams { dir, clean: false, recovery_point: Offset(0), log_start: None, now_ms: now_ms() };
+            let params = OpenParams {
+                dir,
+                clean: false,
+                recovery_point: Offset(0),
+                log_start: None,
+                cleaned: None,
+                now_ms: now_ms(),
+            };
             return (home, params);
         }
         let at = holder.or(journaled).unwrap_or_else(|| {
@@ -462,6 +475,7 @@ impl PartitionTable {
             clean: dir.found.clean,
             recovery_point: dir.found.recovery_points.get(&key).copied().unwrap_or(Offset(0)),
             log_start: holder.and_then(|_| dir.found.log_starts.get(&key).copied()),
+            cleaned: holder.and_then(|_| dir.found.cleaned.get(&key).copied()),
             now_ms: now_ms(),
         };
         (home, params)
@@ -475,6 +489,7 @@ impl PartitionTable {
                 dir.found.partitions.remove(&key);
                 dir.found.recovery_points.remove(&key);
                 dir.found.log_starts.remove(&key);
+                dir.found.cleaned.remove(&key);
             }
         }
     }
@@ -491,12 +506,16 @@ impl PartitionTable {
             let key = (partition.topic.to_string(), partition.index());
             let ends = partition.ends();
             checkpoints.recovery_points.insert(key.clone(), partition.core().recovery_point());
-            checkpoints.log_starts.insert(key, ends.log_start);
+            checkpoints.log_starts.insert(key.clone(), ends.log_start);
+            if let Some(cleaned) = partition.cleaning.cleaned() {
+                checkpoints.cleaned.insert(key, cleaned);
+            }
         }
         for opening in self.openings.borrow().values().filter(|opening| opening.home.exists) {
             let checkpoints = all.entry(opening.home.log_dir.clone()).or_default();
             checkpoints.recovery_points.insert(opening.key.clone(), opening.recovery_point);
             checkpoints.log_starts.extend(opening.log_start.map(|start| (opening.key.clone(), start)));
+            checkpoints.cleaned.extend(opening.cleaned.map(|cleaned| (opening.key.clone(), cleaned)));
         }
         all
     }

@@ -156,11 +156,15 @@ mod tests {
     }
 
     #[test]
-    fn compaction_is_refused_until_it_exists() {
-        let compact = texts(&[("cleanup.policy", "compact")]);
-        let error =
-            crate::base::config::TopicConfig::resolve(&BrokerConfig::default(), &compact).expect_err("not built");
-        assert!(error.to_string().contains("not built yet") && error.names_resource());
+    fn compaction_is_resolved() {
+        let compact = texts(&[("cleanup.policy", "compact,delete"), ("min.cleanable.dirty.ratio", "0.1")]);
+        let topic = crate::base::config::TopicConfig::resolve(&BrokerConfig::default(), &compact).expect("sound");
+        assert!(topic.cleanup_policy.compact && topic.cleanup_policy.delete);
+        assert_eq!((topic.min_cleanable_dirty_ratio, topic.max_compaction_lag_ms), (0.1, i64::MAX));
+        assert_eq!(topic.segment_ms_max(), topic.segment_ms);
+        let hasty = texts(&[("cleanup.policy", "compact"), ("max.compaction.lag.ms", "500")]);
+        let topic = crate::base::config::TopicConfig::resolve(&BrokerConfig::default(), &hasty).expect("sound");
+        assert_eq!(topic.segment_ms_max(), 500, "the active segment must end in time");
     }
 
     #[test]
@@ -223,7 +227,6 @@ mod tests {
             ("listeners", "PLAINTEXT://:1"),
             ("listener.name.plaintext.max.connections", "5"),
             ("metric.reporters", "x.Y"),
-            ("log.cleanup.policy", "compact"),
             ("shards", "3"),
         ] {
             broker_refuses(name, text, false);

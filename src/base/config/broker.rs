@@ -19,6 +19,19 @@ pub enum FlushPolicy {
     Os,
 }
 
+/// `log.cleaner.*`: how compaction runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CleanerConfig {
+    pub enable: bool,
+    /// Memory for the keys that a pass has seen.
+    pub dedupe_buffer_bytes: u64,
+    /// The share of that memory that is used.
+    pub load_factor: f64,
+    /// What it reads and writes together; 0: no limit.
+    pub io_bytes_per_second_max: u64,
+    pub backoff_ms: u64,
+}
+
 /// A node's settings in force. Fields bear Kafka's names with their unit; None stands for "not limited" or "not set".
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
@@ -58,6 +71,7 @@ pub struct BrokerConfig {
     pub fetch_max_bytes: u32,
     pub max_incremental_fetch_session_cache_slots: u32,
 
+    pub cleaner: CleanerConfig,
     pub producer_id_expiration_ms: u64,
     pub producer_id_expiration_check_interval_ms: u64,
     pub log_retention_check_interval_ms: u64,
@@ -166,6 +180,7 @@ impl BrokerConfig {
             max_connections_per_ip_overrides,
             fetch_max_bytes: size("fetch.max.bytes"),
             max_incremental_fetch_session_cache_slots: size("max.incremental.fetch.session.cache.slots"),
+            cleaner: cleaner(&settings),
             producer_id_expiration_ms: time("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: time("producer.id.expiration.check.interval.ms"),
             log_retention_check_interval_ms: time("log.retention.check.interval.ms"),
@@ -214,7 +229,13 @@ fn check_together(settings: &Settings) -> Vec<(String, ConfigError)> {
     let node_max = i64::from(i32::MAX / SHARDS_PER_NODE) - 1;
     let idle = integer("connections.max.idle.ms");
     let topic = |name: &str| given(name).unwrap_or(1);
-    let rules: [(&str, bool, &str); 10] = [
+    let key_bytes_min = integer("log.cleaner.threads").max(1).saturating_mul(1 << 20);
+    let rules: [(&str, bool, &str); 11] = [
+        (
+            "log.cleaner.dedupe.buffer.size",
+            integer("log.cleaner.dedupe.buffer.size") > key_bytes_min,
+            "must be more than 1048576 for each of log.cleaner.threads",
+        ),
         ("node.id", integer("node.id") == integer("broker.id"), "must be the same as broker.id"),
         (
             "broker.id",
@@ -258,6 +279,20 @@ fn check_together(settings: &Settings) -> Vec<(String, ConfigError)> {
             (name.to_owned(), ConfigError::invalid(name, value, reason))
         })
         .collect()
+}
+
+fn cleaner(settings: &Settings) -> CleanerConfig {
+    let long = |name: &str| u64::try_from(settings.integer(name)).unwrap_or(0);
+    let double = |name: &str| settings.value(name).as_f64();
+    let rate = double("log.cleaner.io.max.bytes.per.second");
+    CleanerConfig {
+        enable: settings.flag("log.cleaner.enable"),
+        dedupe_buffer_bytes: long("log.cleaner.dedupe.buffer.size"),
+        load_factor: double("log.cleaner.io.buffer.load.factor"),
+        // A limit that no disk reaches is none; Kafka divides by it, so that 0 and less stop it altogether.
+        io_bytes_per_second_max: if rate >= u64::MAX as f64 { 0 } else { (rate as u64).max(1) },
+        backoff_ms: long("log.cleaner.backoff.ms"),
+    }
 }
 
 fn retention_is_sound(settings: &Settings) -> bool {

@@ -288,7 +288,7 @@ mod tests {
             "default.replication.factor=3",
             "process.roles=broker,controller",
             "listeners=SSL://:9093",
-            "log.cleanup.policy=compact",
+            "log.cleaner.dedupe.buffer.size=1048576",
             "listener.name.plaintext.max.connections=3",
             "remote.log.storage.system.enable=true",
         ] {

@@ -55,6 +55,14 @@ pub struct TopicConfig {
     pub unclean_leader_election_enable: bool,
 }
 
+impl TopicConfig {
+    /// Age at which the next segment begins: `segment.ms`, or sooner where records must be compacted by a certain age, since the
+    /// active segment never is.
+    pub fn segment_ms_max(&self) -> i64 {
+        if self.cleanup_policy.compact { self.segment_ms.min(self.max_compaction_lag_ms) } else { self.segment_ms }
+    }
+}
+
 impl Default for TopicConfig {
     /// Kafka 3.9's defaults.
     fn default() -> Self {

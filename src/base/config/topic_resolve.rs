@@ -157,13 +157,5 @@ fn check_together(values: &TopicValues) -> Result<(), ConfigError> {
                 .into(),
         ));
     }
-    let policy = &values["cleanup.policy"];
-    if policy.as_list().iter().any(|word| word == "compact") {
-        return Err(ConfigError::invalid(
-            "cleanup.policy",
-            policy.to_string(),
-            "compaction is not built yet; use delete",
-        ));
-    }
     Ok(())
 }

@@ -22,6 +22,8 @@ pub struct Indexed {
     pub first: i64,
     pub last: i64,
     pub max_timestamp: i64,
+    /// None are left where compaction has emptied the batch; its time counts for Kafka's index, and not for ours.
+    pub has_records: bool,
 }
 
 /// How damage of an index is told: it repeats the segment, so no record is lost.
@@ -245,7 +247,9 @@ impl<'a> TimeCursor<'a> {
             }
             self.step(findings)?;
         }
-        self.max_timestamp = self.max_timestamp.max(batch.max_timestamp);
+        if batch.has_records {
+            self.max_timestamp = self.max_timestamp.max(batch.max_timestamp);
+        }
         Ok(())
     }
 

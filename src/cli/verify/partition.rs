@@ -8,6 +8,7 @@ use crate::base::ids::{Offset, TopicId};
 use crate::cli::dump::DumpError;
 use crate::cli::dump::snapshot;
 use crate::log::checkpoint::{self, CheckpointError};
+use crate::log::compact::swap::{self, Finished};
 use crate::log::corrupt::{CORRUPT_RANGES, CorruptRanges};
 use crate::log::epochs::EpochHistory;
 use crate::log::paths;
@@ -46,6 +47,10 @@ struct Listing {
     indexes: BTreeMap<(i64, &'static str), u64>,
     snapshots: Vec<i64>,
     has_metadata: bool,
+    /// New segments of a compaction that was not finished.
+    unnamed: Vec<i64>,
+    /// What of them bears `.swap`: base, suffix without it, bytes.
+    swaps: Vec<(i64, String, u64)>,
     /// Files that the broker removes in a minute, or at its next start.
     leftovers: Vec<PathBuf>,
 }
@@ -70,6 +75,7 @@ impl Partition {
             offset_index: listing.indexes.contains_key(&(*base, paths::OFFSET_INDEX)),
             time_index: listing.indexes.contains_key(&(*base, paths::TIME_INDEX)),
             transaction_index: listing.indexes.contains_key(&(*base, paths::TXN_INDEX)),
+            is_unnamed: listing.unnamed.contains(base),
         });
         let jobs: Vec<SegmentJob> = jobs.collect();
         tell_indexes(dir, &listing, &jobs, &context, &mut findings);
@@ -266,6 +272,9 @@ impl Listing {
                 tell_stray(&entry.path(), findings);
             }
         }
+        if !context.live && !listing.swaps.is_empty() {
+            listing.take_in_swaps(dir, findings);
+        }
         listing.snapshots.sort_unstable();
         listing.leftovers.sort_unstable();
         if let [first, ..] = &listing.leftovers[..] {
@@ -291,12 +300,12 @@ impl Listing {
             _ if name == paths::PARTITION_METADATA => self.has_metadata = true,
             _ if name == paths::LEADER_EPOCH_CHECKPOINT => {}
             _ if name == CORRUPT_RANGES => check_ranges(path, findings),
-            _ if name.ends_with(".swap") => {
-                let severity = if context.ours { Severity::Error } else { Severity::Info };
-                let meaning = "a compaction of Kafka that was not finished; Kafka finishes it at its next start, Corelog \
-                               refuses the directory until then";
-                let what = ("no unfinished compaction", "one");
-                findings.add((severity, Check::Leftover), (path, Place::Whole), what, meaning);
+            Some((base, suffix)) if suffix.ends_with(paths::SWAP_FILE) => {
+                let suffix = suffix.trim_end_matches(paths::SWAP_FILE).to_owned();
+                self.swaps.push((base.0, suffix, bytes));
+                if context.live {
+                    self.leftovers.push(path.to_owned());
+                }
             }
             // Kafka's raft snapshots (of __cluster_metadata) are none of the log's files.
             _ if name.ends_with(".checkpoint") => {}
@@ -315,6 +324,37 @@ fn check_ranges(path: &Path, findings: &mut Findings) {
         let meaning = "the broker does not believe it: damage that it told of is served until it is found again";
         let what = ("a list of damaged ranges", error.to_string());
         findings.add((Severity::Warning, Check::CorruptRanges), (path, Place::Whole), what, meaning);
+    }
+}
+
+impl Listing {
+    /// What the next start makes of a compaction that was not finished: looked at is what there will be then.
+    fn take_in_swaps(&mut self, dir: &Path, findings: &mut Findings) {
+        let finished = match swap::unfinished(dir) {
+            Ok(finished) => finished,
+            Err(e) => {
+                let meaning =
+                    "the next start refuses the partition: it cannot tell which segments the new one replaces";
+                let what = ("a whole segment that a compaction has made".to_owned(), e.to_string());
+                return findings.add((Severity::Error, Check::Leftover), (dir, Place::Whole), what, meaning);
+            }
+        };
+        let meaning = "no record is affected: the next start of either broker finishes it, or takes it back";
+        let what = ("no unfinished compaction", "one");
+        findings.add((Severity::Info, Check::Leftover), (dir, Place::Whole), what, meaning);
+        for Finished { base, end } in finished {
+            self.logs.retain(|old, _| !(base.0..end.0).contains(old));
+            self.indexes.retain(|(old, _), _| !(base.0 + 1..end.0).contains(old));
+            self.snapshots.retain(|old| !(base.0 + 1..end.0).contains(old));
+            self.unnamed.push(base.0);
+            for (of, suffix, bytes) in self.swaps.iter().filter(|(of, ..)| *of == base.0) {
+                if suffix == paths::LOG {
+                    self.logs.insert(*of, *bytes);
+                } else if let Some(suffix) = INDEXES.into_iter().find(|known| known == suffix) {
+                    self.indexes.insert((*of, suffix), *bytes);
+                }
+            }
+        }
     }
 }
 

@@ -42,6 +42,8 @@ pub struct SegmentJob {
     pub offset_index: bool,
     pub time_index: bool,
     pub transaction_index: bool,
+    /// A compaction has made it and was not finished: its files still bear `.swap`.
+    pub is_unnamed: bool,
 }
 
 /// What was learnt of it.
@@ -66,13 +68,15 @@ pub struct SegmentFacts {
 /// compaction leaves bears the same names.
 pub fn check(job: &SegmentJob, context: &Context, progress: &AtomicU64) -> SegmentFacts {
     let mut attempts = 0;
+    let mut job = job.clone();
     loop {
         let before = job.identities();
-        let facts = check_once(job, context, progress);
+        let facts = check_once(&job, context, progress);
         attempts += 1;
         if !context.live || attempts == ATTEMPTS_MAX || before == job.identities() {
             return facts;
         }
+        job.look_again();
     }
 }
 
@@ -95,7 +99,20 @@ fn check_once(job: &SegmentJob, context: &Context, progress: &AtomicU64) -> Segm
 
 impl SegmentJob {
     pub fn path(&self, suffix: &str) -> PathBuf {
-        paths::segment_file(&self.dir, Offset(self.base), suffix)
+        let path = |suffix: &str| paths::segment_file(&self.dir, Offset(self.base), suffix);
+        let unnamed = path(&format!("{suffix}{}", paths::SWAP_FILE));
+        // One of its files may have had its name already.
+        if self.is_unnamed && unnamed.exists() { unnamed } else { path(suffix) }
+    }
+
+    /// Which segment follows now: one that compaction has made may take the place of several.
+    fn look_again(&mut self) {
+        let names = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let bases = names.filter_map(|name| match name.to_str().and_then(paths::parse_segment_file) {
+            Some((base, paths::LOG)) => Some(base.0),
+            _ => None,
+        });
+        self.next_base = bases.filter(|base| *base > self.base).min();
     }
 
     /// Which files bear the segment's names.
@@ -337,7 +354,13 @@ impl<'a> Walk<'a> {
         self.facts.batches += 1;
         self.facts.records += entry.header.map_or(1, |header| u64::from(header.record_count.unsigned_abs()));
         let Some(header) = &entry.header else { return Ok(()) };
-        let batch = Indexed { position, first: entry.first, last: entry.last, max_timestamp: header.max_timestamp };
+        let batch = Indexed {
+            position,
+            first: entry.first,
+            last: entry.last,
+            max_timestamp: header.max_timestamp,
+            has_records: header.record_count > 0,
+        };
         let findings = &mut self.facts.findings;
         if let Some(offsets) = &mut cursors.offsets {
             let done = offsets.batch(&batch, findings);

@@ -147,7 +147,6 @@ fn refusals_about_brokers_are_kafkas() {
 fn what_is_not_built_cannot_be_switched_on_at_run_time() {
     let mut fixture = Fixture::new(1);
     for (name, value) in [
-        ("log.cleanup.policy", "compact"),
         ("metric.reporters", "x.Y"),
         ("listeners", "PLAINTEXT://:1"),
         ("advertised.listeners", "PLAINTEXT://h:1"),

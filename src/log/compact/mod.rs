@@ -28,5 +28,6 @@
 pub mod keep;
 pub mod map;
 pub mod plan;
+pub mod swap;
 #[cfg(test)]
 mod tests;

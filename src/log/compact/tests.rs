@@ -13,7 +13,7 @@ use crate::record::records::Records;
 use fastrand::Rng;
 use std::collections::{BTreeMap, HashMap};
 
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 600;
 
 /// A record as a consumer sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -49,6 +49,11 @@ pub struct Journal {
     /// Everyone who ever used this journal: when it fails, what they wait for never comes.
     users: RefCell<Vec<Weak<Partition>>>,
     failure: RefCell<Option<Rc<str>>>,
+    /// Writes that were handed over, and those of them that are in the ring.
+    queued: Cell<u64>,
+    written: Cell<u64>,
+    /// More are in the ring, or the journal has failed.
+    has_written: Notify,
     /// Pending bytes have become fewer, or the journal has failed.
     has_room: Notify,
     /// The tail has moved, or the journal has failed.
@@ -80,6 +85,9 @@ impl Journal {
             dirty: RefCell::default(),
             users: RefCell::default(),
             failure: RefCell::new(None),
+            queued: Cell::new(0),
+            written: Cell::new(0),
+            has_written: Notify::new(),
             has_room: Notify::new(),
             has_space: Notify::new(),
             group: Cell::default(),
@@ -115,6 +123,23 @@ impl Journal {
         self.failure.borrow().is_none()
     }
 
+    /// Ends when nothing that was handed over so far would be written again by a start.
+    pub async fn outlive(self: &Rc<Self>) -> io::Result<()> {
+        let queued = self.queued.get();
+        while self.written.get() < queued {
+            self.still_sound()?;
+            self.has_written.notified().await;
+        }
+        let head = self.ring.borrow().head().position;
+        while self.ring.borrow().superblock().tail.position < head {
+            self.still_sound()?;
+            let freed = self.has_space.notified();
+            self.start_checkpoint();
+            freed.await;
+        }
+        self.still_sound()
+    }
+
     /// Takes a write; `Partition::journaled` is called when it is on disk. `is_first` since the last checkpoint began.
     pub fn queue(self: &Rc<Self>, partition: &Rc<Partition>, entry: EntryHeader, buffers: Vec<Bytes>, is_first: bool) {
         if self.failure.borrow().is_some() {
@@ -123,6 +148,7 @@ impl Journal {
         if is_first {
             self.dirty.borrow_mut().push(Rc::clone(partition));
         }
+        self.queued.set(self.queued.get() + 1);
         self.pending_bytes.set(self.pending_bytes.get() + entry.length as usize);
         self.pending.borrow_mut().push_back(Pending { partition: Rc::clone(partition), entry, buffers });
         if !self.driving.replace(true) {
@@ -159,9 +185,11 @@ impl Journal {
             self.ring.borrow_mut().written(placed);
             self.metrics.journal_groups.add(1);
             self.metrics.journal_bytes.add(placed.bytes as u64);
+            self.written.set(self.written.get() + done.len() as u64);
             for (partition, end) in done.drain(..) {
                 partition.journaled(end);
             }
+            self.has_written.notify_waiters();
             if self.is_half_full() {
                 self.start_checkpoint();
             }
@@ -284,6 +312,7 @@ impl Journal {
         }
         self.dirty.borrow_mut().clear();
         self.has_room.notify_waiters();
+        self.has_written.notify_waiters();
         self.has_space.notify_waiters();
     }
 

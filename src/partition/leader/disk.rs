@@ -43,7 +43,7 @@ impl Partition {
     }
 
     /// Something beside the records went wrong: it does not fail the partition unless it tells that the disk has.
-    pub(super) fn report(&self, what: &str, error: &io::Error) -> Harm {
+    pub(in crate::partition) fn report(&self, what: &str, error: &io::Error) -> Harm {
         let harm = self.shared.disks.report(&self.home.borrow().log_dir, what, error);
         if harm == Harm::Directory {
             self.fail(&format!("{what}: {error}"));

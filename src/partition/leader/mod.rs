@@ -9,6 +9,7 @@ mod settle;
 mod sync;
 mod write;
 
+use super::clean::Cleaning;
 use super::durability::Durability;
 use super::journal::Journal;
 use super::materialise::Home;
@@ -74,7 +75,7 @@ pub struct Partition {
     /// When somebody last waited for the disk: writes are journaled until a while after.
     durable_wanted: Cell<Option<Instant>>,
     /// A sync has failed. It is never tried again: what was in flight is unknown, and a second one might succeed all the same.
-    sync_failed: Cell<bool>,
+    pub(super) sync_failed: Cell<bool>,
     /// One sync at a time: the kernel tells of a failed write-back once, and who misses it would take records for safe.
     syncs: Arc<Semaphore>,
     /// Its log directory has no space: nothing is taken until it has.
@@ -90,6 +91,7 @@ pub struct Partition {
     /// Bytes that recovery would read.
     unsettled: Cell<u64>,
     pub(super) deleted: Cell<bool>,
+    pub(super) cleaning: Cleaning,
     pub(super) damage: Damage,
     /// The newest leader epoch that is in the checkpoint file.
     saved_epoch: Cell<Option<LeaderEpoch>>,
@@ -149,6 +151,7 @@ impl Partition {
             stalled: RefCell::new(None),
             unsealed: RefCell::default(),
             deleted: Cell::new(false),
+            cleaning: Cleaning::new(),
             damage: Damage::default(),
             core: RefCell::new(core),
             written: AppendWaiters::default(),

@@ -59,6 +59,7 @@ impl Partition {
         let gone = gone.iter().map(|segment| segment.detached()).collect();
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
+            let _names = this.cleaning.names().acquire_owned().await;
             let replaced = materialise::replace_segments(dir, next.base, snapshot, gone).await;
             this.home.borrow_mut().made_names();
             this.writing.set(false);
@@ -86,6 +87,7 @@ impl Partition {
         let segments = segments.iter().map(|segment| segment.detached()).collect();
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
+            let _names = this.cleaning.names().acquire_owned().await;
             match materialise::mark_segments(segments).await {
                 Ok(marked) => this.remove_later(marked),
                 Err(e) => {
@@ -96,7 +98,7 @@ impl Partition {
         });
     }
 
-    fn remove_later(&self, marked: Vec<PathBuf>) {
+    pub(in crate::partition) fn remove_later(&self, marked: Vec<PathBuf>) {
         let delay_ms = self.config.borrow().file_delete_delay_ms;
         let name = format!("{}-{}", self.topic, self.index());
         tokio::task::spawn_local(async move {
@@ -110,6 +112,7 @@ impl Partition {
     /// files go after the topic's `file.delete.delay.ms`.
     pub async fn delete(self: &Rc<Self>) {
         self.deleted.set(true);
+        self.cleaning.cancel();
         self.core.borrow_mut().fail(Rc::from("the topic was deleted"));
         self.stalled.take();
         self.fail_waiters(Lost::Deleted);

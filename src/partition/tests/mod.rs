@@ -1,5 +1,6 @@
 //! Partitions against a plain list of batches, through closes, crashes and damage; and stories of single bugs.
 
+mod compaction;
 mod damage;
 mod disks;
 mod faulty;

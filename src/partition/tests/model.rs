@@ -69,7 +69,7 @@ async fn run(seed: u64, maintenance: Maintenance) {
     let is_journaled = rng.bool();
     let world = World::with_maintenance(config, maintenance);
     let world = match is_journaled {
-        true => World::journaled(world, RING_BYTES).await,
+        true => world.and_journal(RING_BYTES).await,
         false => world,
     };
     let mut run = Run {

@@ -32,6 +32,7 @@ pub const TOPIC: &str = "t";
 pub struct Checkpointed {
     pub recovery_point: Offset,
     pub log_start: Option<Offset>,
+    pub cleaned: Option<Offset>,
 }
 
 pub struct World {
@@ -105,14 +106,14 @@ impl World {
 
     /// With a journal of so many bytes.
     pub async fn with_journal(config: TopicConfig, ring_bytes: u64) -> World {
-        World::journaled(World::new(config), ring_bytes).await
+        World::new(config).and_journal(ring_bytes).await
     }
 
-    pub async fn journaled(mut world: World, ring_bytes: u64) -> World {
-        world.ring_bytes = Some(ring_bytes);
-        let rings = world.rings(true);
-        world.begin_journal(rings).await;
-        world
+    pub async fn and_journal(mut self, ring_bytes: u64) -> World {
+        self.ring_bytes = Some(ring_bytes);
+        let rings = self.rings(true);
+        self.begin_journal(rings).await;
+        self
     }
 
     fn rings(&self, clean: bool) -> Rings {
@@ -180,6 +181,7 @@ impl World {
     pub fn save_checkpoints(&mut self) {
         self.saved.recovery_point = self.partition.core().recovery_point();
         self.saved.log_start = Some(self.partition.ends().log_start);
+        self.saved.cleaned = self.partition.cleaning.cleaned();
     }
 
     pub async fn close(&mut self) {
@@ -212,6 +214,7 @@ impl World {
             clean,
             recovery_point: self.saved.recovery_point,
             log_start: self.saved.log_start,
+            cleaned: self.saved.cleaned,
             now_ms: 0,
         };
         let empty = LogCore::empty(Rc::clone(&home.dir), Offset(0));
@@ -230,6 +233,7 @@ impl World {
         let config = Rc::new(self.config.clone());
         let shared = Rc::clone(&self.shared);
         self.partition = Partition::new(self.id, TOPIC.into(), self.epoch, config, (core, home), shared);
+        self.partition.cleaning.set_cleaned(self.saved.cleaned);
         done
     }
 

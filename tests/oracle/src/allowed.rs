@@ -40,8 +40,6 @@ pub const ALLOWED: &[Allowed] = &[
         "there are no transactions yet; below version 4 librdkafka asks, which takes no other code as fatal"),
     allow("FindCoordinator", "find-coordinator-type-*", "error_message|coordinators[*].error_message",
         "*", "*not supported by this broker*", "the message says what is missing"),
-    allow("CreateTopics", "*compacted-create", "*", "*", "*",
-        "cleanup.policy=compact is refused until compaction exists"),
 
     // Topics.
     allow("Metadata", "metadata-auto-create*", "topics[*].error_code", "5 LeaderNotAvailable", "0 NONE", AT_ONCE),

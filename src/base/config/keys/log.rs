@@ -1,6 +1,6 @@
 //! Segments, retention, flushing, timestamps, compaction.
 
-use super::reason::{APPENDED, COMPACTION, FORMAT, SHARDS};
+use super::reason::{APPENDED, FORMAT, MAINTENANCE, SHARDS, STREAMS};
 use crate::base::config::key::Check::{Any, AtLeast, Between, MetadataVersion, OneOf};
 use crate::base::config::key::Effect::{Built, NoEffect};
 use crate::base::config::key::{Key, keys};
@@ -31,7 +31,7 @@ pub(super) const KEYS: &[Key] = keys! {
     "log.retention.check.interval.ms": Long = "300000", AtLeast(1), ReadOnly, Built,
         "How often segments are checked for deletion";
     "log.cleanup.policy": List = "delete", OneOf(&["compact", "delete"]), ClusterWide, Built,
-        "What becomes of old segments; compact is not built yet";
+        "What becomes of old segments: delete removes them, compact keeps the latest record of each key, or both";
     "log.index.size.max.bytes": Int = "10485760", AtLeast(4), ClusterWide, Built,
         "Largest offset index; a full one begins the next segment";
     "log.index.interval.bytes": Int = "4096", AtLeast(0), ClusterWide, Built,
@@ -70,26 +70,26 @@ pub(super) const KEYS: &[Key] = keys! {
         "How long an idle idempotent producer is remembered";
     "producer.id.expiration.check.interval.ms": Int = "600000", AtLeast(1), ReadOnly, Built,
         "How often producers are checked for that", internal;
-    "log.cleaner.enable": Bool = "true", Any, ReadOnly, NoEffect(COMPACTION),
+    "log.cleaner.enable": Bool = "true", Any, ReadOnly, Built,
         "Whether compaction runs";
-    "log.cleaner.threads": Int = "1", AtLeast(0), ClusterWide, NoEffect(COMPACTION),
+    "log.cleaner.threads": Int = "1", AtLeast(0), ClusterWide, NoEffect(MAINTENANCE),
         "Threads that compact";
-    "log.cleaner.io.max.bytes.per.second": Double = "1.7976931348623157E308", Any, ClusterWide, NoEffect(COMPACTION),
+    "log.cleaner.io.max.bytes.per.second": Double = "1.7976931348623157E308", Any, ClusterWide, Built,
         "Most that compaction reads and writes";
-    "log.cleaner.dedupe.buffer.size": Long = "134217728", Any, ClusterWide, NoEffect(COMPACTION),
-        "Memory for the keys seen while compacting";
-    "log.cleaner.io.buffer.size": Int = "524288", AtLeast(0), ClusterWide, NoEffect(COMPACTION),
+    "log.cleaner.dedupe.buffer.size": Long = "134217728", Any, ClusterWide, Built,
+        "Memory for the keys that a pass of compaction has seen, 24 bytes each";
+    "log.cleaner.io.buffer.size": Int = "524288", AtLeast(0), ClusterWide, NoEffect(STREAMS),
         "Buffers of compaction";
-    "log.cleaner.io.buffer.load.factor": Double = "0.9", Any, ClusterWide, NoEffect(COMPACTION),
+    "log.cleaner.io.buffer.load.factor": Double = "0.9", Any, ClusterWide, Built,
         "How full the table of keys may become";
-    "log.cleaner.backoff.ms": Long = "15000", AtLeast(0), ClusterWide, NoEffect(COMPACTION),
+    "log.cleaner.backoff.ms": Long = "15000", AtLeast(0), ClusterWide, Built,
         "Pause when there is nothing to compact";
-    "log.cleaner.min.cleanable.ratio": Double = "0.5", Between(0, 1), ClusterWide, NoEffect(COMPACTION),
+    "log.cleaner.min.cleanable.ratio": Double = "0.5", Between(0, 1), ClusterWide, Built,
         "Share of uncompacted bytes that makes compaction worthwhile";
-    "log.cleaner.delete.retention.ms": Long = "86400000", AtLeast(0), ClusterWide, NoEffect(COMPACTION),
+    "log.cleaner.delete.retention.ms": Long = "86400000", AtLeast(0), ClusterWide, Built,
         "How long tombstones are kept";
-    "log.cleaner.min.compaction.lag.ms": Long = "0", AtLeast(0), ClusterWide, NoEffect(COMPACTION),
+    "log.cleaner.min.compaction.lag.ms": Long = "0", AtLeast(0), ClusterWide, Built,
         "Age before which a record is not compacted";
-    "log.cleaner.max.compaction.lag.ms": Long = "9223372036854775807", AtLeast(1), ClusterWide, NoEffect(COMPACTION),
+    "log.cleaner.max.compaction.lag.ms": Long = "9223372036854775807", AtLeast(1), ClusterWide, Built,
         "Age at which a record must be compacted";
 };

@@ -1,13 +1,13 @@
 //! Every setting of a topic, in Kafka 3.9's names, types and defaults.
 
-use super::reason::{APPENDED, COMPACTION, FORMAT, NO_TIERS, ONE_REPLICA, QUOTAS, SOLO, TIERED};
+use super::reason::{APPENDED, FORMAT, NO_TIERS, ONE_REPLICA, QUOTAS, SOLO, TIERED};
 use crate::base::config::key::Check::{Any, AtLeast, Between, GzipLevel, MetadataVersion, OneOf, ThrottledReplicas};
 use crate::base::config::key::Effect::{Built, NoEffect, NotBuilt};
 use crate::base::config::key::{Key, keys};
 
 pub(super) const KEYS: &[Key] = keys! {
     "cleanup.policy": List = "delete", OneOf(&["compact", "delete"]), ClusterWide, Built,
-        "What becomes of old segments; compact is not built yet";
+        "What becomes of old segments: delete removes them, compact keeps the latest record of each key, or both";
     "compression.gzip.level": Int = "-1", GzipLevel, ClusterWide, Built,
         "Level of gzip where compression.type is gzip; -1 is the codec's own";
     "compression.lz4.level": Int = "9", Between(1, 17), ClusterWide, Built,
@@ -17,7 +17,7 @@ pub(super) const KEYS: &[Key] = keys! {
         "Codec of stored batches; producer keeps each as it came";
     "compression.zstd.level": Int = "3", Between(-131_072, 22), ClusterWide, Built,
         "Level of zstd where compression.type is zstd";
-    "delete.retention.ms": Long = "86400000", AtLeast(0), ClusterWide, NoEffect(COMPACTION),
+    "delete.retention.ms": Long = "86400000", AtLeast(0), ClusterWide, Built,
         "How long tombstones are kept";
     "file.delete.delay.ms": Long = "60000", AtLeast(0), ClusterWide, Built,
         "How long a deleted segment's file remains";
@@ -35,7 +35,7 @@ pub(super) const KEYS: &[Key] = keys! {
         "Bytes that stay local after the copy to remote storage";
     "local.retention.ms": Long = "-2", AtLeast(-2), ClusterWide, NoEffect(NO_TIERS),
         "How long segments stay local after the copy to remote storage";
-    "max.compaction.lag.ms": Long = "9223372036854775807", AtLeast(1), ClusterWide, NoEffect(COMPACTION),
+    "max.compaction.lag.ms": Long = "9223372036854775807", AtLeast(1), ClusterWide, Built,
         "Age at which a record must be compacted";
     "max.message.bytes": Int = "1048588", AtLeast(0), ClusterWide, Built,
         "Largest record batch that is taken";
@@ -51,9 +51,9 @@ pub(super) const KEYS: &[Key] = keys! {
         "Most that a record's timestamp may differ from the broker's clock, older name";
     "message.timestamp.type": Str = "CreateTime", OneOf(&["CreateTime", "LogAppendTime"]), ClusterWide, Built,
         "Whose clock stamps a record: the producer's or the broker's";
-    "min.cleanable.dirty.ratio": Double = "0.5", Between(0, 1), ClusterWide, NoEffect(COMPACTION),
+    "min.cleanable.dirty.ratio": Double = "0.5", Between(0, 1), ClusterWide, Built,
         "Share of uncompacted bytes that makes compaction worthwhile";
-    "min.compaction.lag.ms": Long = "0", AtLeast(0), ClusterWide, NoEffect(COMPACTION),
+    "min.compaction.lag.ms": Long = "0", AtLeast(0), ClusterWide, Built,
         "Age before which a record is not compacted";
     "min.insync.replicas": Int = "1", AtLeast(1), ClusterWide, NoEffect(ONE_REPLICA),
         "In-sync replicas that acks=all needs to be acknowledged";

@@ -361,6 +361,24 @@ fn what_does_not_belong_there() {
     world.assert_single(Error, Leftover);
 }
 
+/// The first two segments are one by now, and the node died before the new one had its name.
+#[test]
+fn an_unfinished_compaction_is_looked_at_as_the_next_start_finishes_it() {
+    let world = World::new();
+    let both = [world.file(0, LOG), world.file(SPAN, LOG)].map(|path| fs::read(path).expect("readable")).concat();
+    let swap = world.file(0, "log.swap");
+    fs::write(&swap, &both).expect("written");
+    for suffix in [paths::OFFSET_INDEX, paths::TIME_INDEX] {
+        fs::write(world.file(0, &format!("{suffix}.swap")), b"").expect("written");
+    }
+    fs::rename(world.file(0, LOG), world.file(0, "log.deleted")).expect("renamed");
+    let found = world.verify();
+    let others: Vec<_> = found.iter().filter(|f| f.check != TimeIndex).collect();
+    assert!(others.iter().all(|f| (f.severity, f.check) == (Info, Leftover)), "{found:?}");
+    world.edit(&swap, |content| content[100] ^= 1);
+    assert!(world.verify().iter().any(|f| (f.severity, f.check) == (Error, BatchCrc)));
+}
+
 /// Magic 1, uncompressed: offset, length, CRC-32, magic, attributes, timestamp, key, value.
 #[test]
 fn messages_of_an_old_format() {
