@@ -18,6 +18,8 @@ pub mod maintenance;
 pub mod controller;
 pub mod partition;
 
+pub mod group;
+
 pub mod api;
 
 pub mod shard;

@@ -10,6 +10,8 @@ use crate::base::metrics::ShardMetrics;
 use crate::base::owner::Owner;
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
+use crate::group::classic::Limits;
+use crate::group::coordinator::{Coordinator, OFFSETS_TOPIC, Settings};
 use crate::partition::checkpoints::CheckpointSender;
 use crate::partition::table::PartitionTable;
 use kafka_protocol::protocol::StrBytes;
@@ -30,6 +32,7 @@ pub struct ShardContext {
     owner: Owner,
     pub sessions: RefCell<FetchSessions>,
     pub producer_ids: RefCell<ProducerIdBlock>,
+    pub groups: Coordinator,
     /// Settings of the file and the command line; the image's dynamic ones are laid over them in `config`.
     static_config: Arc<BrokerConfig>,
     config: RefCell<Arc<BrokerConfig>>,
@@ -65,6 +68,7 @@ impl ShardContext {
             checkpoints,
             sessions: RefCell::new(FetchSessions::new(slots)),
             producer_ids: RefCell::default(),
+            groups: Coordinator::new(group_settings(&config)),
             config: RefCell::new(Arc::clone(&config)),
             static_config: config,
             image: RefCell::default(),
@@ -103,6 +107,7 @@ impl ShardContext {
         for (name, error) in refused {
             tracing::warn!("the stored setting {name} is left out: {error}");
         }
+        self.groups.set_settings(group_settings(&config));
         self.config.replace(Arc::new(config));
         true
     }
@@ -119,6 +124,21 @@ impl ShardContext {
             tracing::error!("checkpoints still speak of deleted partitions: {e}");
         }
         self.partitions.open_led(&image, &self.config(), settings_changed);
+        self.lead_groups();
+    }
+
+    /// Whether this shard is to lead a partition, as far as the image tells.
+    pub fn leads(&self, topic: &str, index: PartitionIndex) -> bool {
+        let image = self.image.borrow();
+        let partition = image.topic(topic).and_then(|topic| topic.partition(index));
+        partition.is_some_and(|partition| partition.leader == Some(self.broker))
+    }
+
+    /// Has the coordinator take up the groups of partitions that this shard leads, as far as they are open.
+    pub fn lead_groups(&self) {
+        let led = self.partitions.topic(OFFSETS_TOPIC);
+        let led = led.iter().flat_map(|topic| topic.partitions()).filter(|partition| partition.leads());
+        self.groups.leads(&led.cloned().collect::<Vec<_>>());
     }
 
     /// Who leads a partition that this shard does not lead, for a client that asked here.
@@ -134,6 +154,12 @@ impl ShardContext {
             port: i32::from(broker.port),
             rack: brokers::rack(broker),
         })
+    }
+
+    /// How many partitions the topic of groups and offsets has; None while there is none.
+    pub fn offsets_partitions(&self) -> Option<u32> {
+        let image = self.image.borrow();
+        image.topic(OFFSETS_TOPIC).and_then(|topic| u32::try_from(topic.partitions.len()).ok())
     }
 
     /// Shard 0 of node 0 with default settings.
@@ -158,6 +184,20 @@ impl ShardContext {
         let (sender, _) = tokio::sync::mpsc::channel(1);
         let checkpoints = CheckpointSender::new(0, sender, Arc::default());
         Rc::new(ShardContext::new(me, control, Arc::new(config), (Rc::new(partitions), checkpoints), Arc::new(image)))
+    }
+}
+
+fn group_settings(config: &BrokerConfig) -> Settings {
+    let groups = config.groups;
+    Settings {
+        limits: Limits {
+            members_max: groups.members_max,
+            session_min_ms: groups.session_min_ms,
+            session_max_ms: groups.session_max_ms,
+            initial_delay_ms: groups.initial_delay_ms,
+        },
+        retention_ms: groups.retention_ms,
+        metadata_bytes_max: groups.metadata_bytes_max,
     }
 }
 

@@ -17,6 +17,7 @@ use super::{Outcome, RequestInfo};
 use crate::base::clock::now_ms;
 use crate::base::ids::PartitionIndex;
 use crate::base::metrics::ShardMetrics;
+use crate::cluster::topic_name;
 use crate::log::core::AppendError;
 use crate::log::producers::ProducerError;
 use crate::partition::leader::{Acks, Partition};
@@ -35,6 +36,8 @@ use std::sync::Arc;
 
 pub const SERVED: Served = Served { key: 0, advertised_min: 0, accepted_min: 3, max: 11, handle };
 
+/// The client id by which Kafka knows its own tools.
+const ADMIN_CLIENT: &str = "__admin_client";
 /// Answers carry the leader's address from this version on (KIP-951).
 const LEADER_HINTS_SINCE: i16 = 10;
 
@@ -111,6 +114,10 @@ fn append_all(
                     }
                 }
                 Err(code) => failed(data.index, code),
+                // Only the broker itself writes there; Kafka lets its own administrative client do so, too.
+                Ok(_) if topic_name::is_internal(&topic.name) && info.client_id.as_deref() != Some(ADMIN_CLIENT) => {
+                    failed(data.index, ResponseError::InvalidTopicException)
+                }
                 Ok(partition) => append(&partition, info, records, acks, now_ms, (wait, place)),
             };
             context.metrics.error(answer.error_code);

@@ -4,6 +4,10 @@
 //! to look like is not known. ApiVersions alone is answered in any version (KIP-511), for by it clients learn the rest.
 
 use super::context::ShardContext;
+use super::groups::{
+    delete_groups, describe_groups, heartbeat, join_group, leave_group, list_groups, offset_commit, offset_delete,
+    offset_fetch, sync_group,
+};
 use super::{
     Outcome, RequestInfo, alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
     describe_cluster, describe_configs, describe_log_dirs, fetch, find_coordinator, incremental_alter_configs,
@@ -31,7 +35,15 @@ pub const APIS: &[Served] = &[
     fetch::SERVED,
     list_offsets::SERVED,
     metadata::SERVED,
+    offset_commit::SERVED,
+    offset_fetch::SERVED,
     find_coordinator::SERVED,
+    join_group::SERVED,
+    heartbeat::SERVED,
+    leave_group::SERVED,
+    sync_group::SERVED,
+    describe_groups::SERVED,
+    list_groups::SERVED,
     api_versions::SERVED,
     create_topics::SERVED,
     delete_topics::SERVED,
@@ -42,7 +54,9 @@ pub const APIS: &[Served] = &[
     alter_configs::SERVED,
     describe_log_dirs::SERVED,
     create_partitions::SERVED,
+    delete_groups::SERVED,
     incremental_alter_configs::SERVED,
+    offset_delete::SERVED,
     describe_cluster::SERVED,
 ];
 
@@ -106,7 +120,7 @@ mod tests {
         for (key, version, reason) in [
             (3, 99, "API key 3 is served in versions 0 to 12"),
             (3, -1, "API key 3 is served in versions 0 to 12"),
-            (11, 0, "API key 11 (version 0) is not served"),
+            (24, 0, "API key 24 (version 0) is not served"),
             (4711, 0, "API key 4711"),
         ] {
             let mut frame = Vec::new();

@@ -52,14 +52,17 @@ pub struct RingFile {
     faults: Faults,
 }
 
-/// `journal-0`, one for each shard, beside the partitions' directories: Kafka minds only directories there.
+/// `journal-0.ring`, one for each shard, beside the partitions' directories: Kafka minds only directories there. No partition's
+/// directory can have that name, whatever its topic is called: it would end in a number.
 pub fn path(log_dir: &Path, shard: u16) -> PathBuf {
-    log_dir.join(format!("journal-{shard}"))
+    log_dir.join(format!("journal-{shard}.ring"))
 }
 
 /// Whether a file of that name is a shard's journal.
 pub fn is_ring(name: &str) -> bool {
-    name.strip_prefix("journal-").is_some_and(|shard| shard.parse::<u16>().is_ok())
+    name.strip_prefix("journal-")
+        .and_then(|rest| rest.strip_suffix(".ring"))
+        .is_some_and(|shard| shard.parse::<u16>().is_ok())
 }
 
 /// Makes a ring with `bytes` of groups, written through and durable under its name. Blocking.

@@ -119,6 +119,8 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
     let mut journals = JoinSet::new();
+    let groups = Rc::clone(&context);
+    tokio::task::spawn_local(async move { groups.groups.run_clock().await });
     let mut cleaner = None;
     let mut scrubbers = Vec::new();
     let stopped = params.stop.clone();
@@ -157,6 +159,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         // It never learned what it leads: checkpoints of nothing would take the place of what the files say.
         return Ok(all_dirs);
     }
+    context.groups.close();
     if let Some(cleaner) = cleaner {
         // A new segment that is just being put in its place is waited for when its partition is closed.
         cleaner.abort();
@@ -206,6 +209,7 @@ struct Housekeeper {
     retention_due: Instant,
     checkpoint_due: Instant,
     producers_due: Instant,
+    offsets_due: Instant,
     settling: Settling,
 }
 
@@ -227,13 +231,14 @@ impl Housekeeper {
             checkpoint_due: now + checkpoint_interval(&config),
             producers_due: now + Duration::from_millis(config.producer_id_expiration_check_interval_ms),
             settling: Settling { not_before: now, under_way: Rc::default(), all: false },
+            offsets_due: now + Duration::from_millis(config.groups.retention_check_ms),
             context,
         }
     }
 
     /// Until the next tick.
     fn pause(&self) -> Duration {
-        let next = self.retention_due.min(self.checkpoint_due).min(self.producers_due);
+        let next = self.retention_due.min(self.checkpoint_due).min(self.producers_due).min(self.offsets_due);
         next.saturating_duration_since(Instant::now()).clamp(TICK_MIN, TICK_MAX)
     }
 
@@ -241,6 +246,8 @@ impl Housekeeper {
         let (now, now_ms) = (Instant::now(), now_ms());
         let config = self.context.config();
         let partitions = self.context.partitions.all();
+        // Logs may have been opened since; their members' sessions count from when they are loaded.
+        self.context.lead_groups();
         for partition in &partitions {
             partition.flush_if_due(now_ms);
         }
@@ -269,6 +276,10 @@ impl Housekeeper {
             });
         }
         self.settle(now, &partitions);
+        if now >= self.offsets_due {
+            self.offsets_due = now + Duration::from_millis(config.groups.retention_check_ms);
+            self.context.groups.expire(now_ms);
+        }
         if now >= self.producers_due {
             self.producers_due = now + Duration::from_millis(config.producer_id_expiration_check_interval_ms);
             let expiration_ms = i64::try_from(config.producer_id_expiration_ms).unwrap_or(i64::MAX);

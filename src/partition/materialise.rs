@@ -91,8 +91,12 @@ pub async fn make_segment(home: Home, (topic, id): (&str, TopicPartition), base:
 
 /// Makes a partition's directory, or finds it as a crash left it.
 fn make_dir(dir: &Path, topic: TopicId, stray: &Path) -> io::Result<()> {
-    if dir.exists() && read_topic_id(dir) != Some(topic) {
-        fs::rename(dir, stray)?;
+    match fs::symlink_metadata(dir) {
+        Ok(found) if !found.is_dir() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file has its name"));
+        }
+        Ok(_) if read_topic_id(dir) != Some(topic) => fs::rename(dir, stray)?,
+        _ => {}
     }
     fs::create_dir_all(dir)?;
     fs::write(dir.join(paths::PARTITION_METADATA), format!("version: 0\ntopic_id: {topic}"))
@@ -291,4 +295,23 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
 
 async fn run<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ring of shard 0 was called like the directory of the topic "journal", and was set aside as a stray one.
+    #[test]
+    fn no_topic_takes_a_file_for_its_directory() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let ring = crate::journal::file::path(dir.path(), 0);
+        let name = ring.file_name().and_then(|name| name.to_str()).expect("a name");
+        assert_eq!(paths::parse_dir(name), paths::DirName::Other, "no partition has that name");
+        let taken = dir.path().join("t-0");
+        fs::write(&taken, "something else").expect("written");
+        let refused = make_dir(&taken, TopicId::random(), &dir.path().join("stray")).expect_err("not a directory");
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&taken).expect("still there"), b"something else");
+    }
 }

@@ -10,7 +10,7 @@ mod opening;
 pub mod scrub;
 pub mod shared;
 pub mod table;
-mod tasks;
+pub mod tasks;
 #[cfg(test)]
 mod tests;
 pub mod waiters;

@@ -1,6 +1,7 @@
 //! What a node runs with: the settings that the broker really uses, typed, and all others for those who ask.
 
 use super::error::ConfigError;
+use super::groups::GroupConfig;
 use super::listeners::Listeners;
 use super::settings::{Settings, Texts};
 use super::topic::TopicConfig;
@@ -78,6 +79,7 @@ pub struct BrokerConfig {
     pub log_initial_task_delay_ms: u64,
     pub log_flush_offset_checkpoint_interval_ms: u64,
     pub log_flush_start_offset_checkpoint_interval_ms: u64,
+    pub groups: GroupConfig,
 
     pub scrub_enable: bool,
     pub scrub_period: Duration,
@@ -187,6 +189,7 @@ impl BrokerConfig {
             log_initial_task_delay_ms: time("log.initial.task.delay.ms"),
             log_flush_offset_checkpoint_interval_ms: time("log.flush.offset.checkpoint.interval.ms"),
             log_flush_start_offset_checkpoint_interval_ms: time("log.flush.start.offset.checkpoint.interval.ms"),
+            groups: GroupConfig::of(&settings),
             scrub_enable: settings.flag("log.scrub.enable"),
             scrub_period: Duration::from_secs(time("log.scrub.period.hours").saturating_mul(3600)),
             scrub_bytes_per_second: time("log.scrub.max.bytes.per.second"),

@@ -311,8 +311,8 @@ mod tests {
         let stock = "offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
                      transaction.state.log.min.isr=1\ngroup.initial.rebalance.delay.ms=0\n";
         assert_eq!(load_text(stock).expect("sound").warnings, [""; 0]);
-        let warnings = load_text("offsets.topic.replication.factor=2").expect("sound").warnings;
-        assert!(warnings.len() == 1 && warnings[0].contains("consumer groups are not built yet"), "{warnings:?}");
+        let warnings = load_text("transaction.state.log.replication.factor=2").expect("sound").warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains("transactions are not built yet"), "{warnings:?}");
     }
 
     #[test]

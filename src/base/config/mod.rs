@@ -5,6 +5,7 @@ pub mod broker;
 pub mod describe;
 pub mod error;
 pub mod file;
+pub mod groups;
 pub mod key;
 pub mod keys;
 pub mod listeners;

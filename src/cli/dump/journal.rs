@@ -1,4 +1,4 @@
-//! A shard's journal, `journal-N`: what its newest superblock says, and the batches between the tail and the head, which a
+//! A shard's journal, `journal-N.ring`: what its newest superblock says, and the batches between the tail and the head, which a
 //! start would put back into their segments. The bytes are drawn at `journal::format`.
 
 use super::reader::Corrupt;
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn rings_are_shown_and_damage_is_found() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let path = dir.path().join("journal-0");
+        let path = dir.path().join("journal-0.ring");
         let mut ring = Ring::renewed(&make(&path, 7, 1 << 20).expect("made"));
         assert_eq!(is_sound(&path), Some(true), "a ring that was never used");
         let file = File::options().write(true).open(&path).expect("open");

@@ -35,7 +35,7 @@ Examples:
 
 Knows segments (.log), .index, .timeindex, .txnindex, .snapshot, leader-epoch-checkpoint, the *-offset-checkpoint files,
 partition.metadata and meta.properties, Corelog's or Apache Kafka's, and Corelog's own corelog.properties,
-corelog-store.journal, journal-N, corrupt-ranges and corelog-scrub.N. An index is checked against the segment beside it. `corelog verify` checks whole directories.
+corelog-store.journal, journal-N.ring, corrupt-ranges and corelog-scrub.N. An index is checked against the segment beside it. `corelog verify` checks whole directories.
 Exit code 1: a file is damaged; standard error says which, at which byte, and why.")]
 pub struct DumpArgs {
     /// Files to read
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(kind("recovery-point-offset-checkpoint"), Some(Kind::Offsets));
         assert_eq!(kind("leader-epoch-checkpoint"), Some(Kind::LeaderEpochs));
         assert_eq!(kind("corelog-store.journal"), Some(Kind::Store));
-        assert_eq!(kind("journal-12"), Some(Kind::Journal));
+        assert_eq!(kind("journal-12.ring"), Some(Kind::Journal));
         assert_eq!(kind("journal-0.outdated"), None);
         assert_eq!(kind("corrupt-ranges"), Some(Kind::CorruptRanges));
         assert_eq!(kind("corelog-scrub.3"), Some(Kind::ScrubProgress));

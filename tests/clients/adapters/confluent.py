@@ -62,8 +62,6 @@ class Confluent(Client):
             while len(records) < count:
                 for message in consumer.consume(min(count - len(records), 10_000), 1):
                     if message.error():
-                        if no_groups(message.error()):
-                            continue
                         raise KafkaException(message.error())
                     records.append(Record(message.value(), message.key(), list(message.headers() or []),
                                           message.timestamp()[1], message.offset()))
@@ -140,17 +138,11 @@ class Confluent(Client):
                 continue
             if message.error():
                 code = message.error().code()
-                if code != KafkaError._PARTITION_EOF and not no_groups(message.error()):
+                if code != KafkaError._PARTITION_EOF:
                     self.seen["errors"].append(message.error().str())
             else:
                 self.seen["consumed"].append([now_ms(), message.offset(), message.value().decode()])
         consumer.close()
-
-
-def no_groups(error) -> bool:
-    """librdkafka looks for a coordinator as soon as group.id is set, which this binding demands even of consumers
-    that assign. A broker without groups refuses that, once; the assignment works all the same."""
-    return error.code() == KafkaError.INVALID_REQUEST and "FindCoordinator" in error.str()
 
 
 def now_ms() -> int:

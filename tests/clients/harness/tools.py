@@ -11,6 +11,7 @@ TOOLS = {
     "get-offsets": "org.apache.kafka.tools.GetOffsetShell",
     "log-dirs": "org.apache.kafka.tools.LogDirsCommand",
     "delete-records": "org.apache.kafka.tools.DeleteRecordsCommand",
+    "consumer-groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
     "console-consumer": "org.apache.kafka.tools.consumer.ConsoleConsumer",
     "console-producer": {"39": "kafka.tools.ConsoleProducer", "41": "org.apache.kafka.tools.ConsoleProducer"},
     "producer-perf-test": "org.apache.kafka.tools.ProducerPerformance",

@@ -2,17 +2,17 @@
 
 use super::reason::{GROUPS, TRANSACTIONS};
 use crate::base::config::key::Check::{Any, AtLeast, Between, OneOf, OneOfAnyCase};
-use crate::base::config::key::Effect::NoEffect;
+use crate::base::config::key::Effect::{Built, NoEffect};
 use crate::base::config::key::{Key, keys};
 
 pub(super) const KEYS: &[Key] = keys! {
-    "group.min.session.timeout.ms": Int = "6000", Any, ReadOnly, NoEffect(GROUPS),
+    "group.min.session.timeout.ms": Int = "6000", Any, ReadOnly, Built,
         "Shortest session timeout of a member";
-    "group.max.session.timeout.ms": Int = "1800000", Any, ReadOnly, NoEffect(GROUPS),
+    "group.max.session.timeout.ms": Int = "1800000", Any, ReadOnly, Built,
         "Longest session timeout of a member";
-    "group.initial.rebalance.delay.ms": Int = "3000", Any, ReadOnly, NoEffect(GROUPS),
+    "group.initial.rebalance.delay.ms": Int = "3000", Any, ReadOnly, Built,
         "How long a new group waits for more members";
-    "group.max.size": Int = "2147483647", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "group.max.size": Int = "2147483647", AtLeast(1), ReadOnly, Built,
         "Members that a group may have";
     "group.coordinator.rebalance.protocols": List = "classic",
         OneOf(&["consumer", "classic", "share", "unknown"]), ReadOnly, NoEffect(GROUPS),
@@ -23,21 +23,21 @@ pub(super) const KEYS: &[Key] = keys! {
         "How long the new coordinator collects writes";
     "group.coordinator.new.enable": Bool = "false", Any, ReadOnly, NoEffect(GROUPS),
         "Whether the new coordinator is used", internal;
-    "offset.metadata.max.bytes": Int = "4096", Any, ReadOnly, NoEffect(GROUPS),
+    "offset.metadata.max.bytes": Int = "4096", Any, ReadOnly, Built,
         "Largest note beside a committed offset";
     "offsets.load.buffer.size": Int = "5242880", AtLeast(1), ReadOnly, NoEffect(GROUPS),
         "Batch size when committed offsets are loaded";
-    "offsets.topic.replication.factor": Short = "3", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "offsets.topic.replication.factor": Short = "3", AtLeast(1), ReadOnly, Built,
         "Replicas of the topic of committed offsets";
-    "offsets.topic.num.partitions": Int = "50", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "offsets.topic.num.partitions": Int = "50", AtLeast(1), ReadOnly, Built,
         "Partitions of the topic of committed offsets";
-    "offsets.topic.segment.bytes": Int = "104857600", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "offsets.topic.segment.bytes": Int = "104857600", AtLeast(1), ReadOnly, Built,
         "Segment size of that topic";
     "offsets.topic.compression.codec": Int = "0", Any, ReadOnly, NoEffect(GROUPS),
         "Codec of that topic, by number";
-    "offsets.retention.minutes": Int = "10080", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "offsets.retention.minutes": Int = "10080", AtLeast(1), ReadOnly, Built,
         "How long an empty group's offsets are kept";
-    "offsets.retention.check.interval.ms": Long = "600000", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "offsets.retention.check.interval.ms": Long = "600000", AtLeast(1), ReadOnly, Built,
         "How often offsets are checked for that";
     "offsets.commit.timeout.ms": Int = "5000", AtLeast(1), ReadOnly, NoEffect(GROUPS),
         "How long a commit may wait for replicas";

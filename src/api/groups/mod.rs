@@ -1,0 +1,68 @@
+//! The APIs of consumer groups, one file each.
+//!
+//! Stage one feeds the group, so that what a connection sends happens in its order; stage two waits for the answer.
+
+pub mod delete_groups;
+pub mod describe_groups;
+pub mod heartbeat;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
+pub mod sync_group;
+
+use super::context::ShardContext;
+use crate::group::classic::{Effect, Event, MemberClaim, Waiter};
+use crate::group::coordinator::{OFFSETS_TOPIC, Slice, partition_of};
+use kafka_protocol::ResponseError;
+use kafka_protocol::protocol::StrBytes;
+use std::rc::Rc;
+use tokio::sync::oneshot;
+
+/// The slice of the coordinator that has a group. Where groups without a name are of old consumers, `nameless` allows them.
+fn slice_of(context: &ShardContext, group: &str, nameless: bool) -> Result<Rc<Slice>, ResponseError> {
+    if group.is_empty() && !nameless {
+        return Err(ResponseError::InvalidGroupId);
+    }
+    let partitions = context.offsets_partitions().ok_or(ResponseError::NotCoordinator)?;
+    let index = partition_of(group, partitions);
+    match context.groups.slice_of(index) {
+        Err(ResponseError::NotCoordinator) if context.leads(OFFSETS_TOPIC, index) => {
+            // Its log was still being opened when the shard began to lead it, and perhaps is.
+            context.lead_groups();
+            let found = context.groups.slice_of(index);
+            found.map_err(|_| ResponseError::CoordinatorLoadInProgress)
+        }
+        found => found,
+    }
+}
+
+/// Has something happen to a group that exists.
+fn ask(
+    context: &ShardContext,
+    group: &str,
+    event: impl FnOnce(Waiter) -> Event,
+) -> Result<oneshot::Receiver<Effect>, ResponseError> {
+    let slice = slice_of(context, group, false)?;
+    slice.ask(group, false, event).ok_or(ResponseError::UnknownMemberId)
+}
+
+/// The answer that a group gave; one that was dropped with its coordinator is to be asked for elsewhere.
+async fn answered(answer: Result<oneshot::Receiver<Effect>, ResponseError>) -> Result<Effect, ResponseError> {
+    answer?.await.map_err(|_| ResponseError::NotCoordinator)
+}
+
+fn claim(generation: i32, member_id: &StrBytes, instance_id: Option<&StrBytes>) -> MemberClaim {
+    MemberClaim { generation, member_id: member_id.to_string(), instance_id: instance_id.map(StrBytes::to_string) }
+}
+
+/// A text of ours on its way out.
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn code(error: Option<ResponseError>) -> i16 {
+    error.map_or(0, |error| error.code())
+}

@@ -1,0 +1,127 @@
+//! OffsetFetch (key 9).
+//!
+//! Versions: 1-9. From 2 on all of a group's offsets may be asked for, from 8 on many groups at once (KIP-709). An offset that was never
+//! committed is -1 and no error, that of an unknown group too. `require_stable` (7, KIP-447) changes nothing: there are no
+//! transactions that could be open. Version 9's member epoch is of the new protocol; members of classic groups send none.
+
+use super::super::context::ShardContext;
+use super::super::registry::Served;
+use super::super::{Outcome, RequestInfo};
+use super::{slice_of, text};
+use crate::group::records::CommittedOffset;
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+pub const SERVED: Served = Served { key: 9, advertised_min: 1, accepted_min: 1, max: 9, handle };
+
+const BATCHED_SINCE: i16 = 8;
+/// Before, an error of all is told for each partition.
+const TOP_LEVEL_ERROR_SINCE: i16 = 2;
+
+/// Which partitions: None for all that the group has.
+type Wanted = Option<Vec<(TopicName, Vec<i32>)>>;
+/// By topic, each partition with what was committed.
+type Found = Vec<(TopicName, Vec<(i32, Option<CommittedOffset>)>)>;
+
+fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
+    info.decoded(body, |request: OffsetFetchRequest| {
+        if info.version >= BATCHED_SINCE {
+            let groups = request.groups.into_iter().map(|group| {
+                let wanted: Wanted =
+                    group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+                let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
+                match find(context, &group.group_id, wanted) {
+                    Ok(found) => answer.with_topics(found.into_iter().map(batched).collect()),
+                    Err(error) => answer.with_error_code(error.code()),
+                }
+            });
+            return info.reply(&OffsetFetchResponse::default().with_groups(groups.collect()));
+        }
+        let wanted: Wanted =
+            request.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+        let response = OffsetFetchResponse::default();
+        info.reply(&match find(context, &request.group_id, wanted.clone()) {
+            Ok(found) => response.with_topics(found.into_iter().map(|topic| single(topic, None)).collect()),
+            Err(error) if info.version >= TOP_LEVEL_ERROR_SINCE => response.with_error_code(error.code()),
+            Err(error) => {
+                let none = |(name, indexes): (TopicName, Vec<i32>)| {
+                    single((name, indexes.into_iter().map(|index| (index, None)).collect()), Some(error))
+                };
+                response.with_topics(wanted.unwrap_or_default().into_iter().map(none).collect())
+            }
+        })
+    })
+}
+
+fn find(context: &ShardContext, group: &str, wanted: Wanted) -> Result<Found, ResponseError> {
+    let slice = slice_of(context, group, true)?;
+    let found = slice.view(group, |view| match &wanted {
+        Some(topics) => {
+            let topic = |(name, indexes): &(TopicName, Vec<i32>)| {
+                let of = |index: &i32| (*index, view.offsets.get(name, *index).cloned());
+                (name.clone(), indexes.iter().map(of).collect())
+            };
+            topics.iter().map(topic).collect()
+        }
+        None => {
+            let mut all: BTreeMap<&str, Vec<(i32, Option<CommittedOffset>)>> = BTreeMap::new();
+            for ((topic, index), committed) in view.offsets.iter() {
+                all.entry(topic).or_default().push((*index, Some(committed.clone())));
+            }
+            all.into_iter().map(|(topic, partitions)| (TopicName(text(topic)), partitions)).collect()
+        }
+    });
+    let nothing = |topics: Vec<(TopicName, Vec<i32>)>| {
+        topics
+            .into_iter()
+            .map(|(name, indexes)| (name, indexes.into_iter().map(|index| (index, None)).collect()))
+            .collect()
+    };
+    Ok(found.unwrap_or_else(|| wanted.map(nothing).unwrap_or_default()))
+}
+
+/// Offset, leader epoch and metadata as they are told.
+fn told(committed: &Option<CommittedOffset>) -> (i64, i32, Option<StrBytes>) {
+    match committed {
+        Some(committed) => (committed.offset, committed.leader_epoch, Some(text(&committed.metadata))),
+        None => (-1, -1, Some(StrBytes::default())),
+    }
+}
+
+fn single(
+    (name, partitions): (TopicName, Vec<(i32, Option<CommittedOffset>)>),
+    error: Option<ResponseError>,
+) -> OffsetFetchResponseTopic {
+    let partition = |(index, committed): (i32, Option<CommittedOffset>)| {
+        let (offset, epoch, metadata) = told(&committed);
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(index)
+            .with_committed_offset(offset)
+            .with_committed_leader_epoch(epoch)
+            .with_metadata(metadata)
+            .with_error_code(super::code(error))
+    };
+    let partitions = partitions.into_iter().map(partition).collect();
+    OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions)
+}
+
+fn batched((name, partitions): (TopicName, Vec<(i32, Option<CommittedOffset>)>)) -> OffsetFetchResponseTopics {
+    let partition = |(index, committed): (i32, Option<CommittedOffset>)| {
+        let (offset, epoch, metadata) = told(&committed);
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(index)
+            .with_committed_offset(offset)
+            .with_committed_leader_epoch(epoch)
+            .with_metadata(metadata)
+    };
+    let partitions = partitions.into_iter().map(partition).collect();
+    OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions)
+}

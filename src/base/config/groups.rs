@@ -1,0 +1,47 @@
+//! Settings of consumer groups and of the topic that holds them.
+
+use super::settings::Settings;
+
+/// As Kafka names and means them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// `group.min.session.timeout.ms`
+    pub session_min_ms: i32,
+    /// `group.max.session.timeout.ms`
+    pub session_max_ms: i32,
+    /// `group.initial.rebalance.delay.ms`
+    pub initial_delay_ms: i64,
+    /// `group.max.size`
+    pub members_max: usize,
+    /// `offset.metadata.max.bytes`
+    pub metadata_bytes_max: usize,
+    /// `offsets.retention.minutes`, in ms.
+    pub retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`
+    pub retention_check_ms: u64,
+    /// `offsets.topic.num.partitions`
+    pub topic_partitions: i32,
+    /// `offsets.topic.replication.factor`
+    pub topic_replication_factor: i16,
+    /// `offsets.topic.segment.bytes`
+    pub topic_segment_bytes: i64,
+}
+
+impl GroupConfig {
+    pub(super) fn of(settings: &Settings) -> GroupConfig {
+        let int = |name: &str| i32::try_from(settings.integer(name)).unwrap_or(i32::MAX);
+        let size = |name: &str| usize::try_from(settings.integer(name)).unwrap_or(0);
+        GroupConfig {
+            session_min_ms: int("group.min.session.timeout.ms"),
+            session_max_ms: int("group.max.session.timeout.ms"),
+            initial_delay_ms: settings.integer("group.initial.rebalance.delay.ms").max(0),
+            members_max: size("group.max.size"),
+            metadata_bytes_max: size("offset.metadata.max.bytes"),
+            retention_ms: settings.integer("offsets.retention.minutes").saturating_mul(60_000),
+            retention_check_ms: u64::try_from(settings.integer("offsets.retention.check.interval.ms")).unwrap_or(1),
+            topic_partitions: int("offsets.topic.num.partitions"),
+            topic_replication_factor: i16::try_from(int("offsets.topic.replication.factor")).unwrap_or(i16::MAX),
+            topic_segment_bytes: settings.integer("offsets.topic.segment.bytes"),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! One member of a group, and all of them.
+
+use super::event::{JoinAnswer, JoinRequest, JoinedMember, MemberRecord, SyncAnswer, Waiter};
+use bytes::Bytes;
+use indexmap::IndexMap;
+use std::collections::{BTreeSet, HashMap};
+
+/// A member.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub id: String,
+    pub instance_id: Option<String>,
+    pub client_id: String,
+    pub client_host: String,
+    pub session_timeout_ms: i32,
+    pub rebalance_timeout_ms: i32,
+    protocols: Vec<(String, Bytes)>,
+    pub assignment: Bytes,
+    joining: Option<Waiter>,
+    pub syncing: Option<Waiter>,
+    /// Not heard of since then, it has failed. Not in force while it waits for an answer of ours.
+    deadline_ms: i64,
+    /// It has never got an answer to its JoinGroup: it does not know its id, so it cannot send heartbeats.
+    pub is_new: bool,
+}
+
+impl Member {
+    pub fn from_request(id: String, request: &JoinRequest) -> Member {
+        Member {
+            id,
+            instance_id: request.instance_id.clone(),
+            client_id: request.client_id.clone(),
+            client_host: request.client_host.clone(),
+            session_timeout_ms: request.session_timeout_ms,
+            rebalance_timeout_ms: request.rebalance_timeout_ms,
+            protocols: request.protocols.clone(),
+            assignment: Bytes::new(),
+            joining: None,
+            syncing: None,
+            deadline_ms: i64::MAX,
+            is_new: true,
+        }
+    }
+
+    /// A member of whom only its record is known: its assignor is the group's.
+    pub fn restored(record: &MemberRecord, protocol: &str) -> Member {
+        Member {
+            id: record.member_id.clone(),
+            instance_id: record.instance_id.clone(),
+            client_id: record.client_id.clone(),
+            client_host: record.client_host.clone(),
+            session_timeout_ms: record.session_timeout_ms,
+            rebalance_timeout_ms: record.rebalance_timeout_ms,
+            protocols: vec![(protocol.to_owned(), record.subscription.clone())],
+            assignment: record.assignment.clone(),
+            joining: None,
+            syncing: None,
+            deadline_ms: i64::MAX,
+            is_new: false,
+        }
+    }
+
+    pub fn update(&mut self, request: &JoinRequest) {
+        self.protocols.clone_from(&request.protocols);
+        self.session_timeout_ms = request.session_timeout_ms;
+        self.rebalance_timeout_ms = request.rebalance_timeout_ms;
+    }
+
+    pub fn protocols(&self) -> &[(String, Bytes)] {
+        &self.protocols
+    }
+
+    pub fn is_joining(&self) -> bool {
+        self.joining.is_some()
+    }
+
+    /// What it told about itself for this assignor.
+    pub fn metadata(&self, protocol: &str) -> Bytes {
+        let found = self.protocols.iter().find(|(name, _)| name == protocol);
+        found.map(|(_, metadata)| metadata.clone()).unwrap_or_default()
+    }
+
+    /// Its time counts: a member that waits for us is alive for as long as we let it wait, unless it is new.
+    fn is_timed(&self) -> bool {
+        self.is_new || (self.joining.is_none() && self.syncing.is_none())
+    }
+}
+
+/// The members of a group with what is counted about them.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
+    /// By id, in the order in which they came.
+    by_id: IndexMap<String, Member>,
+    /// Member ids by instance id.
+    instances: HashMap<String, String>,
+    joining: usize,
+    /// How many members know each assignor.
+    support: HashMap<String, usize>,
+    /// When each member fails if it is not heard of: (ms, member id).
+    deadlines: BTreeSet<(i64, String)>,
+}
+
+impl Members {
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub fn get(&self, id: &str) -> Option<&Member> {
+        self.by_id.get(id)
+    }
+
+    pub fn contains(&self, id: &str) -> bool {
+        self.by_id.contains_key(id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.by_id.values()
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.by_id.keys().map(String::as_str)
+    }
+
+    pub fn of_instance(&self, instance_id: &str) -> Option<&str> {
+        self.instances.get(instance_id).map(String::as_str)
+    }
+
+    /// How many wait for an answer to their JoinGroup.
+    pub fn joining(&self) -> usize {
+        self.joining
+    }
+
+    pub fn insert(&mut self, member: Member) {
+        if let Some(instance_id) = &member.instance_id {
+            self.instances.insert(instance_id.clone(), member.id.clone());
+        }
+        self.joining += usize::from(member.is_joining());
+        for (protocol, _) in &member.protocols {
+            *self.support.entry(protocol.clone()).or_default() += 1;
+        }
+        self.deadlines.insert((member.deadline_ms, member.id.clone()));
+        let before = self.by_id.insert(member.id.clone(), member);
+        debug_assert!(before.is_none(), "a member is added once");
+    }
+
+    pub fn remove(&mut self, id: &str) -> Option<Member> {
+        let member = self.by_id.shift_remove(id)?;
+        if let Some(instance_id) = &member.instance_id
+            && self.instances.get(instance_id).is_some_and(|current| current == id)
+        {
+            self.instances.remove(instance_id);
+        }
+        self.joining -= usize::from(member.is_joining());
+        for (protocol, _) in &member.protocols {
+            if let Some(count) = self.support.get_mut(protocol) {
+                *count -= 1;
+            }
+        }
+        self.support.retain(|_, count| *count > 0);
+        self.deadlines.remove(&(member.deadline_ms, member.id.clone()));
+        Some(member)
+    }
+
+    /// Takes the member out, has it changed, and puts it back where it was.
+    pub fn alter(&mut self, id: &str, change: impl FnOnce(&mut Member)) {
+        let Some(at) = self.by_id.get_index_of(id) else { return };
+        let mut member = self.remove(id).expect("invariant: it was just found");
+        change(&mut member);
+        self.insert(member);
+        self.by_id.move_index(self.by_id.len() - 1, at);
+    }
+
+    /// It waits for an answer to its JoinGroup; who waited before in its name is given back.
+    pub fn begin_join(&mut self, id: &str, waiter: Waiter) -> Option<Waiter> {
+        let member = self.by_id.get_mut(id)?;
+        let before = member.joining.replace(waiter);
+        self.joining += usize::from(before.is_none());
+        before
+    }
+
+    pub fn end_join(&mut self, id: &str) -> Option<Waiter> {
+        let waiter = self.by_id.get_mut(id)?.joining.take()?;
+        self.joining -= 1;
+        Some(waiter)
+    }
+
+    pub fn with(&mut self, id: &str, change: impl FnOnce(&mut Member)) {
+        if let Some(member) = self.by_id.get_mut(id) {
+            change(member);
+        }
+    }
+
+    /// It fails if it is not heard of until then.
+    pub fn set_deadline(&mut self, id: &str, deadline_ms: i64) {
+        let Some(member) = self.by_id.get_mut(id) else { return };
+        let before = (member.deadline_ms, member.id.clone());
+        member.deadline_ms = deadline_ms;
+        self.deadlines.remove(&before);
+        self.deadlines.insert((deadline_ms, before.1));
+    }
+
+    pub fn next_deadline_ms(&self) -> Option<i64> {
+        self.deadlines.first().map(|(deadline_ms, _)| *deadline_ms)
+    }
+
+    /// A member whose time is up. One that waits for us gets more time instead.
+    pub fn take_failed(&mut self, now_ms: i64) -> Option<String> {
+        loop {
+            let (deadline_ms, id) = self.deadlines.first()?;
+            if *deadline_ms > now_ms {
+                return None;
+            }
+            let id = id.clone();
+            let member = self.by_id.get(&id).expect("invariant: deadlines are those of members");
+            if member.is_timed() {
+                return Some(id);
+            }
+            let later = now_ms + i64::from(member.session_timeout_ms).max(1);
+            self.set_deadline(&id, later);
+        }
+    }
+
+    /// Whether one of these assignors is known to all members.
+    pub fn share_one_of(&self, protocols: &[(String, Bytes)]) -> bool {
+        protocols.iter().any(|(name, _)| self.support.get(name).copied().unwrap_or(0) == self.len())
+    }
+
+    /// The assignor that most members prefer among those that all know.
+    pub fn elect_protocol(&self) -> Option<String> {
+        let known = |name: &str| self.support.get(name).copied() == Some(self.len());
+        let mut votes: IndexMap<&str, usize> = IndexMap::new();
+        for member in self.by_id.values() {
+            let choice = member.protocols.iter().map(|(name, _)| name.as_str()).find(|name| known(name))?;
+            *votes.entry(choice).or_default() += 1;
+        }
+        // Of equals the one that was voted for first.
+        let most = votes.values().copied().max()?;
+        votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.to_owned())
+    }
+
+    pub fn rebalance_timeout_ms(&self) -> i64 {
+        self.by_id.values().map(|member| i64::from(member.rebalance_timeout_ms)).max().unwrap_or(0)
+    }
+
+    pub fn for_leader(&self, protocol: &str) -> Vec<JoinedMember> {
+        let told = |member: &Member| JoinedMember {
+            member_id: member.id.clone(),
+            instance_id: member.instance_id.clone(),
+            metadata: member.metadata(protocol),
+        };
+        self.by_id.values().map(told).collect()
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub fn check(&self) {
+        assert_eq!(self.joining, self.by_id.values().filter(|member| member.is_joining()).count());
+        assert_eq!(self.deadlines.len(), self.by_id.len());
+        for member in self.by_id.values() {
+            assert!(self.deadlines.contains(&(member.deadline_ms, member.id.clone())));
+            if let Some(instance_id) = &member.instance_id {
+                assert_eq!(self.instances.get(instance_id), Some(&member.id), "one member an instance");
+            }
+        }
+        assert_eq!(self.instances.len(), self.by_id.values().filter(|m| m.instance_id.is_some()).count());
+    }
+}
+
+impl JoinAnswer {
+    pub fn refused(member_id: &str, error: kafka_protocol::ResponseError) -> JoinAnswer {
+        JoinAnswer { error: Some(error), member_id: member_id.to_owned(), generation: -1, ..JoinAnswer::default() }
+    }
+}
+
+impl SyncAnswer {
+    pub fn refused(error: kafka_protocol::ResponseError) -> SyncAnswer {
+        SyncAnswer { error: Some(error), ..SyncAnswer::default() }
+    }
+}

@@ -1,0 +1,413 @@
+//! The classic group protocol: members join, one of them (the leader) assigns, all fetch their part. Pure.
+//!
+//! ```text
+//!            first member joins                    all have joined, or time is up
+//!   Empty ──────────────────────▶ Preparing ─────────────────────────────────▶ Completing
+//!     ▲                            ▲      │ nobody is left                          │ the leader's assignment is stored
+//!     └────────────────────────────┼──────┘                                         ▼
+//!                                  └──── member joins, leaves, fails, changes ── Stable
+//! ```
+//!
+//! As Apache Kafka's coordinator does it (KIP-134, KIP-345 static membership, KIP-394 member id required, KIP-559, KIP-814).
+//!
+//! [`Group::step`] takes an event with the time and returns what is to be done. Each request carries a [`Waiter`], which is answered
+//! exactly once. An assignment is given out only when its record is stored: after a crash the next coordinator knows
+//! every generation that any member has seen.
+
+mod event;
+mod join;
+mod leave;
+mod member;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+pub use event::{
+    Effect, Event, GroupRecord, JoinAnswer, JoinRequest, JoinedMember, Leaving, MemberClaim, MemberRecord, SyncAnswer,
+    SyncRequest, Ticket, Waiter,
+};
+pub use member::{Member, Members};
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// What consumers call the protocol type of their groups.
+pub const CONSUMER: &str = "consumer";
+
+/// How long a member that has not heard its id yet may be waited for (its client may have gone, and would ask anew).
+const NEW_MEMBER_MS: i64 = 5 * 60 * 1000;
+
+/// Where a group is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Empty,
+    PreparingRebalance,
+    CompletingRebalance,
+    Stable,
+    /// It moved away or was deleted: whoever asks has to find the coordinator again.
+    Dead,
+}
+
+/// The broker's settings for groups.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `group.max.size`
+    pub members_max: usize,
+    /// `group.min.session.timeout.ms`
+    pub session_min_ms: i32,
+    /// `group.max.session.timeout.ms`
+    pub session_max_ms: i32,
+    /// `group.initial.rebalance.delay.ms`
+    pub initial_delay_ms: i64,
+}
+
+/// One group.
+#[derive(Clone, Debug)]
+pub struct Group {
+    limits: Limits,
+    state: State,
+    state_since_ms: i64,
+    generation: i32,
+    protocol_type: Option<String>,
+    protocol: Option<String>,
+    leader: Option<String>,
+    members: Members,
+    /// Ids that were given out and have not come back (KIP-394), with when they are forgotten.
+    pending: BTreeMap<String, i64>,
+    joining: Option<Joining>,
+    syncing: Option<Syncing>,
+    stores: HashMap<Ticket, Store>,
+    next_ticket: u64,
+    effects: Vec<Effect>,
+}
+
+/// A rebalance that waits for members.
+#[derive(Clone, Copy, Debug)]
+struct Joining {
+    deadline_ms: i64,
+    /// Of the first rebalance of an empty group: how much longer it may be put off for newcomers.
+    initial_left_ms: Option<i64>,
+    newcomers: bool,
+}
+
+/// A generation whose members have not all asked for their assignment.
+#[derive(Clone, Debug)]
+struct Syncing {
+    deadline_ms: i64,
+    missing: BTreeSet<String>,
+}
+
+/// What a record on its way to the log is for.
+#[derive(Clone, Debug)]
+enum Store {
+    Assignment {
+        generation: i32,
+        assignments: HashMap<String, Bytes>,
+    },
+    Emptied,
+    /// A static member came back under another id, and nothing else changed.
+    Replaced {
+        member_id: String,
+        waiter: Waiter,
+        old: Box<Member>,
+        leader_before: Option<String>,
+        can_skip_assignment: bool,
+    },
+}
+
+impl Group {
+    pub fn new(limits: Limits, now_ms: i64) -> Group {
+        Group {
+            limits,
+            state: State::Empty,
+            state_since_ms: now_ms,
+            generation: 0,
+            protocol_type: None,
+            protocol: None,
+            leader: None,
+            members: Members::default(),
+            pending: BTreeMap::new(),
+            joining: None,
+            syncing: None,
+            stores: HashMap::new(),
+            next_ticket: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// The group as its newest record has it. Members get a whole session to be heard of again.
+    pub fn restored(limits: Limits, record: &GroupRecord, now_ms: i64) -> Group {
+        let mut group = Group::new(limits, now_ms);
+        group.generation = record.generation;
+        group.protocol_type = Some(record.protocol_type.clone()).filter(|name| !name.is_empty());
+        group.state_since_ms = if record.state_since_ms >= 0 { record.state_since_ms } else { now_ms };
+        if record.members.is_empty() {
+            return group;
+        }
+        group.state = State::Stable;
+        group.protocol = record.protocol.clone();
+        group.leader = record.leader.clone();
+        let protocol = record.protocol.clone().unwrap_or_default();
+        for member in &record.members {
+            let restored = Member::restored(member, &protocol);
+            let session_ms = i64::from(restored.session_timeout_ms);
+            let id = restored.id.clone();
+            group.members.insert(restored);
+            group.members.set_deadline(&id, now_ms + session_ms);
+        }
+        if group.members.len() > limits.members_max {
+            // Those who rejoin in time stay, the rest will not be let in; nothing is told yet, since nobody asked.
+            group.prepare_rebalance(now_ms);
+        }
+        group
+    }
+
+    /// What happens, and what is to be done about it, in this order.
+    pub fn step(&mut self, now_ms: i64, event: Event) -> Vec<Effect> {
+        match event {
+            Event::Join(waiter, request) => self.join(now_ms, waiter, request),
+            Event::Sync(waiter, request) => self.sync(now_ms, waiter, request),
+            Event::Heartbeat(waiter, claim) => {
+                let error = self.heartbeat(now_ms, &claim).err();
+                self.effects.push(Effect::Beaten(waiter, error));
+            }
+            Event::Leave(waiter, leaving) => self.leave(now_ms, waiter, &leaving),
+            Event::Stored(ticket, error) => self.stored(now_ms, ticket, error),
+            Event::Tick => self.tick(now_ms),
+            Event::Unloaded => self.unload(now_ms),
+        }
+        #[cfg(any(test, debug_assertions))]
+        self.check();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When the next `Tick` is due.
+    pub fn next_deadline_ms(&self) -> Option<i64> {
+        let pending = self.pending.values().copied().min();
+        let joining = self.joining.map(|joining| joining.deadline_ms);
+        let syncing = self.syncing.as_ref().map(|syncing| syncing.deadline_ms);
+        [self.members.next_deadline_ms(), pending, joining, syncing].into_iter().flatten().min()
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// When the group entered its state, in ms since 1970.
+    pub fn state_since_ms(&self) -> i64 {
+        self.state_since_ms
+    }
+
+    pub fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    pub fn protocol_type(&self) -> Option<&str> {
+        self.protocol_type.as_deref()
+    }
+
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
+    }
+
+    pub fn leader(&self) -> Option<&str> {
+        self.leader.as_deref()
+    }
+
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Nobody can bring it back to life.
+    pub fn is_forgettable(&self) -> bool {
+        self.state == State::Empty && self.members.is_empty() && self.pending.is_empty() && self.stores.is_empty()
+    }
+
+    /// The group's protocol type once it has no members and is only a place for offsets.
+    pub fn is_simple(&self) -> bool {
+        self.members.is_empty() && self.protocol_type.is_none()
+    }
+
+    /// Whether this member may commit offsets. A generation below 0 comes from somebody who assigns partitions to himself.
+    pub fn may_commit(&mut self, now_ms: i64, claim: &MemberClaim) -> Result<(), ResponseError> {
+        if self.state == State::Dead {
+            return Err(ResponseError::CoordinatorNotAvailable);
+        }
+        if claim.generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
+        if claim.generation < 0 && claim.member_id.is_empty() && claim.instance_id.is_none() {
+            return Err(ResponseError::UnknownMemberId);
+        }
+        self.check_member(&claim.member_id, claim.instance_id.as_deref())?;
+        if claim.generation != self.generation {
+            return Err(ResponseError::IllegalGeneration);
+        }
+        match self.state {
+            // Its partitions may be another's with the assignment that is being made.
+            State::CompletingRebalance => {
+                self.heard_of(now_ms, &claim.member_id);
+                Err(ResponseError::RebalanceInProgress)
+            }
+            _ => {
+                self.heard_of(now_ms, &claim.member_id);
+                Ok(())
+            }
+        }
+    }
+
+    /// The member exists, and if it names an instance it is that instance's.
+    fn check_member(&self, member_id: &str, instance_id: Option<&str>) -> Result<(), ResponseError> {
+        if let Some(instance_id) = instance_id {
+            match self.members.of_instance(instance_id) {
+                Some(current) if current != member_id => return Err(ResponseError::FencedInstanceId),
+                Some(_) => {}
+                None => return Err(ResponseError::UnknownMemberId),
+            }
+        }
+        match self.members.contains(member_id) {
+            true => Ok(()),
+            false => Err(ResponseError::UnknownMemberId),
+        }
+    }
+
+    fn heartbeat(&mut self, now_ms: i64, claim: &MemberClaim) -> Result<(), ResponseError> {
+        if self.state == State::Dead {
+            return Err(ResponseError::CoordinatorNotAvailable);
+        }
+        self.check_member(&claim.member_id, claim.instance_id.as_deref())?;
+        if claim.generation != self.generation {
+            return Err(ResponseError::IllegalGeneration);
+        }
+        self.heard_of(now_ms, &claim.member_id);
+        match self.state {
+            State::PreparingRebalance => Err(ResponseError::RebalanceInProgress),
+            _ => Ok(()),
+        }
+    }
+
+    /// The member is alive: it has another session.
+    fn heard_of(&mut self, now_ms: i64, member_id: &str) {
+        if let Some(member) = self.members.get(member_id) {
+            let session_ms = i64::from(member.session_timeout_ms);
+            self.members.set_deadline(member_id, now_ms + session_ms);
+        }
+    }
+
+    fn tick(&mut self, now_ms: i64) {
+        if self.state == State::Dead {
+            return;
+        }
+        let forgotten: Vec<String> =
+            self.pending.iter().filter(|(_, until)| **until <= now_ms).map(|(id, _)| id.clone()).collect();
+        for id in &forgotten {
+            self.pending.remove(id);
+        }
+        while let Some(id) = self.members.take_failed(now_ms) {
+            self.remove_member(now_ms, &id);
+        }
+        if let Some(syncing) = self.syncing.take_if(|syncing| syncing.deadline_ms <= now_ms) {
+            self.sync_timed_out(now_ms, syncing.missing);
+        }
+        if self.joining.is_some() {
+            self.try_complete_join(now_ms);
+        }
+        if self.joining.is_some_and(|joining| joining.deadline_ms <= now_ms) {
+            self.join_timed_out(now_ms);
+        }
+    }
+
+    fn enter(&mut self, now_ms: i64, state: State) {
+        self.state = state;
+        self.state_since_ms = now_ms;
+    }
+
+    fn store(&mut self, purpose: Store, record: GroupRecord) {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.stores.insert(ticket, purpose);
+        self.effects.push(Effect::Store(ticket, record));
+    }
+
+    /// The record of this generation, in which `assignment` tells what each member gets.
+    fn record(&self, assignment: impl Fn(&Member) -> Bytes) -> GroupRecord {
+        let protocol = self.protocol.clone().unwrap_or_default();
+        let member = |member: &Member| MemberRecord {
+            member_id: member.id.clone(),
+            instance_id: member.instance_id.clone(),
+            client_id: member.client_id.clone(),
+            client_host: member.client_host.clone(),
+            rebalance_timeout_ms: member.rebalance_timeout_ms,
+            session_timeout_ms: member.session_timeout_ms,
+            subscription: member.metadata(&protocol),
+            assignment: assignment(member),
+        };
+        GroupRecord {
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            generation: self.generation,
+            protocol: self.protocol.clone(),
+            leader: self.leader.clone(),
+            state_since_ms: self.state_since_ms,
+            members: self.members.iter().map(member).collect(),
+        }
+    }
+
+    fn unload(&mut self, now_ms: i64) {
+        let ids: Vec<String> = self.members.ids().map(str::to_owned).collect();
+        for id in ids {
+            self.answer_join(&id, |_| JoinAnswer::refused(&id, ResponseError::NotCoordinator));
+            self.answer_sync(&id, SyncAnswer::refused(ResponseError::NotCoordinator));
+        }
+        self.members = Members::default();
+        self.pending.clear();
+        (self.joining, self.syncing) = (None, None);
+        for store in std::mem::take(&mut self.stores).into_values() {
+            if let Store::Replaced { member_id, waiter, .. } = store {
+                let answer = JoinAnswer::refused(&member_id, ResponseError::NotCoordinator);
+                self.effects.push(Effect::Joined(waiter, answer));
+            }
+        }
+        self.enter(now_ms, State::Dead);
+    }
+
+    /// Answers the JoinGroup that a member waits for, if it does.
+    fn answer_join(&mut self, id: &str, answer: impl FnOnce(&Group) -> JoinAnswer) -> bool {
+        let Some(waiter) = self.members.end_join(id) else { return false };
+        let answer = answer(self);
+        self.effects.push(Effect::Joined(waiter, answer));
+        true
+    }
+
+    /// Answers the SyncGroup that a member waits for, if it does.
+    fn answer_sync(&mut self, id: &str, answer: SyncAnswer) -> bool {
+        let mut waiter = None;
+        self.members.with(id, |member| waiter = member.syncing.take());
+        let Some(waiter) = waiter else { return false };
+        self.effects.push(Effect::Synced(waiter, answer));
+        true
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    fn check(&self) {
+        self.members.check();
+        assert_eq!(self.joining.is_some(), self.state == State::PreparingRebalance, "{self:?}");
+        assert!(self.syncing.is_none() || matches!(self.state, State::CompletingRebalance | State::Stable));
+        match self.state {
+            State::Empty | State::Dead => assert!(self.members.is_empty()),
+            State::CompletingRebalance | State::Stable => {
+                let leader = self.leader.as_deref().expect("a generation has a leader");
+                assert!(self.members.contains(leader), "the leader is a member");
+                assert_eq!(self.members.joining(), 0, "nobody waits for a rebalance that is over");
+            }
+            State::PreparingRebalance => {
+                assert!(self.members.iter().all(|member| member.syncing.is_none()), "who synced was told to rejoin");
+            }
+        }
+        if self.state == State::Stable {
+            let waits = |member: &Member| member.syncing.is_some();
+            assert!(!self.members.iter().any(waits), "in a stable group every assignment is given out");
+        }
+        assert!(self.pending.keys().all(|id| !self.members.contains(id)));
+    }
+}

@@ -1,0 +1,141 @@
+//! Reading a partition of `__consumer_offsets` from its begin to its end: the newest record of each key counts.
+
+use super::Slice;
+use crate::base::ids::Offset;
+use crate::group::classic::GroupRecord;
+use crate::group::offsets::Offsets;
+use crate::group::records::{CommittedOffset, Key, RecordError};
+use crate::log::read::{Located, ReadError, locate};
+use crate::partition::leader::Partition;
+use crate::record::batch::BatchHeader;
+use crate::record::records::{Records, RecordsError};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+use tracing::{error, info, warn};
+
+/// One read, unless a batch is larger.
+const READ_BYTES: usize = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the batch at offset {offset} cannot be read: {source}")]
+    Batch { offset: Offset, source: RecordsError },
+    #[error("no batch is where one must begin, at offset {offset}")]
+    NoBatch { offset: Offset },
+}
+
+#[derive(Default)]
+struct Loading {
+    groups: BTreeMap<String, (Option<GroupRecord>, Offsets)>,
+    records: u64,
+}
+
+/// Loads the slice in the background.
+pub(super) fn begin(slice: &Rc<Slice>) {
+    let this = Rc::clone(slice);
+    slice.tasks.spawn(async move {
+        let begun = Instant::now();
+        let name = format!("{}-{}", super::OFFSETS_TOPIC, this.partition().index());
+        match load(&this).await {
+            Ok(loading) => {
+                let (records, groups) = (loading.records, loading.groups.len());
+                this.loaded(loading.groups);
+                if records > 0 {
+                    info!("{name}: {groups} groups loaded from {records} records in {:?}", begun.elapsed());
+                }
+            }
+            Err(e) => {
+                error!("{name}: its groups cannot be loaded, and are not served: {e}");
+                this.cannot_be_loaded();
+            }
+        }
+    });
+}
+
+async fn load(slice: &Rc<Slice>) -> Result<Loading, LoadError> {
+    let partition = slice.partition();
+    let mut loading = Loading::default();
+    let end = partition.ends().log_end;
+    let mut from = partition.ends().log_start;
+    while from < end && !slice.is_gone() {
+        let Some(bytes) = read(partition, from, end).await? else { break };
+        let before = from;
+        from = loading.take(from, &bytes)?;
+        if from == before {
+            return Err(LoadError::NoBatch { offset: from });
+        }
+        // Requests have their turn between two reads.
+        tokio::task::yield_now().await;
+    }
+    loading.groups.retain(|_, (record, offsets)| record.is_some() || !offsets.is_empty());
+    Ok(loading)
+}
+
+/// Whole batches from the one that holds `from` on, and perhaps a part of one more.
+async fn read(partition: &Rc<Partition>, from: Offset, end: Offset) -> Result<Option<Bytes>, LoadError> {
+    loop {
+        let interval = partition.config().index_interval_bytes;
+        let located = locate(&partition.core(), partition.files(), (from, end), interval)?;
+        match located {
+            Located::AtEnd => return Ok(None),
+            Located::Missing(missing) => missing.load(partition.files()).await?,
+            Located::At(span) => {
+                let length = READ_BYTES.max(span.first_batch_bytes as usize).min((span.end - span.position) as usize);
+                let file = partition.files().file(&span.segment)?;
+                return Ok(Some(file.read_at(u64::from(span.position), length).await?));
+            }
+        }
+    }
+}
+
+impl Loading {
+    /// Takes what whole batches say; gives the offset behind them.
+    fn take(&mut self, mut next: Offset, mut bytes: &[u8]) -> Result<Offset, LoadError> {
+        while let Ok(header) = BatchHeader::parse(bytes) {
+            let Some((batch, rest)) = bytes.split_at_checked(header.total_len()) else { break };
+            bytes = rest;
+            next = header.next_offset();
+            if header.is_control() {
+                continue;
+            }
+            let wrong = |source| LoadError::Batch { offset: header.base_offset, source };
+            let mut records = Records::new(&header, batch).map_err(wrong)?;
+            while let Some(record) = records.next().map_err(wrong)? {
+                let offset = record.offset;
+                self.records += 1;
+                let taken = record.key.ok_or(RecordError::Null { what: "key" });
+                if let Err(e) = taken.and_then(|key| self.note(offset.0, key, record.value)) {
+                    warn!("the record at offset {offset} of {} is left out: {e}", super::OFFSETS_TOPIC);
+                }
+            }
+        }
+        Ok(next)
+    }
+
+    fn note(&mut self, record_at: i64, key: &[u8], value: Option<&[u8]>) -> Result<(), RecordError> {
+        match Key::decode(key)? {
+            Key::Offset { group, topic, partition } => {
+                let (_, offsets) = self.groups.entry(group).or_default();
+                let of = (topic, partition);
+                match value {
+                    Some(value) => offsets.put(of, record_at, CommittedOffset::decode(value)?),
+                    None => drop(offsets.remove(&of)),
+                }
+            }
+            Key::Group { group } => {
+                let record = value.map(GroupRecord::decode).transpose()?;
+                self.groups.entry(group).or_default().0 = record;
+            }
+            // Of Kafka's newer groups.
+            Key::Other { .. } => {}
+        }
+        Ok(())
+    }
+}

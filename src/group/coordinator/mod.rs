@@ -1,0 +1,148 @@
+//! One shard's group coordinator: it has the groups whose partition of `__consumer_offsets` the shard leads.
+//!
+//! A *slice* is one such partition with its groups. It is loaded from its log when the shard begins to lead it, and dropped when it
+//! leads it no more. What changes a group goes through the group's state machine; what must outlive the process is a record
+//! appended to the partition as acks=all promises, and answers wait for it.
+
+mod clock;
+mod load;
+mod slice;
+mod store;
+
+pub use slice::{GroupView, Slice, subscribed};
+
+use super::classic::Limits;
+use crate::base::ids::PartitionIndex;
+use crate::partition::leader::Partition;
+use clock::Deadlines;
+use kafka_protocol::ResponseError;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The topic that holds groups and their offsets.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// The broker's settings for groups and offsets.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub limits: Limits,
+    /// `offsets.retention.minutes`, in ms.
+    pub retention_ms: i64,
+    /// `offset.metadata.max.bytes`
+    pub metadata_bytes_max: usize,
+}
+
+/// The groups of one shard.
+pub struct Coordinator {
+    slices: RefCell<BTreeMap<PartitionIndex, Rc<Slice>>>,
+    shared: Rc<Shared>,
+    /// The node stops: nothing is taken up any more.
+    is_closed: Cell<bool>,
+}
+
+/// What all slices of a shard use.
+struct Shared {
+    settings: Cell<Settings>,
+    deadlines: Deadlines,
+}
+
+impl Coordinator {
+    pub fn new(settings: Settings) -> Coordinator {
+        let shared = Shared { settings: Cell::new(settings), deadlines: Deadlines::default() };
+        Coordinator { slices: RefCell::default(), shared: Rc::new(shared), is_closed: Cell::new(false) }
+    }
+
+    /// Bytes of the note beside a committed offset, at most.
+    pub fn metadata_bytes_max(&self) -> usize {
+        self.shared.settings.get().metadata_bytes_max
+    }
+
+    pub fn set_settings(&self, settings: Settings) {
+        self.shared.settings.set(settings);
+    }
+
+    /// The partitions of `__consumer_offsets` that the shard leads now: new ones are loaded, those that are gone are given up.
+    pub fn leads(&self, partitions: &[Rc<Partition>]) {
+        if !self.is_closed.get() {
+            self.take_up(partitions);
+        }
+    }
+
+    /// The node stops: members that wait for each other are told to look for another coordinator.
+    pub fn close(&self) {
+        self.is_closed.set(true);
+        self.take_up(&[]);
+    }
+
+    fn take_up(&self, partitions: &[Rc<Partition>]) {
+        let gone: Vec<Rc<Slice>> = {
+            let mut slices = self.slices.borrow_mut();
+            let still = |slice: &Rc<Slice>| partitions.iter().any(|partition| Rc::ptr_eq(partition, slice.partition()));
+            let (kept, gone) = std::mem::take(&mut *slices).into_iter().partition(|(_, slice)| still(slice));
+            *slices = kept;
+            let gone: BTreeMap<PartitionIndex, Rc<Slice>> = gone;
+            for partition in partitions {
+                slices.entry(partition.index()).or_insert_with(|| {
+                    let slice = Slice::new(Rc::clone(partition), Rc::clone(&self.shared));
+                    load::begin(&slice);
+                    slice
+                });
+            }
+            gone.into_values().collect()
+        };
+        gone.iter().for_each(|slice| slice.unload());
+    }
+
+    /// The slice of this partition of `__consumer_offsets`, ready to be asked.
+    pub fn slice_of(&self, partition: PartitionIndex) -> Result<Rc<Slice>, ResponseError> {
+        let slices = self.slices.borrow();
+        let slice = slices.get(&partition).ok_or(ResponseError::NotCoordinator)?;
+        slice.check_loaded()?;
+        Ok(Rc::clone(slice))
+    }
+
+    /// All slices, those that are being loaded included.
+    pub fn slices(&self) -> Vec<Rc<Slice>> {
+        self.slices.borrow().values().cloned().collect()
+    }
+
+    /// Feeds groups the passing of time, for ever.
+    pub async fn run_clock(&self) {
+        loop {
+            let (partition, group) = self.shared.deadlines.due().await;
+            let slice = self.slices.borrow().get(&partition).cloned();
+            if let Some(slice) = slice {
+                slice.tick(&group);
+            }
+        }
+    }
+
+    /// Forgets offsets that nobody has wanted for long, and groups that have none left (KIP-211).
+    pub fn expire(&self, now_ms: i64) {
+        for slice in self.slices() {
+            slice.expire(now_ms);
+        }
+    }
+}
+
+/// The partition of `__consumer_offsets` that has a group: Java's hash of its name, as every Kafka broker counts it.
+pub fn partition_of(group: &str, partitions: u32) -> PartitionIndex {
+    let hash = group.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    // Kafka's abs: the sign bit is cut off.
+    let index = (hash & i32::MAX) as u32 % partitions.max(1);
+    PartitionIndex(index as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Java counts: `(name.hashCode() & 0x7fffffff) % 50`.
+    #[test]
+    fn a_group_has_the_partition_that_kafka_gives_it() {
+        for (name, index) in [("", 0), ("a", 47), ("g", 3), ("console-consumer-1", 24), ("größe", 7), ("😀", 49)] {
+            assert_eq!(partition_of(name, 50), PartitionIndex(index), "{name}");
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The groups of one partition of `__consumer_offsets`.
+
+use super::Shared;
+use super::store::{self, Stored};
+use crate::base::clock::now_ms;
+use crate::group::classic::{CONSUMER, Effect, Event, Group, GroupRecord, MemberClaim, State, Ticket, Waiter};
+use crate::group::offsets::{Offsets, Readers, TopicPartitionName};
+use crate::group::records::{CommittedOffset, Key};
+use crate::partition::leader::Partition;
+use crate::partition::tasks::Tasks;
+use kafka_protocol::ResponseError;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+/// One partition of `__consumer_offsets` that this shard leads, with its groups.
+pub struct Slice {
+    partition: Rc<Partition>,
+    shared: Rc<Shared>,
+    state: Cell<Loaded>,
+    groups: RefCell<BTreeMap<String, Entry>>,
+    waiting: RefCell<HashMap<Waiter, oneshot::Sender<Effect>>>,
+    /// Given out to waiters and lives.
+    next_number: Cell<u64>,
+    pub(super) tasks: Tasks,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loaded {
+    Loading,
+    Ready,
+    /// Its log cannot be read.
+    Failed,
+    /// The shard leads it no more.
+    Gone,
+}
+
+/// A group with its offsets.
+struct Entry {
+    group: Group,
+    offsets: Offsets,
+    /// As `Deadlines` knows it.
+    deadline_ms: Option<i64>,
+    /// Differs from that of a group of the same name that was forgotten: what is stored for the one is not told to the other.
+    life: u64,
+}
+
+/// A group as requests see it.
+pub struct GroupView<'g> {
+    pub group: &'g Group,
+    pub offsets: &'g Offsets,
+}
+
+impl Entry {
+    fn new(group: Group, life: u64) -> Entry {
+        Entry { group, offsets: Offsets::default(), deadline_ms: None, life }
+    }
+}
+
+impl Slice {
+    pub(super) fn new(partition: Rc<Partition>, shared: Rc<Shared>) -> Rc<Slice> {
+        Rc::new(Slice {
+            partition,
+            shared,
+            state: Cell::new(Loaded::Loading),
+            groups: RefCell::default(),
+            waiting: RefCell::default(),
+            next_number: Cell::new(0),
+            tasks: Tasks::default(),
+        })
+    }
+
+    pub fn partition(&self) -> &Rc<Partition> {
+        &self.partition
+    }
+
+    pub fn check_loaded(&self) -> Result<(), ResponseError> {
+        match self.state.get() {
+            Loaded::Loading => Err(ResponseError::CoordinatorLoadInProgress),
+            Loaded::Ready => Ok(()),
+            Loaded::Failed => Err(ResponseError::CoordinatorNotAvailable),
+            Loaded::Gone => Err(ResponseError::NotCoordinator),
+        }
+    }
+
+    /// Looks at a group, if it is there.
+    pub fn view<T>(&self, group: &str, look: impl FnOnce(GroupView<'_>) -> T) -> Option<T> {
+        let groups = self.groups.borrow();
+        groups.get(group).map(|entry| look(GroupView { group: &entry.group, offsets: &entry.offsets }))
+    }
+
+    pub fn ids(&self) -> Vec<String> {
+        self.groups.borrow().keys().cloned().collect()
+    }
+
+    /// Has something happen to a group, and gives the answer when there is one; None: no such group. With `create` there is one then.
+    pub fn ask(
+        self: &Rc<Self>,
+        group: &str,
+        create: bool,
+        event: impl FnOnce(Waiter) -> Event,
+    ) -> Option<oneshot::Receiver<Effect>> {
+        if create {
+            self.ensure(group);
+        } else if !self.groups.borrow().contains_key(group) {
+            return None;
+        }
+        let waiter = Waiter(self.number());
+        let (answer, answered) = oneshot::channel();
+        self.waiting.borrow_mut().insert(waiter, answer);
+        self.feed(group, event(waiter));
+        Some(answered)
+    }
+
+    fn ensure(&self, group: &str) {
+        let limits = self.shared.settings.get().limits;
+        let new = || Entry::new(Group::new(limits, now_ms()), self.number());
+        self.groups.borrow_mut().entry(group.to_owned()).or_insert_with(new);
+    }
+
+    fn number(&self) -> u64 {
+        self.next_number.replace(self.next_number.get() + 1)
+    }
+
+    pub(super) fn tick(self: &Rc<Self>, group: &str) {
+        self.feed(group, Event::Tick);
+    }
+
+    fn feed(self: &Rc<Self>, id: &str, event: Event) {
+        let effects = {
+            let mut groups = self.groups.borrow_mut();
+            let Some(entry) = groups.get_mut(id) else { return };
+            let effects = entry.group.step(now_ms(), event);
+            let next = entry.group.next_deadline_ms();
+            self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, next);
+            entry.deadline_ms = next;
+            effects
+        };
+        for effect in effects {
+            match effect {
+                Effect::Store(ticket, record) => self.store_group(id, ticket, &record),
+                Effect::Joined(waiter, _)
+                | Effect::Synced(waiter, _)
+                | Effect::Beaten(waiter, _)
+                | Effect::Left(waiter, _) => {
+                    if let Some(answer) = self.waiting.borrow_mut().remove(&waiter) {
+                        // Its connection may be gone.
+                        let _ = answer.send(effect);
+                    }
+                }
+            }
+        }
+    }
+
+    fn store_group(self: &Rc<Self>, id: &str, ticket: Ticket, record: &GroupRecord) {
+        let key = Key::Group { group: id.to_owned() };
+        let stored = store::append(&self.partition, &[(key, Some(record.encode()))]);
+        let life = self.life_of(id);
+        let (slice, id) = (Rc::clone(self), id.to_owned());
+        self.tasks.spawn(async move {
+            let error = stored.done().await.err();
+            if let Some(error) = error {
+                warn!("group {id}: its record cannot be stored: {error:?}");
+            }
+            if slice.life_of(&id) == life {
+                slice.feed(&id, Event::Stored(ticket, error));
+            }
+        });
+    }
+
+    fn life_of(&self, id: &str) -> Option<u64> {
+        self.groups.borrow().get(id).map(|entry| entry.life)
+    }
+
+    /// Commits offsets for a group: the answer comes when they are stored. A group that nobody manages is made by its first commit.
+    pub fn commit(
+        self: &Rc<Self>,
+        id: &str,
+        claim: &MemberClaim,
+        offsets: Vec<(TopicPartitionName, CommittedOffset)>,
+    ) -> Result<impl Future<Output = Result<(), ResponseError>> + use<>, ResponseError> {
+        if !self.groups.borrow().contains_key(id) {
+            if claim.generation >= 0 {
+                return Err(ResponseError::IllegalGeneration);
+            }
+            self.ensure(id);
+        }
+        {
+            let mut groups = self.groups.borrow_mut();
+            let entry = groups.get_mut(id).expect("invariant: it was just made sure of");
+            let allowed = entry.group.may_commit(now_ms(), claim);
+            let next = entry.group.next_deadline_ms();
+            self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, next);
+            entry.deadline_ms = next;
+            allowed?;
+            offsets.iter().for_each(|(of, _)| entry.offsets.begin(of));
+        }
+        let record = |(of, value): &(TopicPartitionName, CommittedOffset)| (offset_key(id, of), Some(value.encode()));
+        let stored = store::append(&self.partition, &offsets.iter().map(record).collect::<Vec<_>>());
+        let (answer, answered) = oneshot::channel();
+        let life = self.life_of(id);
+        let (slice, id) = (Rc::clone(self), id.to_owned());
+        self.tasks.spawn(async move {
+            let stored = stored.done().await;
+            if slice.life_of(&id) == life {
+                slice.committed(&id, offsets, stored.ok());
+            }
+            // Its connection may be gone.
+            let _ = answer.send(stored.map(drop));
+        });
+        Ok(async move { answered.await.unwrap_or(Err(ResponseError::NotCoordinator)) })
+    }
+
+    fn committed(&self, id: &str, offsets: Vec<(TopicPartitionName, CommittedOffset)>, base: Option<i64>) {
+        let mut groups = self.groups.borrow_mut();
+        let Some(entry) = groups.get_mut(id) else { return };
+        for (number, (of, value)) in (0..).zip(offsets) {
+            entry.offsets.end(&of, base.map(|base| (base + number, value)));
+        }
+    }
+
+    /// Forgets offsets of a group; the answer comes when that is stored.
+    pub fn delete_offsets(&self, id: &str, of: &[TopicPartitionName]) -> Stored {
+        let known: Vec<(Key, Option<Vec<u8>>)> = {
+            let mut groups = self.groups.borrow_mut();
+            match groups.get_mut(id) {
+                Some(entry) => {
+                    of.iter().filter(|of| entry.offsets.remove(of)).map(|of| (offset_key(id, of), None)).collect()
+                }
+                None => Vec::new(),
+            }
+        };
+        store::append(&self.partition, &known)
+    }
+
+    /// Forgets a group that has no members, with its offsets.
+    pub fn delete_group(self: &Rc<Self>, id: &str) -> Result<Stored, ResponseError> {
+        let state = self.view(id, |view| view.group.state());
+        match state {
+            None | Some(State::Dead) => return Err(ResponseError::GroupIdNotFound),
+            Some(State::Empty) => {}
+            Some(_) => return Err(ResponseError::NonEmptyGroup),
+        }
+        Ok(self.forget(id))
+    }
+
+    fn forget(self: &Rc<Self>, id: &str) -> Stored {
+        self.feed(id, Event::Unloaded);
+        let Some(entry) = self.groups.borrow_mut().remove(id) else { return Stored::nothing() };
+        let offsets = entry.offsets.iter().map(|(of, _)| (offset_key(id, of), None));
+        let group = (Key::Group { group: id.to_owned() }, None);
+        store::append(&self.partition, &offsets.chain([group]).collect::<Vec<_>>())
+    }
+
+    pub(super) fn expire(self: &Rc<Self>, now_ms: i64) {
+        if self.state.get() != Loaded::Ready {
+            return;
+        }
+        let retention_ms = self.shared.settings.get().retention_ms;
+        for id in self.ids() {
+            let Some((expired, is_over)) = self.view(&id, |view| {
+                let topics = subscribed(view.group);
+                let readers = match (view.group.state(), view.group.protocol_type(), &topics) {
+                    (State::Empty, Some(_), _) => Readers::Gone { since_ms: view.group.state_since_ms() },
+                    (State::Empty, None, _) => Readers::Simple,
+                    (State::Stable, Some(CONSUMER), Some(topics)) => Readers::Subscribed(topics),
+                    _ => Readers::Unknown,
+                };
+                let expired = view.offsets.expired(readers, now_ms, retention_ms);
+                let is_over = view.group.is_forgettable() && view.offsets.iter().count() == expired.len();
+                (expired, is_over && !view.offsets.is_under_way())
+            }) else {
+                continue;
+            };
+            if is_over {
+                info!("group {id} is forgotten: it has no members, and its offsets have expired");
+                self.forget(&id).detach(&self.tasks);
+            } else if !expired.is_empty() {
+                info!("group {id}: {} offsets have expired", expired.len());
+                self.delete_offsets(&id, &expired).detach(&self.tasks);
+            }
+        }
+    }
+
+    /// What the log has is in memory: groups are there, and begin to count time.
+    pub(super) fn loaded(&self, groups: BTreeMap<String, (Option<GroupRecord>, Offsets)>) {
+        let now_ms = now_ms();
+        let limits = self.shared.settings.get().limits;
+        let mut entries = self.groups.borrow_mut();
+        for (id, (record, offsets)) in groups {
+            let group = match &record {
+                Some(record) => Group::restored(limits, record, now_ms),
+                None => Group::new(limits, now_ms),
+            };
+            let deadline_ms = group.next_deadline_ms();
+            self.shared.deadlines.change((self.partition.index(), &id), None, deadline_ms);
+            entries.insert(id, Entry { group, offsets, deadline_ms, life: self.number() });
+        }
+        self.state.set(Loaded::Ready);
+    }
+
+    pub(super) fn cannot_be_loaded(&self) {
+        self.state.set(Loaded::Failed);
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.state.get() == Loaded::Gone
+    }
+
+    pub(super) fn unload(self: &Rc<Self>) {
+        self.state.set(Loaded::Gone);
+        for id in self.ids() {
+            self.feed(&id, Event::Unloaded);
+        }
+        self.groups.borrow_mut().clear();
+    }
+}
+
+fn offset_key(group: &str, (topic, partition): &TopicPartitionName) -> Key {
+    Key::Offset { group: group.to_owned(), topic: topic.clone(), partition: *partition }
+}
+
+/// The topics that a consumer group's members have subscribed to; None: one of them cannot be read.
+pub fn subscribed(group: &Group) -> Option<HashSet<String>> {
+    let protocol = group.protocol()?;
+    let mut topics = HashSet::new();
+    for member in group.members().iter() {
+        topics.extend(crate::group::subscription::topics(&member.metadata(protocol))?);
+    }
+    Some(topics)
+}

@@ -1,0 +1,10 @@
+//! Consumer groups: who is a member, who reads which partition, how far each group has read.
+//!
+//! - `classic` is the state machine of the group protocol that clients assign by (JoinGroup, SyncGroup, Heartbeat, LeaveGroup).
+//! - `records` are the bytes of `__consumer_offsets`, as Apache Kafka writes them.
+
+pub mod classic;
+pub mod coordinator;
+pub mod offsets;
+pub mod records;
+pub mod subscription;
