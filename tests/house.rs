@@ -71,7 +71,7 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Rooms that live on one shard's thread: locks would mean that something is shared.
-const ON_SHARDS: &[&str] = &["record", "wire", "journal", "log", "partition", "api", "shard"];
+const ON_SHARDS: &[&str] = &["record", "wire", "journal", "log", "partition", "group", "api", "shard"];
 const SHARED: &[&str] = &["Mutex", "RwLock", "Atomic"];
 
 /// The files that know tokio-uring, so that it can be replaced.

@@ -127,6 +127,11 @@ impl ShardContext {
         self.lead_groups();
     }
 
+    /// Whether there is such a partition, whoever leads it.
+    pub fn exists(&self, topic: &str, index: PartitionIndex) -> bool {
+        self.image.borrow().topic(topic).is_some_and(|topic| topic.partition(index).is_some())
+    }
+
     /// Whether this shard is to lead a partition, as far as the image tells.
     pub fn leads(&self, topic: &str, index: PartitionIndex) -> bool {
         let image = self.image.borrow();

@@ -39,6 +39,9 @@ const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const SHARE: i8 = 2;
 
+/// What Kafka says where nothing is wrong.
+const NO_MESSAGE: &str = "NONE";
+
 /// Where a coordinator is.
 struct Found {
     node: i32,
@@ -78,10 +81,11 @@ fn answer(context: &ShardContext, info: &RequestInfo, request: FindCoordinatorRe
                 Ok(found) => (found, None),
                 Err(error) => (none(), Some(error)),
             };
+            let no_message = error.is_none().then(StrBytes::default);
             Coordinator::default()
                 .with_key(key.clone())
                 .with_error_code(admin::code(error.as_ref()))
-                .with_error_message(admin::message(error.as_ref()))
+                .with_error_message(admin::message(error.as_ref()).or(no_message))
                 .with_node_id(kafka_protocol::messages::BrokerId(found.node))
                 .with_host(found.host)
                 .with_port(found.port)
@@ -92,9 +96,10 @@ fn answer(context: &ShardContext, info: &RequestInfo, request: FindCoordinatorRe
         Ok(found) => (found, None),
         Err(error) => (none(), Some(error)),
     };
+    let no_message = error.is_none().then(|| StrBytes::from_static_str(NO_MESSAGE));
     FindCoordinatorResponse::default()
         .with_error_code(admin::code(error.as_ref()))
-        .with_error_message(admin::message(error.as_ref()))
+        .with_error_message(admin::message(error.as_ref()).or(no_message))
         .with_node_id(kafka_protocol::messages::BrokerId(found.node))
         .with_host(found.host)
         .with_port(found.port)

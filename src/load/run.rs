@@ -257,7 +257,6 @@ fn watch(
     clock.seconds.clear();
     board.enter(Phase::Measured);
     let began = Instant::now();
-    // Bytes that a record has beside its value count when consuming; nobody will notice.
     clock.pass(plan.measured, plan.bytes_max.map(|bytes| before.bytes + bytes), progress);
     let elapsed = began.elapsed();
     let totals = board.totals().since(before);

@@ -53,12 +53,8 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
 
 /// Why this one cannot be committed.
 fn fault(context: &ShardContext, topic: &str, partition: &OffsetCommitRequestPartition) -> Option<ResponseError> {
-    let image = context.image();
-    let exists = image.topic(topic).is_some_and(|topic| {
-        usize::try_from(partition.partition_index).is_ok_and(|index| index < topic.partitions.len())
-    });
     let metadata = partition.committed_metadata.as_ref().map_or(0, |metadata| metadata.len());
-    if !exists || PartitionIndex(partition.partition_index) < PartitionIndex(0) {
+    if !context.exists(topic, PartitionIndex(partition.partition_index)) {
         Some(ResponseError::UnknownTopicOrPartition)
     } else if metadata > context.groups.metadata_bytes_max() {
         Some(ResponseError::OffsetMetadataTooLarge)

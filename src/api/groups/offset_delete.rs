@@ -4,6 +4,7 @@ use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
 use super::{code, slice_of};
+use crate::base::ids::PartitionIndex;
 use crate::group::classic::{CONSUMER, State};
 use crate::group::coordinator::{GroupView, subscribed};
 use crate::group::offsets::TopicPartitionName;
@@ -31,14 +32,11 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
             Ok(judged) => judged,
             Err(error) => return info.reply(&OffsetDeleteResponse::default().with_error_code(error.code())),
         };
-        let image = context.image();
         let mut going: Vec<TopicPartitionName> = Vec::new();
         let topics = request.topics.iter().map(|topic| {
             let partitions = topic.partitions.iter().map(|partition| {
                 let index = partition.partition_index;
-                let exists = image
-                    .topic(&topic.name)
-                    .is_some_and(|topic| usize::try_from(index).is_ok_and(|index| index < topic.partitions.len()));
+                let exists = context.exists(&topic.name, PartitionIndex(index));
                 let is_used = in_use.as_ref().is_none_or(|topics| topics.contains(topic.name.as_str()));
                 let error = match (exists, is_used) {
                     (false, _) => Some(ResponseError::UnknownTopicOrPartition),

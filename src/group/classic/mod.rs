@@ -224,11 +224,6 @@ impl Group {
         self.state == State::Empty && self.members.is_empty() && self.pending.is_empty() && self.stores.is_empty()
     }
 
-    /// The group's protocol type once it has no members and is only a place for offsets.
-    pub fn is_simple(&self) -> bool {
-        self.members.is_empty() && self.protocol_type.is_none()
-    }
-
     /// Whether this member may commit offsets. A generation below 0 comes from somebody who assigns partitions to himself.
     pub fn may_commit(&mut self, now_ms: i64, claim: &MemberClaim) -> Result<(), ResponseError> {
         if self.state == State::Dead {

@@ -34,7 +34,7 @@ impl Deadlines {
         }
     }
 
-    /// Ends when a deadline has passed, and says whose. It stays noted until it is changed.
+    /// Ends when a deadline has passed, and says whose. It is told once: a group that is gone does not keep the clock busy.
     pub async fn due(&self) -> (PartitionIndex, String) {
         loop {
             let first = self.entries.borrow().first().cloned();
@@ -44,6 +44,7 @@ impl Deadlines {
             };
             let left_ms = at_ms - now_ms();
             if left_ms <= 0 {
+                self.entries.borrow_mut().pop_first();
                 return (partition, group);
             }
             tokio::select! {
@@ -51,5 +52,24 @@ impl Deadlines {
                 () = self.earlier.notified() => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_told_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        runtime.block_on(async {
+            let deadlines = Deadlines::default();
+            let group = (PartitionIndex(3), "gone");
+            deadlines.change(group, None, Some(1));
+            assert_eq!(deadlines.due().await, (PartitionIndex(3), "gone".to_owned()));
+            assert!(deadlines.entries.borrow().is_empty(), "nobody has to take it back");
+            deadlines.change(group, Some(1), Some(2));
+            assert_eq!(deadlines.due().await.0, PartitionIndex(3), "a new one is told");
+        });
     }
 }

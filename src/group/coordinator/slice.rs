@@ -221,8 +221,8 @@ impl Slice {
         }
     }
 
-    /// Forgets offsets of a group; the answer comes when that is stored.
-    pub fn delete_offsets(&self, id: &str, of: &[TopicPartitionName]) -> Stored {
+    /// Forgets offsets of a group, and the group with its last one if it has no members; the answer comes when that is stored.
+    pub fn delete_offsets(self: &Rc<Self>, id: &str, of: &[TopicPartitionName]) -> Stored {
         let known: Vec<(Key, Option<Vec<u8>>)> = {
             let mut groups = self.groups.borrow_mut();
             match groups.get_mut(id) {
@@ -232,7 +232,12 @@ impl Slice {
                 None => Vec::new(),
             }
         };
-        store::append(&self.partition, &known)
+        let stored = store::append(&self.partition, &known);
+        let is_over = |view: GroupView<'_>| view.group.is_forgettable() && view.offsets.is_empty();
+        if !known.is_empty() && self.view(id, is_over) == Some(true) {
+            return self.forget(id);
+        }
+        stored
     }
 
     /// Forgets a group that has no members, with its offsets.
@@ -286,6 +291,10 @@ impl Slice {
 
     /// What the log has is in memory: groups are there, and begin to count time.
     pub(super) fn loaded(&self, groups: BTreeMap<String, (Option<GroupRecord>, Offsets)>) {
+        if self.is_gone() {
+            // The partition has moved meanwhile: these groups are another's.
+            return;
+        }
         let now_ms = now_ms();
         let limits = self.shared.settings.get().limits;
         let mut entries = self.groups.borrow_mut();
@@ -302,7 +311,9 @@ impl Slice {
     }
 
     pub(super) fn cannot_be_loaded(&self) {
-        self.state.set(Loaded::Failed);
+        if !self.is_gone() {
+            self.state.set(Loaded::Failed);
+        }
     }
 
     pub(super) fn is_gone(&self) -> bool {

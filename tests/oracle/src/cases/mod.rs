@@ -4,6 +4,7 @@ mod cluster;
 mod configs;
 mod fetch;
 mod fetch_sessions;
+mod groups;
 mod idempotence;
 mod malformed;
 mod metadata;
@@ -49,6 +50,7 @@ pub const SCRIPTS: &[(&str, Script)] = &[
     ("alter-configs", configs::alter),
     ("incremental-alter-configs", configs::incremental),
     ("alter-broker-configs", configs::brokers),
+    ("groups", groups::script),
     ("cluster", cluster::script),
 ];
 
@@ -81,6 +83,7 @@ pub fn prepare(pair: &mut Pair) -> Result<()> {
         let request = InitProducerIdRequest::default().with_transactional_id(None).with_transaction_timeout_ms(1);
         Ok(pair.exchange(version, |_| request.clone())?.all(|answer| answer.error_code == 0))
     })?;
+    groups::prepare(pair)?;
     make_topics(pair, SHARED.iter().map(|(name, partitions, configs)| topic(name, *partitions, configs)).collect())
 }
 
