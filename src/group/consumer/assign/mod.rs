@@ -78,6 +78,9 @@ impl Assignor {
     }
 }
 
+/// A partition that somebody has.
+type Owned = (TopicId, i32);
+
 /// Adds a partition to somebody's.
 fn give(to: &mut Partitions, topic: TopicId, partition: i32) {
     to.entry(topic).or_default().insert(partition);
@@ -85,7 +88,7 @@ fn give(to: &mut Partitions, topic: TopicId, partition: i32) {
 
 /// What each member keeps of what it had, before anything is shared out: existing partitions of topics that it has subscribed to.
 /// A partition that two members had stays with the first.
-fn kept(members: &[MemberSpec<'_>], topics: &Topics) -> (Vec<Vec<(TopicId, i32)>>, BTreeSet<(TopicId, i32)>) {
+fn kept(members: &[MemberSpec<'_>], topics: &Topics) -> (Vec<Vec<Owned>>, BTreeSet<Owned>) {
     let mut taken = BTreeSet::new();
     let of_member = |member: &MemberSpec<'_>| {
         let mut kept = Vec::new();
