@@ -8,6 +8,8 @@ import sys
 import threading
 
 import pytest
+from confluent_kafka import ConsumerGroupType
+from confluent_kafka.admin import AdminClient
 
 from harness.paths import CLIENTS, kafka_libs
 from harness.records import Record
@@ -17,7 +19,7 @@ from harness.wait import wait_for_leader, wait_until
 pytestmark = pytest.mark.timeout(150)
 SOURCES = CLIENTS / "consumer_groups"
 PARTITIONS = 6
-RECORDS = 100
+RECORDS = 80
 # So that whoever dies is missed soon.
 SETTINGS = {f"group.consumer.{bound}session.timeout.ms": "6000" for bound in ("min.", "")} \
     | {f"group.consumer.{bound}heartbeat.interval.ms": "500" for bound in ("min.", "")}
@@ -169,3 +171,27 @@ def test_the_tool_sees_them_and_patterns_find_new_topics(own_broker, connect, jo
                "the member does not go", 20)
     assert "Deletion of requested consumer groups" in tools.run("consumer-groups", "--delete", "--group", "seers")
     assert "seers" not in tools.run("consumer-groups", "--list")
+
+
+def test_members_change_their_protocol_while_they_work(own_broker, connect, join):
+    broker = own_broker(SETTINGS | {"group.initial.rebalance.delay.ms": "0"})
+    fill(connect("confluent", broker), broker, "work", PARTITIONS, RECORDS)
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+
+    def kind():
+        return {group.group_id: group.type for group in admin.list_consumer_groups().result().valid}.get("movers")
+
+    # librdkafka of the classic protocol, Java of the new one.
+    members = [join("confluent", broker, "movers", "work", "classic")]
+    wait_until(lambda: members[0].told, "the first does not work", 30)
+    assert kind() == ConsumerGroupType.CLASSIC
+    members.append(join("java41", broker, "movers", "work", "consumer"))
+    wait_until(lambda: members[1].told and kind() == ConsumerGroupType.CONSUMER, lambda: f"the second does not work: {kind()}", 30)
+    members.append(join("confluent", broker, "movers", "work", "classic"))
+    wait_until(lambda: members[2].told, "a classic member does not find its way in", 30)
+    members[1].end()
+    wait_until(lambda: kind() == ConsumerGroupType.CLASSIC, lambda: f"the group does not go back: {kind()}", 10)
+    wait_until(lambda: len(processed(members)) == PARTITIONS * RECORDS, lambda: f"{len(processed(members))} records were processed", 60)
+    for member in members[::2]:
+        member.end()
+    assert_at_least_once(members, RECORDS)

@@ -5,7 +5,7 @@ use super::kind::{Kind, subscribed};
 use super::load::LoadedGroup;
 use super::store::{self, Stored};
 use crate::base::clock::now_ms;
-use crate::group::classic::{Effect, Event, Group, GroupRecord, JoinAnswer, MemberClaim, SyncAnswer, Ticket, Waiter};
+use crate::group::classic::{Effect, Event, Group, GroupRecord, MemberClaim, Ticket, Waiter};
 use crate::group::consumer;
 use crate::group::offsets::{Offsets, TopicPartitionName};
 use crate::group::records::{CommittedOffset, Key};
@@ -142,17 +142,16 @@ impl Slice {
 
     pub(super) fn feed(self: &Rc<Self>, id: &str, event: Event) {
         let effects = match self.groups.borrow_mut().get_mut(id).map(|entry| &mut entry.kind) {
-            Some(Kind::Classic(group)) => Some(group.step(now_ms(), event)),
-            Some(Kind::Consumer(_)) if matches!(event, Event::Tick) => None,
-            Some(Kind::Consumer(group)) => Some(of_other_protocol(group, event)),
+            Some(Kind::Classic(group)) => Ok(group.step(now_ms(), event)),
+            Some(Kind::Consumer(_)) => Err(event),
             None => return,
         };
         match effects {
-            Some(effects) => {
+            Ok(effects) => {
                 self.rearm(id);
                 self.perform(id, effects);
             }
-            None => self.fence_due(id),
+            Err(event) => self.feed_consumer(id, event),
         }
     }
 
@@ -172,13 +171,15 @@ impl Slice {
                 Effect::Joined(waiter, _)
                 | Effect::Synced(waiter, _)
                 | Effect::Beaten(waiter, _)
-                | Effect::Left(waiter, _) => {
-                    if let Some(answer) = self.waiting.borrow_mut().remove(&waiter) {
-                        // Its connection may be gone.
-                        let _ = answer.send(effect);
-                    }
-                }
+                | Effect::Left(waiter, _) => self.answer(waiter, effect),
             }
+        }
+    }
+
+    pub(super) fn answer(&self, waiter: Waiter, effect: Effect) {
+        if let Some(answer) = self.waiting.borrow_mut().remove(&waiter) {
+            // Its connection may be gone.
+            let _ = answer.send(effect);
         }
     }
 
@@ -283,7 +284,7 @@ impl Slice {
     }
 
     fn forget(self: &Rc<Self>, id: &str) -> Stored {
-        self.feed(id, Event::Unloaded);
+        self.feed(id, Event::Ended(ResponseError::NotCoordinator));
         let Some(entry) = self.groups.borrow_mut().remove(id) else { return Stored::nothing() };
         self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, None);
         let offsets = entry.offsets.iter().map(|(of, _)| (offset_key(id, of), None));
@@ -351,7 +352,7 @@ impl Slice {
     pub(super) fn unload(self: &Rc<Self>) {
         self.state.set(Loaded::Gone);
         for id in self.ids() {
-            self.feed(&id, Event::Unloaded);
+            self.feed(&id, Event::Ended(ResponseError::NotCoordinator));
         }
         self.groups.borrow_mut().clear();
         // Who waits for a record is told to look for another coordinator.
@@ -361,27 +362,4 @@ impl Slice {
 
 fn offset_key(group: &str, (topic, partition): &TopicPartitionName) -> Key {
     Key::Offset { group: group.to_owned(), topic: topic.clone(), partition: *partition }
-}
-
-/// What a group of the new protocol answers to members of the classic one.
-fn of_other_protocol(group: &consumer::Group, event: Event) -> Vec<Effect> {
-    let unknown = ResponseError::UnknownMemberId;
-    let effect = match event {
-        Event::Join(waiter, request) => {
-            debug_assert!(
-                !group.is_empty() || !request.member_id.is_empty(),
-                "an empty group would be made a classic one"
-            );
-            let error = match request.member_id.is_empty() {
-                true => ResponseError::InconsistentGroupProtocol,
-                false => unknown,
-            };
-            Effect::Joined(waiter, JoinAnswer::refused(&request.member_id, error))
-        }
-        Event::Sync(waiter, _) => Effect::Synced(waiter, SyncAnswer::refused(unknown)),
-        Event::Heartbeat(waiter, _) => Effect::Beaten(waiter, Some(unknown)),
-        Event::Leave(waiter, leaving) => Effect::Left(waiter, Ok(vec![Some(unknown); leaving.len()])),
-        Event::Stored(..) | Event::Tick | Event::Unloaded => return Vec::new(),
-    };
-    vec![effect]
 }
