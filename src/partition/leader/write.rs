@@ -44,6 +44,7 @@ impl Partition {
             }
             self.core.borrow_mut().write_completed(&segment, config.index_interval_bytes, now_ms());
             self.progressed();
+            self.write_out(&segment);
             if let Some(sealed) = sealed {
                 self.seal(sealed);
             }
