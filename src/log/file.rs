@@ -101,6 +101,7 @@ impl SegmentFile {
         }
         let (at, length) = (libc::off64_t::try_from(start), libc::off64_t::try_from(end - start));
         let (at, length) = (at.map_err(io::Error::other)?, length.map_err(io::Error::other)?);
+        self.faults.sync(Place::Segment).await?;
         let file = self.as_fd().try_clone_to_owned()?;
         let begun = tokio::task::spawn_blocking(move || {
             // SAFETY: a system call on a descriptor that `file` keeps open; it is given no memory.

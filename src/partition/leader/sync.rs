@@ -92,6 +92,7 @@ impl Partition {
         let Ok(file) = self.shared.files.file(segment) else { return };
         self.written_out.set((segment.base, size));
         self.writing_out.set(true);
+        self.shared.metrics.written_out_bytes.add(size - from);
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
             let begun = file.begin_write_out(from..size).await;
