@@ -72,7 +72,7 @@ impl Lane {
     fn chunks(self) -> (usize, usize) {
         match self {
             Lane::Recovery => (MAINTENANCE_CHUNK_BYTES, MAINTENANCE_AHEAD),
-            Lane::Clean | Lane::Scrub | Lane::Chore => (BACKGROUND_CHUNK_BYTES, BACKGROUND_AHEAD),
+            Lane::Clean | Lane::Scrub | Lane::Settle | Lane::Chore => (BACKGROUND_CHUNK_BYTES, BACKGROUND_AHEAD),
         }
     }
 
