@@ -140,9 +140,9 @@ def end(process, kill=False):
 
 
 def led_partitions(port, topic):
-    """How many of a topic's partitions have a leader, by the broker's own word (Metadata v1); None as long as it does not answer."""
+    """How many of a topic's partitions have a leader, by the broker's own word (Metadata v4, which makes none); None as long as it does not answer."""
     name = topic.encode()
-    request = struct.pack(">hhih", 3, 1, 1, -1) + struct.pack(">ih", 1, len(name)) + name
+    request = struct.pack(">hhih", 3, 4, 1, -1) + struct.pack(">ih", 1, len(name)) + name + b"\0"
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=20) as peer:
             peer.sendall(struct.pack(">i", len(request)) + request)
@@ -152,10 +152,10 @@ def led_partitions(port, topic):
         return None
     number = lambda form: struct.unpack(form, answer.read(struct.calcsize(form)))[0]
     text = lambda: answer.read(max(0, number(">h")))
-    number(">i")
+    number(">i"), number(">i")
     for _ in range(number(">i")):
         number(">i"), text(), number(">i"), text()
-    number(">i")
+    text(), number(">i")
     led = 0
     for _ in range(number(">i")):
         number(">h"), text(), number(">b")

@@ -12,22 +12,25 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How long a thread sleeps at most: so soon it learns that the run has entered another phase.
-const NAP: Duration = Duration::from_millis(10);
 /// What answers that are under way at the end get.
 const GRACE: Duration = Duration::from_secs(10);
 /// Connections that are told about at once.
 const EVENTS_MAX: usize = 256;
+/// What stands for the board's bell among the numbers of connections.
+const BELL: u64 = u64::MAX;
 
 /// Drives these connections until the run is over, or none has anything left to do. Requests are due, and stamps count, from `start`.
 pub fn drive(lanes: Vec<Lane>, start: Instant, board: &Board, thread: usize) -> Result<Seen, LoadError> {
     let hub = Hub { start, buffer: Vec::new(), scores: Scores::new(board, thread) };
     let mut engine = Engine {
+        board,
+        thread,
         epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?,
         hub,
         seats: Vec::new(),
         alarms: BinaryHeap::new(),
     };
+    epoll::add(&engine.epoll, board.bell(thread), EventData::new_u64(BELL), EventFlags::IN).map_err(io::Error::from)?;
     for lane in lanes {
         engine.add(lane)?;
     }
@@ -37,6 +40,8 @@ pub fn drive(lanes: Vec<Lane>, start: Instant, board: &Board, thread: usize) -> 
 }
 
 struct Engine<'b> {
+    board: &'b Board,
+    thread: usize,
     epoll: OwnedFd,
     hub: Hub<'b>,
     seats: Vec<Seat>,
@@ -71,15 +76,15 @@ impl Engine<'_> {
             self.hub.scores.look();
             let now = self.hub.now();
             if self.hub.scores.phase() == Phase::Over {
-                let deadline = *deadline.get_or_insert(now + GRACE);
-                if now >= deadline || self.seats.iter().all(|seat| seat.lane.is_idle()) {
+                let until = *deadline.get_or_insert(now + GRACE);
+                if now >= until || self.seats.iter().all(|seat| seat.lane.is_idle()) {
                     return Ok(());
                 }
             }
             if self.seats.iter().all(|seat| seat.lane.is_done()) {
                 return Ok(());
             }
-            self.wait(now, &mut events)?;
+            self.wait(now, deadline, &mut events)?;
             for event in events.drain(..) {
                 // Copied out of the packed structure first.
                 let (data, flags) = (event.data, event.flags);
@@ -89,17 +94,24 @@ impl Engine<'_> {
         }
     }
 
-    /// Sleeps until a socket has something to tell or an alarm goes off.
-    fn wait(&self, now: Duration, events: &mut Vec<epoll::Event>) -> io::Result<()> {
-        let alarm = self.alarms.peek().map_or(NAP, |Reverse((due, _))| due.saturating_sub(now)).min(NAP);
-        let timeout = Timespec { tv_sec: alarm.as_secs() as i64, tv_nsec: i64::from(alarm.subsec_nanos()) };
-        match epoll::wait(&self.epoll, spare_capacity(events), Some(&timeout)) {
+    /// Sleeps until a socket has something to tell, the run enters another phase, or an alarm goes off. Without alarms there is
+    /// no timer, which costs more than the rest where its hardware is emulated.
+    fn wait(&self, now: Duration, deadline: Option<Duration>, events: &mut Vec<epoll::Event>) -> io::Result<()> {
+        let alarm = self.alarms.peek().map(|Reverse((due, _))| *due);
+        let alarm = alarm.into_iter().chain(deadline).min().map(|due| due.saturating_sub(now));
+        let timeout =
+            alarm.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
+        match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }
 
     fn told(&mut self, number: usize, flags: EventFlags) -> Result<(), LoadError> {
+        if number as u64 == BELL {
+            self.board.hush(self.thread);
+            return Ok(());
+        }
         let Some(seat) = self.seats.get_mut(number) else { return Ok(()) };
         // Errors and ends are told by reading.
         if flags.intersects(EventFlags::IN | EventFlags::ERR | EventFlags::HUP) {

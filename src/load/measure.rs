@@ -1,7 +1,10 @@
 //! What a run counts: totals that threads publish, latencies that each keeps for itself.
 
 use hdrhistogram::Histogram;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -71,6 +74,8 @@ impl Totals {
 
 /// What the threads of a run share. Each writes counters of its own.
 pub struct Board {
+    /// One for each thread: readable when another phase has begun.
+    bells: Vec<OwnedFd>,
     phase: AtomicU8,
     /// When the measured part began, in nanoseconds since the run's start.
     measured_from: AtomicU64,
@@ -95,8 +100,10 @@ struct Counters {
 }
 
 impl Board {
-    pub fn new(threads: usize, step: Duration) -> Board {
-        Board {
+    pub fn new(threads: usize, step: Duration) -> io::Result<Board> {
+        let bell = |_| Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        Ok(Board {
+            bells: (0..threads).map(bell).collect::<io::Result<_>>()?,
             phase: AtomicU8::new(Phase::WarmUp as u8),
             measured_from: AtomicU64::new(0),
             threads: std::iter::repeat_with(Counters::default).take(threads).collect(),
@@ -104,7 +111,18 @@ impl Board {
             codes: Mutex::default(),
             ended: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
-        }
+        })
+    }
+
+    /// What wakes a thread that has nothing to do when another phase begins.
+    pub fn bell(&self, thread: usize) -> BorrowedFd<'_> {
+        self.bells[thread].as_fd()
+    }
+
+    /// Makes a thread's bell silent until the next phase.
+    pub fn hush(&self, thread: usize) {
+        // Nothing to read: it is silent already.
+        let _ = rustix::io::read(&self.bells[thread], &mut [0; 8]);
     }
 
     pub fn phase(&self) -> Phase {
@@ -121,6 +139,10 @@ impl Board {
             self.measured_from.store(now.as_nanos() as u64, Ordering::Relaxed);
         }
         self.phase.store(phase as u8, Ordering::Release);
+        for bell in &self.bells {
+            // It fails only where it has been rung 2^64 times.
+            let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+        }
     }
 
     pub fn totals(&self) -> Totals {
@@ -140,7 +162,7 @@ impl Board {
         self.threads.iter().map(|counters| counters.sent_records.load(Ordering::Relaxed)).sum()
     }
 
-    /// Error codes with how often they came.
+    /// Error codes with how often they came since the warm-up.
     pub fn codes(&self) -> BTreeMap<i16, u64> {
         self.codes.lock().expect("no thread panics while it counts").clone()
     }
@@ -256,6 +278,10 @@ impl<'b> Scores<'b> {
 
     pub fn error(&mut self, code: i16) {
         self.totals.errors += 1;
+        if self.phase == Phase::WarmUp {
+            // A topic that was just made has leaders that do not know it yet.
+            return;
+        }
         *self.board.codes.lock().expect("no thread panics while it counts").entry(code).or_default() += 1;
     }
 

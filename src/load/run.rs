@@ -48,7 +48,7 @@ pub fn run(
     let partitions = leaders(plan, cluster)?;
     let lanes = lanes(plan, cluster, &partitions)?;
     let step = (plan.measured / SERIES_STEPS).max(SECOND);
-    let board = Board::new(lanes.len(), step);
+    let board = Board::new(lanes.len(), step)?;
     // No request was due while connections were made.
     let start = Instant::now();
     let (watched, seen) = std::thread::scope(|scope| {
