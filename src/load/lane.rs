@@ -35,7 +35,7 @@ impl Hub<'_> {
 
 pub enum Lane {
     Produce(ProduceLane),
-    Consume(ConsumeLane),
+    Consume(Box<ConsumeLane>),
 }
 
 /// Sends batches. `frames` take turns.

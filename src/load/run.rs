@@ -162,7 +162,8 @@ fn lanes(plan: &Plan, cluster: &mut Cluster, partitions: &[(i32, HostPort)]) -> 
                 false => spread.parts(connection, !plan.fetch.once),
             };
             let parts: Vec<(i32, Ends)> = parts.iter().filter_map(|index| Some((*index, *ends.get(index)?))).collect();
-            lanes.push(Lane::Consume(consume_lane(plan, connect(broker, cluster)?, &parts, &client_id)?));
+            let lane = consume_lane(plan, connect(broker, cluster)?, &parts, &client_id)?;
+            lanes.push(Lane::Consume(Box::new(lane)));
         }
         if plan.work != Work::Consume {
             let sets = match plan.work {

@@ -47,6 +47,10 @@ pub struct Skim {
     head: FetchHead,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each connection, changed in place for each batch: a box would be an allocation each time"
+)]
 enum State {
     Head,
     /// A batch begins, or the records are over.
