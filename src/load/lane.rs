@@ -34,7 +34,7 @@ impl Hub<'_> {
 }
 
 pub enum Lane {
-    Produce(ProduceLane),
+    Produce(Box<ProduceLane>),
     Consume(Box<ConsumeLane>),
 }
 
@@ -82,7 +82,7 @@ impl Lane {
 
     /// Whether the socket has to tell when it takes more.
     pub fn wants_to_write(&self) -> bool {
-        self.link().is_blocked || matches!(self, Lane::Produce(ProduceLane { has_more: true, .. }))
+        self.link().is_blocked || matches!(self, Lane::Produce(lane) if lane.has_more)
     }
 
     /// When to be advanced again at the latest.

@@ -173,7 +173,8 @@ fn lanes(plan: &Plan, cluster: &mut Cluster, partitions: &[(i32, HostPort)]) -> 
             let how = (plan.acks, plan.work == Work::EndToEnd);
             let frame = |set: &Vec<i32>| ProduceFrame::new(&plan.topic, set, &batch, how, &client_id);
             let frames = sets.iter().map(frame).collect::<Result<_, _>>()?;
-            lanes.push(Lane::Produce(produce_lane(plan, connect(broker, cluster)?, frames, connection as u32)));
+            let lane = produce_lane(plan, connect(broker, cluster)?, frames, connection as u32);
+            lanes.push(Lane::Produce(Box::new(lane)));
         }
     }
     Ok(threads)
