@@ -3,12 +3,12 @@
 //! The versions are old enough to have no tagged fields, which makes them quick to walk, and all brokers since Kafka 2.1 speak them.
 
 use super::outbox::Outbox;
-use super::plan::STAMP_BYTES;
+use super::plan::{Plan, STAMP_BYTES};
 use crate::client::connection::encode_request;
 use crate::client::error::ClientError;
-use crate::record::batch::{BatchHeader, crc32c};
+use crate::record::batch::{BatchHeader, Codec, crc32c};
 use crate::record::builder::{BatchBuilder, BuildError};
-use crate::record::compression::Compression;
+use crate::record::records::Records;
 use bytes::{Buf, Bytes, TryGetError};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -25,8 +25,13 @@ const CORRELATION: Range<usize> = 8..12;
 const CRC: Range<usize> = 17..21;
 const ATTRIBUTES_AT: usize = 21;
 
-/// A batch whose values cannot be compressed to nothing.
-pub fn batch(record_bytes: u32, records: u32, compression: Compression, now_ms: i64) -> Result<Bytes, BuildError> {
+/// A record's key, where it has one.
+const KEY_BYTES: usize = 8;
+
+/// A batch whose values cannot be compressed to nothing. Keys, if there are to be any, are drawn when it is sent.
+pub fn batch(plan: &Plan, now_ms: i64) -> Result<Bytes, BuildError> {
+    let (record_bytes, records, compression) = (plan.record_bytes, plan.batch_records, plan.compression);
+    let key = plan.keys.map(|_| [0; KEY_BYTES]);
     let mut builder = BatchBuilder::new(compression);
     let mut random = fastrand::Rng::with_seed(u64::from(record_bytes) << 32 | u64::from(records));
     let mut value = vec![0; record_bytes as usize];
@@ -35,7 +40,7 @@ pub fn batch(record_bytes: u32, records: u32, compression: Compression, now_ms: 
         let (chance, text) = value.split_at_mut(record_bytes as usize / 2);
         random.fill(chance);
         text.fill_with(|| random.digit(10) as u8);
-        builder.push(now_ms, None, Some(&value), &[])?;
+        builder.push(now_ms, key.as_ref().map(|key| &key[..]), Some(&value), &[])?;
     }
     builder.build()
 }
@@ -47,19 +52,20 @@ const BETWEEN: usize = 8;
 
 /// A Produce request with one batch for each of its partitions.
 pub enum ProduceFrame {
-    /// In one piece. `batches` tells where they are, `value_at` where in a batch its first record's value begins.
-    Whole { bytes: Vec<u8>, batches: Vec<Range<usize>>, value_at: usize },
+    /// In one piece. `batches` tells where they are; in a batch without compression `value_at` where its first record's value begins, and
+    /// `keys_at` where its records' keys do, if they have any.
+    Whole { bytes: Vec<u8>, batches: Vec<Range<usize>>, value_at: usize, keys_at: Vec<usize> },
     /// What stands before the batches and between them; the batch stays where it is.
     Around { bytes: Vec<u8>, before: usize, batch: Bytes },
 }
 
 impl ProduceFrame {
-    /// `stamped`: each request gets a stamp of its own.
+    /// `altered`: each request gets a stamp or keys of its own.
     pub fn new(
         topic: &str,
         partitions: &[i32],
         batch: &Bytes,
-        (acks, stamped): (i16, bool),
+        (acks, altered): (i16, bool),
         client_id: &StrBytes,
     ) -> Result<ProduceFrame, ClientError> {
         let of =
@@ -72,8 +78,9 @@ impl ProduceFrame {
         let step = batch.len() + BETWEEN;
         let first = bytes.len() + BETWEEN - partitions.len() * step;
         let batches = (0..partitions.len()).map(|number| first + number * step).map(|at| at..at + batch.len());
-        if stamped || batch.len() < SHARED_BYTES_MIN {
-            return Ok(ProduceFrame::Whole { batches: batches.collect(), bytes, value_at: first_value(batch) });
+        if altered || batch.len() < SHARED_BYTES_MIN {
+            let (batches, keys_at) = (batches.collect(), keys(batch));
+            return Ok(ProduceFrame::Whole { bytes, batches, value_at: first_value(batch), keys_at });
         }
         for range in batches.rev() {
             bytes.drain(range);
@@ -81,10 +88,22 @@ impl ProduceFrame {
         Ok(ProduceFrame::Around { bytes, before: first, batch: batch.clone() })
     }
 
+    /// Draws a key below `keys` for each record.
+    pub fn draw_keys(&mut self, keys: u64, random: &mut fastrand::Rng) {
+        let ProduceFrame::Whole { bytes, batches, keys_at, .. } = self else { return };
+        for range in batches {
+            let batch = &mut bytes[range.clone()];
+            for at in &*keys_at {
+                batch[*at..*at + KEY_BYTES].copy_from_slice(&random.u64(..keys).to_be_bytes());
+            }
+            seal(batch);
+        }
+    }
+
     /// Puts the frame into what is to be sent, under this correlation id. A stamp is a number in the first value of each batch.
     pub fn put(&mut self, correlation: i32, stamp: Option<u64>, out: &mut Outbox) {
         match self {
-            ProduceFrame::Whole { bytes, batches, value_at } => {
+            ProduceFrame::Whole { bytes, batches, value_at, .. } => {
                 bytes[CORRELATION].copy_from_slice(&correlation.to_be_bytes());
                 if let Some(stamp) = stamp {
                     batches.iter().for_each(|range| write_stamp(&mut bytes[range.clone()], *value_at, stamp));
@@ -105,11 +124,30 @@ impl ProduceFrame {
     }
 }
 
-/// And the CRC anew.
 fn write_stamp(batch: &mut [u8], value_at: usize, stamp: u64) {
     batch[value_at..value_at + STAMP_BYTES as usize].copy_from_slice(&stamp.to_be_bytes());
+    seal(batch);
+}
+
+/// Writes the CRC anew.
+fn seal(batch: &mut [u8]) {
     let crc = crc32c(&batch[ATTRIBUTES_AT..]);
     batch[CRC].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// Where the keys of a batch's records begin, if it is not compressed and they are of our length.
+fn keys(batch: &Bytes) -> Vec<usize> {
+    let Ok(header) = BatchHeader::parse(batch) else { return Vec::new() };
+    let Ok(mut records) = Records::new(&header, batch) else { return Vec::new() };
+    let mut found = Vec::new();
+    while header.codec() == Some(Codec::None)
+        && let Ok(Some(record)) = records.next()
+    {
+        // Records of a batch without compression are slices of it.
+        let key = record.key.filter(|key| key.len() == KEY_BYTES);
+        found.extend(key.map(|key| key.as_ptr() as usize - batch.as_ptr() as usize));
+    }
+    found
 }
 
 /// The stamp of a batch that `ProduceFrame::put` wrote, from the batch's beginning; None if that is too short for one.
@@ -231,6 +269,7 @@ fn skip_string(bytes: &mut &[u8]) -> Result<(), TryGetError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::tests::plan;
     use super::*;
     use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
     use kafka_protocol::messages::{ProduceResponse, RequestHeader, ResponseHeader};
@@ -241,7 +280,7 @@ mod tests {
     }
 
     fn plain(record_bytes: u32, records: u32) -> Bytes {
-        batch(record_bytes, records, Compression::NONE, 1_700_000_000_000).expect("built")
+        batch(&Plan { record_bytes, batch_records: records, ..plan() }, 1_700_000_000_000).expect("built")
     }
 
     fn answer<R: Encodable>(response: &R, version: i16) -> Vec<u8> {
@@ -282,6 +321,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn records_get_keys_by_chance() {
+        let plan = Plan { keys: Some(300), record_bytes: 50, batch_records: 200, ..plan() };
+        let batch = batch(&plan, 1_700_000_000_000).expect("built");
+        let mut frame = ProduceFrame::new("topic", &[0], &batch, (-1, true), &client_id()).expect("built");
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut drawn = || -> Vec<u64> {
+            frame.draw_keys(300, &mut random);
+            let request = request(&mut frame, 1, None);
+            let batch = request.topic_data[0].partition_data[0].records.clone().expect("records");
+            let header = BatchHeader::parse(&batch).expect("header");
+            assert!(header.crc_matches(&batch));
+            let mut records = Records::new(&header, &batch).expect("records");
+            let mut keys = Vec::new();
+            while let Some(record) = records.next().expect("record") {
+                assert_eq!(record.value.map(<[u8]>::len), Some(50));
+                keys.push(u64::from_be_bytes(record.key.expect("key").try_into().expect("8 bytes")));
+            }
+            keys
+        };
+        let (first, second) = (drawn(), drawn());
+        assert_eq!((first.len(), second.len()), (200, 200));
+        assert!(first != second && first.iter().chain(&second).all(|key| *key < 300));
+        assert!(first.iter().collect::<std::collections::BTreeSet<_>>().len() > 100);
     }
 
     #[test]

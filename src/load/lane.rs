@@ -45,6 +45,8 @@ pub struct ProduceLane {
     pub pipeline: Pipeline,
     /// Write into each batch when it was due, in microseconds since the start.
     pub stamped: bool,
+    /// Draw a key for each record: below how many, and by what chance.
+    pub keys: Option<(u64, fastrand::Rng)>,
     pub answered: bool,
     pub request_records: u64,
     pub request_bytes: u64,
@@ -150,6 +152,9 @@ impl ProduceLane {
             };
             let turn = number as usize % self.frames.len();
             let stamp = self.stamped.then_some(due.as_micros() as u64);
+            if let Some((keys, random)) = &mut self.keys {
+                self.frames[turn].draw_keys(*keys, random);
+            }
             self.frames[turn].put(number as i32, stamp, &mut self.link.out);
             hub.scores.sent(self.request_records);
             if !self.answered {

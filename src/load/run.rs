@@ -130,7 +130,7 @@ fn leaders_now(plan: &Plan, cluster: &mut Cluster) -> Result<Vec<(i32, HostPort)
 /// The connections of each thread.
 fn lanes(plan: &Plan, cluster: &mut Cluster, partitions: &[(i32, HostPort)]) -> Result<Vec<Vec<Lane>>, LoadError> {
     let client_id = StrBytes::from_string(cluster.options().client_id.clone());
-    let batch = batch(plan.record_bytes, plan.batch_records, plan.compression, now_ms())?;
+    let batch = batch(plan, now_ms())?;
     let ends = match plan.work {
         Work::Produce => BTreeMap::new(),
         Work::Consume | Work::EndToEnd => ends(plan, cluster, partitions)?,
@@ -170,7 +170,7 @@ fn lanes(plan: &Plan, cluster: &mut Cluster, partitions: &[(i32, HostPort)]) -> 
                 Work::EndToEnd => vec![vec![own]],
                 _ => spread.sets(connection, plan.partitions_per_request as usize),
             };
-            let how = (plan.acks, plan.work == Work::EndToEnd);
+            let how = (plan.acks, plan.work == Work::EndToEnd || plan.keys.is_some());
             let frame = |set: &Vec<i32>| ProduceFrame::new(&plan.topic, set, &batch, how, &client_id);
             let frames = sets.iter().map(frame).collect::<Result<_, _>>()?;
             let lane = produce_lane(plan, connect(broker, cluster)?, frames, connection as u32);
@@ -186,6 +186,7 @@ fn produce_lane(plan: &Plan, link: Link, frames: Vec<ProduceFrame>, connection: 
         frames,
         pipeline: Pipeline::new(plan.pace(connection), plan.depth as usize, plan.acks != 0),
         stamped: plan.work == Work::EndToEnd,
+        keys: plan.keys.map(|keys| (keys, fastrand::Rng::with_seed(u64::from(connection)))),
         answered: plan.acks != 0,
         request_records: plan.request_records(),
         request_bytes: plan.request_records() * u64::from(plan.record_bytes),

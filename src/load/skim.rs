@@ -190,15 +190,15 @@ impl Skim {
 #[cfg(test)]
 mod tests {
     use super::super::frames::{FETCH_VERSION, batch};
+    use super::super::plan::{Plan, tests::plan};
     use super::*;
-    use crate::record::compression::Compression;
     use bytes::Bytes;
     use kafka_protocol::messages::fetch_response::{AbortedTransaction, FetchableTopicResponse, PartitionData};
     use kafka_protocol::messages::{FetchResponse, ResponseHeader, TopicName};
     use kafka_protocol::protocol::{Encodable, StrBytes};
 
     fn plain(record_bytes: u32, records: u32) -> Bytes {
-        batch(record_bytes, records, Compression::NONE, 1_700_000_000_000).expect("built")
+        batch(&Plan { record_bytes, batch_records: records, ..plan() }, 1_700_000_000_000).expect("built")
     }
 
     fn answer(error: i16, name: &str, aborted: usize, records: &[u8]) -> Vec<u8> {
