@@ -27,6 +27,8 @@ const NARROW_ROOMS: &[(&str, &[&str])] = &[
 /// Decides without clock, disk, network or chance.
 const PURE: &[&str] = &[
     "api/fetch/session.rs",
+    "cli/bench/html.rs",
+    "cli/bench/plot.rs",
     "client/consumer/lane.rs",
     "client/partitioner.rs",
     "client/producer/outbox.rs",
@@ -50,8 +52,14 @@ const PURE: &[&str] = &[
     "group/offsets.rs",
     "group/records.rs",
     "group/subscription.rs",
+    "load/cutter.rs",
     "load/frames.rs",
+    "load/outbox.rs",
+    "load/pipeline.rs",
     "load/plan.rs",
+    "load/reading.rs",
+    "load/skim.rs",
+    "load/spread.rs",
     "log/retain.rs",
     "maintenance/rate.rs",
     "maintenance/scrub_progress.rs",
