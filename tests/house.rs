@@ -27,7 +27,10 @@ const NARROW_ROOMS: &[(&str, &[&str])] = &[
 /// Decides without clock, disk, network or chance.
 const PURE: &[&str] = &[
     "api/fetch/session.rs",
+    "cli/group/plan.rs",
     "client/consumer/lane.rs",
+    "client/groups/assign.rs",
+    "client/groups/protocol.rs",
     "client/partitioner.rs",
     "client/producer/outbox.rs",
     "cluster",
