@@ -17,6 +17,7 @@ use crate::partition::table::PartitionTable;
 use kafka_protocol::protocol::StrBytes;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// One shard's state; lives and dies on its thread.
@@ -25,7 +26,7 @@ pub struct ShardContext {
     pub shard: ShardId,
     pub broker: BrokerId,
     pub control: ControlHandle,
-    pub partitions: PartitionTable,
+    pub partitions: Rc<PartitionTable>,
     pub checkpoints: CheckpointSender,
     pub metrics: Arc<ShardMetrics>,
     owner: Owner,
@@ -52,7 +53,7 @@ impl ShardContext {
         broker: BrokerId,
         control: ControlHandle,
         config: Arc<BrokerConfig>,
-        (partitions, checkpoints): (PartitionTable, CheckpointSender),
+        (partitions, checkpoints): (Rc<PartitionTable>, CheckpointSender),
         image: Arc<ClusterImage>,
     ) -> Self {
         let slots = config.max_incremental_fetch_session_cache_slots as usize;
@@ -111,8 +112,8 @@ impl ShardContext {
         true
     }
 
-    /// Takes over a new image: partitions that this shard leads now are open when it returns, those that are gone are
-    /// closed. Requests see the image before the partitions go, so that none reaches a closed one. Checkpoints that speak of
+    /// Takes over a new image: partitions that this shard leads now are open when it returns, or being opened if they lie on
+    /// disk; those that are gone are closed. Requests see the image before the partitions go, so that none reaches a closed one. Checkpoints that speak of
     /// an earlier life of a topic are corrected before its new one can take records.
     pub async fn apply(&self, image: Arc<ClusterImage>) {
         let settings_changed = self.set_image(Arc::clone(&image));
@@ -149,7 +150,8 @@ impl ShardContext {
     pub fn leader_hint(&self, info: &RequestInfo, topic: &str, index: PartitionIndex) -> Option<LeaderHint> {
         let image = self.image.borrow();
         let partition = image.topic(topic)?.partition(index)?;
-        let broker = image.brokers.get(&partition.leader?)?;
+        // Not ourselves: a log that is still being opened is no reason to ask here again at once.
+        let broker = image.brokers.get(&partition.leader.filter(|leader| *leader != self.broker)?)?;
         Some(LeaderHint {
             leader: broker.id,
             leader_epoch: partition.leader_epoch.0,
@@ -186,7 +188,7 @@ impl ShardContext {
         let partitions = PartitionTable::new(me, Vec::new(), crate::partition::journal::Rings::none(), shared);
         let (sender, _) = tokio::sync::mpsc::channel(1);
         let checkpoints = CheckpointSender::new(0, sender, Arc::default());
-        Rc::new(ShardContext::new(me, control, Arc::new(config), (partitions, checkpoints), Arc::new(image)))
+        Rc::new(ShardContext::new(me, control, Arc::new(config), (Rc::new(partitions), checkpoints), Arc::new(image)))
     }
 }
 
@@ -259,7 +261,7 @@ mod tests {
         let control = ControlHandle::new(mpsc::channel(1).0, Arc::default());
         let config = Arc::new(BrokerConfig::from_texts(Default::default()).expect("defaults are valid"));
         let none = Arc::new(ClusterImage::default());
-        let context = ShardContext::new(BrokerId(0), control, config, (table, checkpoints), none);
+        let context = ShardContext::new(BrokerId(0), control, config, (Rc::new(table), checkpoints), none);
         let mut image = image(1);
         add_topic(&mut image, "t", &[0]);
         let save = async {

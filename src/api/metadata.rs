@@ -10,6 +10,7 @@
 //! - A replica in a log directory that is offline is an offline replica, and does not lead, as in Kafka.
 //! - A partition without a live leader has LEADER_NOT_AVAILABLE and leader -1; its epoch, replicas and in-sync replicas
 //!   are told all the same. Version 0 leaves dead replicas out and marks the partition with REPLICA_NOT_AVAILABLE.
+//! - So is a partition of the asked shard whose log is still being opened after a start: clients ask again until it is.
 //! - What is told is the image at the time when all earlier answers of the connection have been sent: a client that
 //!   pipelines its requests sees here the topic that it created just before.
 //!
@@ -57,8 +58,10 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
                 None => HashMap::new(),
             };
             let (image, lost) = (context.image(), context.partitions.shared().disks.lost());
-            let lost = lost.as_ref();
-            info.answer(&Answering { image: &image, lost, info: &info, request: &request, refused }.response(&wanted))
+            let is_opening = |topic, index| context.partitions.is_opening(topic, PartitionIndex(index));
+            let (image, lost, info, is_opening) = (&*image, lost.as_ref(), &info, &is_opening);
+            let request = &request;
+            info.answer(&Answering { image, lost, is_opening, info, request, refused }.response(&wanted))
         }))
     })
 }
@@ -165,6 +168,8 @@ struct Answering<'a> {
     lost: Option<&'a HashMap<BrokerId, Arc<HashSet<TopicPartition>>>>,
     info: &'a RequestInfo,
     request: &'a MetadataRequest,
+    /// Whether this shard's log of a partition is still being opened.
+    is_opening: &'a dyn Fn(TopicId, i32) -> bool,
     /// Topics whose creation was refused.
     refused: HashMap<StrBytes, ResponseError>,
 }
@@ -241,7 +246,8 @@ impl Answering<'_> {
         let alive = |id: &BrokerId| self.image.brokers.contains_key(id);
         let place = TopicPartition { topic, partition: PartitionIndex(index) };
         let lost = |id: &BrokerId| self.lost.is_some_and(|lost| lost.get(id).is_some_and(|all| all.contains(&place)));
-        let leader = partition.leader.filter(|id| alive(id) && !lost(id));
+        let is_led = |id: &BrokerId| alive(id) && !lost(id) && !(self.is_opening)(topic, index);
+        let leader = partition.leader.filter(is_led);
         let told = |ids: &[BrokerId]| -> Vec<_> {
             ids.iter().filter(|id| self.info.version > 0 || alive(id)).map(|id| wire_id(*id)).collect()
         };

@@ -58,7 +58,7 @@ mod tests {
     use crate::base::config::{BrokerConfig, FlushPolicy};
     use crate::base::ids::{BrokerId, PartitionIndex};
     use crate::log::paths;
-    use crate::maintenance::Maintenance;
+    use crate::maintenance;
     use crate::partition::checkpoints::CheckpointSender;
     use crate::partition::shared::PartitionShared;
     use crate::partition::table::{FoundLogDir, PartitionTable};
@@ -83,10 +83,17 @@ mod tests {
             partitions: [(key, Some(id))].into(),
             ..FoundLogDir::default()
         };
-        let shared = Rc::new(PartitionShared::new(8, FlushPolicy::Disk, Arc::default(), Maintenance::stopped()));
+        let (maintenance, _thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
+        let shared = Rc::new(PartitionShared::new(8, FlushPolicy::Disk, Arc::default(), maintenance));
         let table = PartitionTable::new(BrokerId(0), vec![found], crate::partition::journal::Rings::none(), shared);
+        let table = Rc::new(table);
         let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
-        table.open_led(&image, &config, false);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            table.open_led(&image, &config, false);
+            assert!(table.is_opening(id, PartitionIndex(0)));
+            table.opened_or_late().await;
+        });
         let checkpoints = CheckpointSender::new(0, tokio::sync::mpsc::channel(1).0, Arc::default());
         let control = broker.context.control.clone();
         let context = ShardContext::new(BrokerId(0), control, Arc::new(config), (table, checkpoints), Arc::new(image));

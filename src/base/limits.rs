@@ -177,3 +177,18 @@ pub const RECOVERIES_AT_ONCE_MAX: usize = 16;
 
 /// How long a stop waits for what the maintenance thread has under way.
 pub const MAINTENANCE_STOP_SECONDS_MAX: u64 = 10;
+
+/// Logs that one job opens after a clean stop: each takes well below a millisecond.
+pub const OPENED_TOGETHER_MAX: usize = 64;
+
+/// How long a start waits for logs before it serves those that are open: after a clean stop nobody should see one that is
+/// not, and after a crash those that need no recovery should not wait for the others.
+pub const START_WAIT_CLEAN_MS_MAX: u64 = 1000;
+pub const START_WAIT_UNCLEAN_MS_MAX: u64 = 300;
+
+/// Bytes of a shard's logs that a recovery would read; beyond that the largest parts are settled. With a disk that reads 1 GB/s
+/// a shard's part of a recovery is below half a second, and what is written to settle logs stays a few percent of the records.
+pub const UNSETTLED_BYTES_MAX: u64 = 256 << 20;
+
+/// Seconds between two rounds of settling: the syncs that they ask for must not become the rule.
+pub const SETTLE_PAUSE_SECONDS_MIN: u64 = 5;

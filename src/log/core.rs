@@ -4,7 +4,7 @@
 use super::corrupt::CorruptRanges;
 use super::epochs::EpochHistory;
 use super::producers::{ProducerError, ProducerStates, Verdict};
-use super::segment::{BatchPlace, Segment};
+use super::segment::{BatchPlace, Segment, SegmentState};
 use crate::base::config::topic::TopicConfig;
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::limits::{APPEND_BYTES_MAX, APPEND_IOVECS_MAX, LOG_OFFSET_MAX, RECENT_BATCHES_MAX};
@@ -36,6 +36,16 @@ pub struct LogCore {
     recent: VecDeque<(Offset, BatchPlace)>,
     corrupt: CorruptRanges,
     failure: Option<Rc<str>>,
+}
+
+/// A log as recovery found it. Plain data.
+#[derive(Debug)]
+pub struct RecoveredLog {
+    pub segments: Vec<SegmentState>,
+    pub log_start: Offset,
+    pub end: Offset,
+    pub epochs: EpochHistory,
+    pub producers: ProducerStates,
 }
 
 /// A batch with its final offsets that is not written yet.
@@ -121,14 +131,11 @@ impl LogCore {
     }
 
     /// A log as recovery found it: all of it counts as written and flushed.
-    pub fn recovered(
-        dir: Rc<Path>,
-        segments: VecDeque<Rc<Segment>>,
-        (log_start, end): (Offset, Offset),
-        epochs: EpochHistory,
-        producers: ProducerStates,
-    ) -> LogCore {
+    pub fn recovered(dir: Rc<Path>, log: RecoveredLog) -> LogCore {
+        let RecoveredLog { segments, log_start, end, epochs, producers } = log;
         assert!(log_start <= end, "log start {log_start} beyond the end {end}");
+        let segments = segments.into_iter().map(|state| Rc::new(Segment::restored(Rc::clone(&dir), state)));
+        let segments = segments.collect();
         let mut core = LogCore::empty(dir, log_start);
         (core.segments, core.epochs, core.producers) = (segments, epochs, producers);
         (core.staged_end, core.written_end, core.flushed_end) = (end, end, end);

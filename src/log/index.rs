@@ -7,9 +7,11 @@
 //! .timeindex  | timestamp i64       | relative offset i32 |         12 bytes an entry
 //! ```
 //!
-//! Crash argument: an index only repeats what the segment says. It is written out when the segment is sealed or the
-//! log is closed, never read after an unclean stop before it has been rebuilt from the segment, and a file that does
-//! not pass `decode` is rebuilt too. So no order of writes to it can make a reader see a wrong position.
+//! Crash argument: an index only repeats what the segment says. It is written whole when the segment is sealed or the log is
+//! closed; now and then what is new is appended to the files of the active segment, and synced (`DetachedSegment::append_indexes`).
+//! After an unclean stop recovery takes from them only entries below a producer snapshot, which is written when they are
+//! on disk (`decode_below`), and reads the segment from there; a file that does not pass `decode` is rebuilt. Entries of a part that
+//! was cut go with their file. So no order of writes to it can make a reader see a wrong position.
 
 use crate::base::ids::Offset;
 use std::fs::{self, File};
@@ -139,7 +141,57 @@ impl OffsetIndex {
     }
 }
 
+impl OffsetIndex {
+    /// Reads the entries of batches that end below an offset: up to the first one that is not, or that a torn write left.
+    pub fn decode_below(content: &[u8], segment_bytes: u32, relative_offset: u32) -> OffsetIndex {
+        let mut index = OffsetIndex::default();
+        for [a, b, c, d, e, f, g, h] in content.as_chunks::<OFFSET_ENTRY_BYTES>().0 {
+            let entry = OffsetEntry {
+                relative_offset: u32::from_be_bytes([*a, *b, *c, *d]),
+                position: u32::from_be_bytes([*e, *f, *g, *h]),
+            };
+            let follows = index
+                .entries
+                .last()
+                .is_none_or(|last| last.relative_offset < entry.relative_offset && last.position < entry.position);
+            if !follows || entry.relative_offset >= relative_offset || entry.position >= segment_bytes {
+                break;
+            }
+            index.entries.push(entry);
+        }
+        index
+    }
+
+    /// What the file has from this entry on.
+    pub fn encode_from(&self, entry: u32) -> Vec<u8> {
+        let new = OffsetIndex { entries: self.entries.get(entry as usize..).unwrap_or_default().to_vec() };
+        new.encode()
+    }
+}
+
 impl TimeIndex {
+    /// As `OffsetIndex::decode_below`: the entries up to an offset.
+    pub fn decode_to(content: &[u8], relative_offset: u32) -> TimeIndex {
+        let mut index = TimeIndex::default();
+        for chunk in content.as_chunks::<TIME_ENTRY_BYTES>().0 {
+            let entry = decode_time_entry(chunk);
+            let follows = index.entries.last().is_none_or(|last| {
+                last.timestamp_ms < entry.timestamp_ms && last.relative_offset <= entry.relative_offset
+            });
+            if !follows || entry.relative_offset > relative_offset || entry.timestamp_ms < 0 {
+                break;
+            }
+            index.entries.push(entry);
+        }
+        index
+    }
+
+    /// What the file has from this entry on.
+    pub fn encode_from(&self, entry: u32) -> Vec<u8> {
+        let new = TimeIndex { entries: self.entries.get(entry as usize..).unwrap_or_default().to_vec() };
+        new.encode()
+    }
+
     /// Entries must rise in time and offset; others are dropped, as Kafka's `maybeAppend` does.
     pub fn push(&mut self, timestamp_ms: i64, relative_offset: u32) {
         let follows = self

@@ -42,6 +42,7 @@ pub mod epochs;
 pub mod file;
 pub mod index;
 pub mod inspect;
+mod listing;
 pub mod open;
 pub mod open_files;
 pub mod paths;

@@ -13,6 +13,10 @@
 //!   (`LogCore::recovery_point`), so they are rebuilt from the segment, and written again. A recovery point that is a
 //!   segment's very end may be older than the roll: that segment is read too, since its index files may be those of an
 //!   earlier clean stop.
+//! - *Settled part of the active segment*: below the recovery point, and below a producer snapshot that was taken within the
+//!   segment, everything is on disk: records, epochs, index entries (`Partition::settle` writes them in that order, the snapshot
+//!   last). Reading begins at the last index entry below the snapshot. If the batch there is not the one that the entry tells of, or
+//!   damage is met before the snapshot's offset, the whole segment is read.
 //! - *Segments after a cut* are removed, the last one first and all of them before the cut itself: a recovery that is cut
 //!   short finds the same damage again.
 //! - *A gap between segments* below the recovery point, the log's start or what was compacted is kept, as Kafka keeps it: its
@@ -33,8 +37,9 @@
 
 use super::checkpoint::{self, sync_dir};
 use super::compact::swap::{self, SwapError};
-use super::core::LogCore;
+use super::core::RecoveredLog;
 use super::epochs::EpochHistory;
+use super::listing::{Found, Listing};
 use super::paths;
 use super::producers::ProducerStates;
 use super::scan::{Depth, Problem, ScanEnd, old_format_at, scan};
@@ -44,17 +49,18 @@ use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::limits::LOG_OFFSET_MAX;
 use crate::record::batch::BatchHeader;
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::UNIX_EPOCH;
 
 /// What is known of a partition before its directory is opened.
 #[derive(Clone, Debug)]
 pub struct OpenParams {
-    pub dir: Rc<Path>,
+    pub dir: PathBuf,
     /// The last stop was clean: nothing needs scanning.
     pub clean: bool,
     /// Everything below is known to be whole.
@@ -66,9 +72,19 @@ pub struct OpenParams {
     pub now_ms: i64,
 }
 
-/// An opened log with what had to be done for it.
+/// How a part of a segment's file is read from its begin to its end.
+pub type ReadPart<'a> = &'a dyn Fn(&Path, Range<u32>) -> io::Result<Box<dyn Read>>;
+
+/// Reads through the page cache.
+pub fn read_part(path: &Path, range: Range<u32>) -> io::Result<Box<dyn Read>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(u64::from(range.start)))?;
+    Ok(Box::new(file.take(u64::from(range.end - range.start))))
+}
+
+/// An opened log with what had to be done for it. Plain data: it may have been opened on another thread.
 pub struct Opened {
-    pub core: LogCore,
+    pub log: RecoveredLog,
     pub cuts: Vec<Cut>,
     pub scanned_bytes: u64,
     /// The directory is as a clean stop leaves it.
@@ -84,6 +100,25 @@ pub struct Cut {
     pub next_offset: Offset,
     /// None: the whole file went, since it follows one that was cut or lies below the log's start.
     pub problem: Option<Problem>,
+}
+
+/// The line of the broker's log: what was cut, from which offset on, and why.
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Cut { file, position, bytes, next_offset, problem } = self;
+        match problem {
+            Some(problem) => write!(
+                f,
+                "{}: cut at byte {position} ({bytes} bytes, from offset {next_offset} on): {problem}",
+                file.display()
+            ),
+            None => write!(
+                f,
+                "{}: removed ({bytes} bytes, from offset {next_offset} on): what was before it is cut, or below the log's start",
+                file.display()
+            ),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +139,9 @@ pub enum OpenError {
     Swap(#[from] SwapError),
 }
 
-/// Opens the directory; an empty one is a log that begins at `log_start`, or 0. Blocking.
-pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenError> {
+/// Opens the directory; an empty one is a log that begins at `log_start`, or 0. `read` is asked for what must be looked through.
+/// Blocking.
+pub fn open(params: &OpenParams, config: &TopicConfig, read: ReadPart) -> Result<Opened, OpenError> {
     if let Some(offset) = params.log_start.filter(|offset| offset.0 > LOG_OFFSET_MAX) {
         return Err(OpenError::StartTooHigh { path: params.dir.to_path_buf(), offset });
     }
@@ -120,13 +156,17 @@ pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenErr
     let listing = Listing::read(&params.dir)?;
     listing.remove_leftovers();
     let stored_epochs = read_epochs(&params.dir);
+    let dir: Rc<Path> = Rc::from(&*params.dir);
     let mut opening = Opening {
         params,
         config,
+        read,
+        dir: Rc::clone(&dir),
         epochs_known: stored_epochs.is_some(),
         stored_epoch: stored_epochs.as_ref().and_then(EpochHistory::latest),
         epochs: stored_epochs.unwrap_or_default(),
         producers: None,
+        producers_from: Offset(0),
         snapshots: listing.snapshots,
         cuts: Vec::new(),
         scanned_bytes: 0,
@@ -135,7 +175,7 @@ pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenErr
     let mut end = params.log_start.unwrap_or(Offset(0));
     let mut files = &listing.segments[..];
     while let [file, later @ ..] = files {
-        let segment = Rc::new(Segment::existing(Rc::clone(&params.dir), file.base, file.bytes, file.modified_ms));
+        let segment = Rc::new(Segment::existing(Rc::clone(&dir), file.base, file.bytes, file.modified_ms));
         end = match later.first() {
             Some(next) if params.clean || next.base < params.recovery_point => {
                 opening.trust(&segment)?;
@@ -157,12 +197,16 @@ pub fn open(params: &OpenParams, config: &TopicConfig) -> Result<Opened, OpenErr
 struct Opening<'a> {
     params: &'a OpenParams,
     config: &'a TopicConfig,
+    read: ReadPart<'a>,
+    dir: Rc<Path>,
     epochs: EpochHistory,
     epochs_known: bool,
     /// The newest epoch in the checkpoint file.
     stored_epoch: Option<LeaderEpoch>,
     /// What the log says below the segment that is scanned next; None: not read yet.
     producers: Option<ProducerStates>,
+    /// They know of everything below.
+    producers_from: Offset,
     snapshots: Vec<Offset>,
     cuts: Vec<Cut>,
     scanned_bytes: u64,
@@ -182,7 +226,7 @@ impl Opening<'_> {
             self.producers = Some(ProducerStates::default());
         }
         if self.segments.is_empty() && end > Offset(0) {
-            let made = Segment::existing(Rc::clone(&self.params.dir), end, 0, self.params.now_ms);
+            let made = Segment::existing(Rc::clone(&self.dir), end, 0, self.params.now_ms);
             let path = made.path(paths::LOG);
             File::create(&path).map_err(|source| OpenError::Io { path, source })?;
             made.reset();
@@ -207,11 +251,16 @@ impl Opening<'_> {
             let synced = sync_dir(dir).and_then(|()| dir.parent().map_or(Ok(()), sync_dir));
             synced.map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })?;
         }
-        let dir = Rc::clone(&self.params.dir);
-        let core = LogCore::recovered(dir, self.segments, (log_start, end), self.epochs, producers);
+        let log = RecoveredLog {
+            segments: self.segments.iter().map(|segment| segment.state()).collect(),
+            log_start,
+            end,
+            epochs: self.epochs,
+            producers,
+        };
         let has_snapshot = self.snapshots.contains(&end);
         let is_clean = self.params.clean && self.epochs_known && self.cuts.is_empty() && has_snapshot && !recovered;
-        Ok(Opened { core, cuts: self.cuts, scanned_bytes: self.scanned_bytes, is_clean })
+        Ok(Opened { log, cuts: self.cuts, scanned_bytes: self.scanned_bytes, is_clean })
     }
 
     /// A sealed segment that is known to be whole. Only its epochs may have to be learnt; nothing is cut.
@@ -220,21 +269,19 @@ impl Opening<'_> {
             return Ok(());
         }
         let epochs = &mut self.epochs;
-        read_headers(segment, &mut |header| note_epoch(epochs, header))?;
+        read_headers(self.read, segment, &mut |header| note_epoch(epochs, header))?;
         self.scanned_bytes += u64::from(segment.size());
         Ok(())
     }
 
-    /// Reads a segment that may not be whole, rebuilds its indexes, notes its epochs and producers, cuts it where it is not
+    /// Reads what of a segment may not be whole, rebuilds its indexes, notes its epochs and producers, cuts it where it is not
     /// whole (with the `later` segments), and makes durable what is left.
     fn recover(&mut self, segment: &Rc<Segment>, later: &[Found]) -> Result<Offset, OpenError> {
-        if self.producers.is_none() {
-            self.producers = Some(self.producers_below(segment.base)?);
-        }
-        self.keep_snapshot(segment.base)?;
         let size = segment.size();
-        segment.reset();
-        let mut end = self.scan_rest(segment, (0, size), segment.base, Depth::Checksums)?;
+        let (mut end, settled) = match self.scan_unsettled(segment, size)? {
+            Some(end) => (end, true),
+            None => (self.scan_whole(segment, size)?, false),
+        };
         end.problem = end.problem.or_else(|| self.gap_before(later, end.next_offset));
         let path = segment.path(paths::LOG);
         if let Some(problem) = end.problem {
@@ -252,9 +299,47 @@ impl Opening<'_> {
             let synced = open_file(&path)?.sync_all();
             synced.map_err(|source| OpenError::Io { path, source })?;
         }
-        // They may tell of batches that the segment no longer has; what was read of it takes their place.
-        remove_existing(segment, &[paths::OFFSET_INDEX, paths::TIME_INDEX])?;
+        if !settled || end.problem.is_some() {
+            // They may tell of batches that the segment no longer has; what was read of it takes their place.
+            remove_existing(segment, &[paths::OFFSET_INDEX, paths::TIME_INDEX])?;
+        }
         Ok(end.next_offset)
+    }
+
+    fn scan_whole(&mut self, segment: &Rc<Segment>, size: u32) -> Result<ScanEnd, OpenError> {
+        if self.producers.is_none() {
+            self.producers = Some(self.producers_below(segment.base)?);
+        }
+        self.keep_snapshot(segment.base)?;
+        segment.reset();
+        self.scan_rest(segment, (0, size), segment.base, Depth::Checksums)
+    }
+
+    /// Reads a segment from where the newest producer snapshot below the recovery point was taken: what lies below was on disk by then,
+    /// with its epochs and its index entries (`Partition::settle`). None: there is no such snapshot, or something does not fit.
+    fn scan_unsettled(&mut self, segment: &Rc<Segment>, size: u32) -> Result<Option<ScanEnd>, OpenError> {
+        if self.producers.is_some() || !self.epochs_known {
+            return Ok(None);
+        }
+        let within = segment.base + 1..=self.params.recovery_point;
+        let Some(at) = self.snapshots.iter().copied().filter(|offset| within.contains(offset)).max() else {
+            return Ok(None);
+        };
+        let path = paths::segment_file(&self.params.dir, at, paths::PRODUCER_SNAPSHOT);
+        let Ok(Ok(producers)) = fs::read(&path).map(|content| ProducerStates::decode(&content)) else {
+            return Ok(None);
+        };
+        let Ok(indexes) = segment.detached().read_indexes_below(at) else { return Ok(None) };
+        let Some((from, expected)) = self.resume(segment, indexes)? else { return Ok(None) };
+        (self.producers, self.producers_from) = (Some(producers), at);
+        let epochs = self.epochs.clone();
+        let end = self.scan_rest(segment, (from, size), expected, Depth::Checksums)?;
+        if end.problem.is_some() && end.next_offset < at {
+            // What was whole is not: nothing that was built on it counts.
+            (self.producers, self.producers_from, self.epochs) = (None, Offset(0), epochs);
+            return Ok(None);
+        }
+        Ok(Some(end))
     }
 
     /// A segment that lies wholly below the log's start, and was to be removed when the process ended. It may tell of producers;
@@ -281,6 +366,18 @@ impl Opening<'_> {
     fn open_active(&mut self, segment: &Rc<Segment>) -> Result<Offset, OpenError> {
         let size = segment.size();
         let Ok(indexes) = segment.detached().read_indexes() else { return self.recover(segment, &[]) };
+        let Some((from, expected)) = self.resume(segment, indexes)? else { return self.recover(segment, &[]) };
+        let end = self.scan_rest(segment, (from, size), expected, Depth::Headers)?;
+        if end.problem.is_some() {
+            segment.resume(Indexes::default(), size, (None, None));
+            return self.recover(segment, &[]);
+        }
+        Ok(end.next_offset)
+    }
+
+    /// Takes over what the index files say: gives the position of their last entry, where reading goes on, and the offset of the
+    /// batch there. None: they do not fit the segment.
+    fn resume(&self, segment: &Segment, indexes: Indexes) -> Result<Option<(u32, Offset)>, OpenError> {
         let (last_offset, from) = match indexes.offsets.last() {
             Some((relative, position)) => (Some(segment.base + i64::from(relative)), position),
             None => (None, 0),
@@ -288,18 +385,13 @@ impl Opening<'_> {
         let max_timestamp = indexes.times.last().map(|e| (e.timestamp_ms, segment.base + i64::from(e.relative_offset)));
         let file = open_file(&segment.path(paths::LOG))?;
         let Ok((first, at)) = (|| io::Result::Ok((read_header(&file, 0)?, read_header(&file, from)?)))() else {
-            return self.recover(segment, &[]);
+            return Ok(None);
         };
         if at.base_offset < segment.base || last_offset.is_some_and(|last| last != at.last_offset()) {
-            return self.recover(segment, &[]);
+            return Ok(None);
         }
         segment.resume(indexes, from, (Some(first.max_timestamp), max_timestamp));
-        let end = self.scan_rest(segment, (from, size), at.base_offset, Depth::Headers)?;
-        if end.problem.is_some() {
-            segment.resume(Indexes::default(), size, (None, None));
-            return self.recover(segment, &[]);
-        }
-        Ok(end.next_offset)
+        Ok(Some((from, at.base_offset)))
     }
 
     fn scan_rest(
@@ -310,15 +402,16 @@ impl Opening<'_> {
         depth: Depth,
     ) -> Result<ScanEnd, OpenError> {
         let path = segment.path(paths::LOG);
-        let file = open_file(&path)?;
         let (epochs, interval) = (&mut self.epochs, self.config.index_interval_bytes);
-        let producers = &mut self.producers;
-        let end = scan(&file, (from, size), expected, depth, &mut |header, _| {
-            segment.note_batch(header, interval);
-            note_epoch(epochs, header);
-            if let Some(producers) = producers {
-                producers.note(header);
-            }
+        let (producers, producers_from) = (&mut self.producers, self.producers_from);
+        let end = (self.read)(&path, from..size).and_then(|mut bytes| {
+            scan(&mut bytes, (from, size), expected, depth, &mut |header, _| {
+                segment.note_batch(header, interval);
+                note_epoch(epochs, header);
+                if let Some(producers) = producers.as_mut().filter(|_| header.base_offset >= producers_from) {
+                    producers.note(header);
+                }
+            })
         });
         self.scanned_bytes += u64::from(size - from);
         end.map_err(|source| OpenError::Io { path, source })
@@ -327,14 +420,14 @@ impl Opening<'_> {
     /// Removes the segments that follow a cut, from the last one on, durably: what damage stands before them is what tells a
     /// recovery after this one to go on with it.
     fn remove_later(&mut self, later: &[Found]) -> Result<(), OpenError> {
-        let dir = &self.params.dir;
+        let dir = Rc::clone(&self.dir);
         for file in later.iter().rev() {
-            self.remove(&Segment::existing(Rc::clone(dir), file.base, file.bytes, file.modified_ms))?;
+            self.remove(&Segment::existing(Rc::clone(&dir), file.base, file.bytes, file.modified_ms))?;
         }
         if later.is_empty() {
             return Ok(());
         }
-        sync_dir(dir).map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })
+        sync_dir(&dir).map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })
     }
 
     /// Removes a segment of which nothing may stay, with everything that belongs to it.
@@ -370,7 +463,7 @@ impl Opening<'_> {
         for (i, segment) in self.segments.iter().enumerate() {
             let next = self.segments.get(i + 1).map_or(end, |next| next.base);
             if next > from {
-                read_headers(segment, &mut |header| {
+                read_headers(self.read, segment, &mut |header| {
                     if header.base_offset >= from {
                         producers.note(header);
                     }
@@ -438,10 +531,10 @@ fn note_epoch(epochs: &mut EpochHistory, header: &BatchHeader) {
 }
 
 /// Goes through the headers of a segment that is known to be whole; where it is not, they end early.
-fn read_headers(segment: &Segment, on_batch: &mut dyn FnMut(&BatchHeader)) -> Result<(), OpenError> {
-    let path = segment.path(paths::LOG);
-    let read = scan(&open_file(&path)?, (0, segment.size()), segment.base, Depth::Headers, &mut |header, _| {
-        on_batch(header);
+fn read_headers(read: ReadPart, segment: &Segment, on_batch: &mut dyn FnMut(&BatchHeader)) -> Result<(), OpenError> {
+    let (path, size) = (segment.path(paths::LOG), segment.size());
+    let read = read(&path, 0..size).and_then(|mut bytes| {
+        scan(&mut bytes, (0, size), segment.base, Depth::Headers, &mut |header, _| on_batch(header))
     });
     read.map(drop).map_err(|source| OpenError::Io { path, source })
 }
@@ -469,79 +562,11 @@ fn refuse_old_format(path: &Path, position: u32, size: u32) -> Result<(), OpenEr
 /// Rebuilds the indexes of a sealed segment from its file. Blocking.
 pub fn rebuild_indexes(segment: &DetachedSegment, index_interval_bytes: u32) -> io::Result<Indexes> {
     let rebuilt = Segment::new(Rc::from(Path::new("")), segment.base, 0);
-    let file = File::open(segment.path(paths::LOG))?;
-    scan(&file, (0, segment.size), segment.base, Depth::Headers, &mut |header, _| {
+    let mut file = File::open(segment.path(paths::LOG))?;
+    scan(&mut file, (0, segment.size), segment.base, Depth::Headers, &mut |header, _| {
         rebuilt.note_batch(header, index_interval_bytes);
     })?;
     Ok(rebuilt.into_sealed_indexes())
-}
-
-/// What lies in a partition's directory.
-#[derive(Default)]
-struct Listing {
-    /// By base offset.
-    segments: Vec<Found>,
-    snapshots: Vec<Offset>,
-    indexes: Vec<(Offset, PathBuf)>,
-    /// Files that were marked as deleted, or never finished.
-    marked: Vec<PathBuf>,
-}
-
-/// A `.log` file of the directory.
-struct Found {
-    base: Offset,
-    bytes: u32,
-    modified_ms: i64,
-}
-
-impl Listing {
-    fn read(dir: &Path) -> Result<Listing, OpenError> {
-        let at = |source| OpenError::Io { path: dir.to_owned(), source };
-        let mut listing = Listing::default();
-        for entry in fs::read_dir(dir).map_err(at)? {
-            let entry = entry.map_err(at)?;
-            let (name, path) = (entry.file_name(), entry.path());
-            match name.to_str().and_then(paths::parse_segment_file) {
-                Some((offset, paths::LOG)) if offset.0 > LOG_OFFSET_MAX => {
-                    return Err(OpenError::OffsetTooHigh { path, offset });
-                }
-                Some((base, paths::LOG)) => listing.segments.push(Found::look(base, &entry)?),
-                Some((base, paths::PRODUCER_SNAPSHOT)) => listing.snapshots.push(base),
-                Some((base, paths::OFFSET_INDEX | paths::TIME_INDEX | paths::TXN_INDEX)) => {
-                    listing.indexes.push((base, path));
-                }
-                Some((_, suffix)) if [paths::DELETED_FILE, ".cleaned", ".tmp"].iter().any(|s| suffix.ends_with(s)) => {
-                    listing.marked.push(path);
-                }
-                _ => {}
-            }
-        }
-        listing.segments.sort_unstable_by_key(|file| file.base);
-        Ok(listing)
-    }
-
-    /// What cannot be removed now is tried again at the next start.
-    fn remove_leftovers(&self) {
-        let has_segment = |base: &Offset| self.segments.binary_search_by_key(base, |file| file.base).is_ok();
-        let orphans = self.indexes.iter().filter(|(base, _)| !has_segment(base)).map(|(_, path)| path);
-        for path in self.marked.iter().chain(orphans) {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-impl Found {
-    fn look(base: Offset, entry: &fs::DirEntry) -> Result<Found, OpenError> {
-        let metadata = entry.metadata().map_err(|source| OpenError::Io { path: entry.path(), source })?;
-        let bytes = metadata.len();
-        let bytes = u32::try_from(bytes)
-            .ok()
-            .filter(|bytes| *bytes <= i32::MAX as u32)
-            .ok_or_else(|| OpenError::TooLarge { path: entry.path(), bytes })?;
-        let modified_ms = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let modified_ms = modified_ms.map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        Ok(Found { base, bytes, modified_ms })
-    }
 }
 
 fn read_epochs(dir: &Path) -> Option<EpochHistory> {

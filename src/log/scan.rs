@@ -3,7 +3,7 @@
 use crate::base::ids::Offset;
 use crate::record::batch::{BatchHeader, HEADER_LEN, LOG_OVERHEAD};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 const CHUNK_BYTES: usize = 1 << 20;
@@ -52,16 +52,16 @@ pub enum Depth {
     Checksums,
 }
 
-/// Reads `file` from the batch at `from` to `size`; `expected` is the least offset that the first batch may have.
-/// Calls `on_batch` with every good batch and its position.
+/// Goes through `bytes`, which are those of a segment from the batch at `from` to `size`; `expected` is the least offset that the
+/// first batch may have. Calls `on_batch` with every good batch and its position.
 pub fn scan(
-    file: &File,
+    bytes: &mut dyn Read,
     (from, size): (u32, u32),
     expected: Offset,
     depth: Depth,
     on_batch: &mut dyn FnMut(&BatchHeader, u32),
 ) -> io::Result<ScanEnd> {
-    let mut window = Window { file, size, start: 0, bytes: Vec::new() };
+    let mut window = Window { input: bytes, size, start: from, bytes: Vec::new() };
     let mut end = ScanEnd { valid_bytes: from, next_offset: expected, problem: None };
     let mut last_epoch = -1;
     let floor = expected;
@@ -145,26 +145,30 @@ pub fn old_format_at(file: &File, position: u32, size: u32) -> io::Result<Option
     Ok((crc.finalize() == u32::from_be_bytes([c0, c1, c2, c3])).then_some(magic as i8))
 }
 
-/// A piece of the file in memory that moves forward; as large as the largest batch needs, at least `CHUNK_BYTES`.
+/// A piece of the segment in memory that moves forward; as large as the largest batch needs, at least `CHUNK_BYTES`.
 struct Window<'a> {
-    file: &'a File,
+    input: &'a mut dyn Read,
     size: u32,
     start: u32,
     bytes: Vec<u8>,
 }
 
 impl Window<'_> {
-    /// The bytes at `position`: `length` of them, or fewer where the file ends.
+    /// The bytes at `position`, which is not before that of the last call: `length` of them, or fewer where the segment ends.
     fn at(&mut self, position: u32, length: usize) -> io::Result<&[u8]> {
         let left = (self.size - position) as usize;
         let length = length.min(left);
-        let offset = position.wrapping_sub(self.start) as usize;
-        let inside = position >= self.start && offset + length <= self.bytes.len();
-        if !inside {
-            self.start = position;
+        let mut offset = (position - self.start) as usize;
+        if offset + length > self.bytes.len() {
+            let skipped = offset.saturating_sub(self.bytes.len()) as u64;
+            self.bytes.drain(..offset.min(self.bytes.len()));
+            if io::copy(&mut self.input.take(skipped), &mut io::sink())? < skipped {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            (self.start, offset) = (position, 0);
+            let have = self.bytes.len();
             self.bytes.resize(length.max(CHUNK_BYTES).min(left), 0);
-            self.file.read_exact_at(&mut self.bytes, u64::from(position))?;
-            return Ok(&self.bytes[..length]);
+            self.input.read_exact(&mut self.bytes[have..])?;
         }
         Ok(&self.bytes[offset..offset + length])
     }

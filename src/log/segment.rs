@@ -35,6 +35,8 @@ pub struct Segment {
     dirty: Cell<bool>,
     /// The index files say all that the segment says, durably: recovery may trust them without reading the segment.
     indexed_on_disk: Cell<bool>,
+    /// Entries of both indexes that this process has written to their files; None: it has not written them.
+    settled: Cell<Option<(u32, u32)>>,
     /// The segment left the log: its files are being renamed, and must not be looked for or written any more.
     removed: Cell<bool>,
     /// It left because compaction put another one in its place: its records are still there.
@@ -56,12 +58,32 @@ pub struct Tail {
     indexed_timestamp: Option<i64>,
 }
 
+/// All that is known of a segment without its open file. Plain data.
+#[derive(Debug)]
+pub struct SegmentState {
+    base: Offset,
+    tail: Tail,
+    created_ms: i64,
+    modified_ms: i64,
+    indexes: Option<Indexes>,
+    indexed_on_disk: bool,
+}
+
 /// What a helper thread needs to read a segment's files.
 #[derive(Clone, Debug)]
 pub struct DetachedSegment {
     pub base: Offset,
     pub size: u32,
     dir: PathBuf,
+}
+
+/// Entries of both indexes that are to be appended to their files.
+pub struct NewEntries {
+    is_all: bool,
+    offsets_from: u32,
+    times_from: u32,
+    offsets: Vec<u8>,
+    times: Vec<u8>,
 }
 
 /// Both indexes of a segment, in memory.
@@ -111,6 +133,7 @@ impl Segment {
             used: Cell::new(false),
             dirty: Cell::new(false),
             indexed_on_disk: Cell::new(false),
+            settled: Cell::new(None),
             removed: Cell::new(false),
             replaced: Cell::new(false),
         }
@@ -122,6 +145,27 @@ impl Segment {
         segment.tail.set(Tail { size, ..Tail::default() });
         segment.indexes.replace(None);
         segment.indexed_on_disk.set(true);
+        segment
+    }
+
+    /// What is known of it; its indexes go with that.
+    pub fn state(&self) -> SegmentState {
+        SegmentState {
+            base: self.base,
+            tail: self.tail.get(),
+            created_ms: self.created_ms,
+            modified_ms: self.modified_ms.get(),
+            indexes: self.indexes.take(),
+            indexed_on_disk: self.indexed_on_disk.get(),
+        }
+    }
+
+    pub fn restored(dir: Rc<Path>, state: SegmentState) -> Segment {
+        let segment = Segment::new(dir, state.base, state.created_ms);
+        segment.tail.set(state.tail);
+        segment.modified_ms.set(state.modified_ms);
+        segment.indexes.replace(state.indexes);
+        segment.indexed_on_disk.set(state.indexed_on_disk);
         segment
     }
 
@@ -401,6 +445,27 @@ impl Segment {
         Some((indexes.offsets.encode(), indexes.times.encode()))
     }
 
+    /// The entries that are not in the index files yet, to be appended; None: the indexes are not in memory.
+    pub fn unsettled_indexes(&self) -> Option<NewEntries> {
+        let indexes = self.indexes.borrow();
+        let indexes = indexes.as_ref()?;
+        let (offsets_from, times_from) = self.settled.get().unwrap_or_default();
+        Some(NewEntries {
+            is_all: self.settled.get().is_none(),
+            offsets_from,
+            times_from,
+            offsets: indexes.offsets.encode_from(offsets_from),
+            times: indexes.times.encode_from(times_from),
+        })
+    }
+
+    /// What was unsettled is in the files now.
+    pub fn set_settled(&self, entries: &NewEntries) {
+        let count = |from: u32, bytes: &[u8], size: usize| from + u32::try_from(bytes.len() / size).unwrap_or(u32::MAX);
+        let offsets = count(entries.offsets_from, &entries.offsets, index::OFFSET_ENTRY_BYTES);
+        self.settled.set(Some((offsets, count(entries.times_from, &entries.times, index::TIME_ENTRY_BYTES))));
+    }
+
     fn close_time_index(&self) {
         let Some((timestamp_ms, offset)) = self.max_timestamp() else { return };
         if let Some(indexes) = &mut *self.indexes.borrow_mut() {
@@ -466,6 +531,38 @@ impl DetachedSegment {
             offsets: OffsetIndex::decode(&offsets, self.size).map_err(bad)?,
             times: TimeIndex::decode(&times).map_err(bad)?,
         })
+    }
+
+    /// Reads of the index files what recovery may trust: the entries of batches that end below `end`. An error: there are none.
+    pub fn read_indexes_below(&self, end: Offset) -> io::Result<Indexes> {
+        let below = u32::try_from((end - self.base).clamp(0, i64::from(i32::MAX))).expect("clamped to 31 bits");
+        let offsets = OffsetIndex::decode_below(&fs::read(self.path(paths::OFFSET_INDEX))?, self.size, below);
+        let (last, _) = offsets.last().ok_or(io::ErrorKind::NotFound)?;
+        let times = TimeIndex::decode_to(&fs::read(self.path(paths::TIME_INDEX))?, last);
+        if times.is_empty() {
+            // Lost, or nothing has a timestamp: the greatest one is not known from here.
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(Indexes { offsets, times })
+    }
+
+    /// Brings both index files up to date, durably but for their names. A crash leaves some of the entries. Blocking.
+    pub fn append_indexes(&self, entries: &NewEntries) -> io::Result<()> {
+        if entries.is_all {
+            write_atomically(&self.path(paths::OFFSET_INDEX), &entries.offsets)?;
+            return write_atomically(&self.path(paths::TIME_INDEX), &entries.times);
+        }
+        let append = |suffix, from: u64, bytes: &[u8]| {
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let file = fs::File::options().write(true).open(self.path(suffix))?;
+            file.write_all_at(bytes, from)?;
+            file.sync_data()
+        };
+        let (offset_bytes, time_bytes) = (index::OFFSET_ENTRY_BYTES as u64, index::TIME_ENTRY_BYTES as u64);
+        append(paths::OFFSET_INDEX, u64::from(entries.offsets_from) * offset_bytes, &entries.offsets)?;
+        append(paths::TIME_INDEX, u64::from(entries.times_from) * time_bytes, &entries.times)
     }
 
     /// Writes both index files durably; a crash leaves old ones or new ones, never a part. Blocking.

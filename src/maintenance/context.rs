@@ -2,6 +2,7 @@
 
 use super::rate::Bucket;
 use super::stream::{Reader, Writer};
+use super::thread::be_nice;
 use super::{Lane, Rates};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -67,10 +68,16 @@ impl Context {
         Writer::create(self.clone(), path).await
     }
 
-    /// Runs what blocks on a thread beside, of the same low priority. Once it has begun it is not given up.
+    /// Runs what blocks on a thread beside, of low priority unless clients wait for it. Once it has begun it is not given up.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let operation = self.begin();
-        let work = self.shared.pool.spawn_blocking(work);
+        let is_background = self.lane != Lane::Recovery;
+        let work = self.shared.pool.spawn_blocking(move || {
+            if is_background {
+                be_nice();
+            }
+            work()
+        });
         // Its end is seen even where the job is dropped here.
         let (done, result) = tokio::sync::oneshot::channel();
         self.spawn(async move {

@@ -1,6 +1,6 @@
 //! The node's maintenance thread: long reads and writes of files that must not disturb those who produce and consume.
 //!
-//! One thread for the node, of low priority and pinned to nothing, with a glommio executor of its own: whole segments pass it
+//! One thread for the node, pinned to nothing and of low priority (once a start has recovered its logs), with a glommio executor of its own: whole segments pass it
 //! by direct I/O, several requests ahead, and leave the page cache alone. Shards and the main thread hand it *jobs*: what a job
 //! is given, and what it answers, is plain data; it never touches a shard's state. Whoever asks awaits the answer, and who
 //! stops awaiting cancels the job.
@@ -17,6 +17,7 @@
 //! Where glommio cannot run (locked memory is short, no io_uring for a second ring), the same jobs run on plain threads: reads
 //! go through the page cache, and what was read is dropped from it again. So does a file whose file system has no direct I/O.
 
+mod bridge;
 pub mod clean;
 mod context;
 mod rate;
@@ -25,6 +26,7 @@ pub mod scrub_progress;
 mod stream;
 mod thread;
 
+pub use bridge::Streams;
 pub use context::Context;
 pub use stream::{Chunk, Reader, Writer};
 pub use thread::{MaintenanceThread, Settings, start};
@@ -45,17 +47,20 @@ pub enum Lane {
     Clean,
     /// Reading what lies there, to find damage.
     Scrub,
+    /// Writing down how far logs have come, so that the next recovery is short.
+    Settle,
     /// Small work in the background.
     Chore,
 }
 
 impl Lane {
-    const ALL: [Lane; 4] = [Lane::Recovery, Lane::Clean, Lane::Scrub, Lane::Chore];
+    const ALL: [Lane; 5] = [Lane::Recovery, Lane::Clean, Lane::Scrub, Lane::Settle, Lane::Chore];
 
     /// Jobs that run side by side.
     fn width(self) -> usize {
         match self {
             Lane::Recovery => RECOVERIES_AT_ONCE_MAX,
+            Lane::Settle => 2,
             Lane::Clean | Lane::Scrub | Lane::Chore => 1,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::context::{Context, Engine, Operation};
 use crate::base::limits::{MAINTENANCE_AHEAD, MAINTENANCE_CHUNK_BYTES};
+use glommio::GlommioError;
 use glommio::io::{DmaBuffer, DmaFile, ReadResult};
 use glommio::task::JoinHandle;
 use rustix::fs::{Advice, fadvise};
@@ -68,7 +69,7 @@ impl Deref for Chunk {
 impl Reader {
     pub(super) async fn open(context: Context, path: &Path, range: Range<u64>) -> io::Result<Reader> {
         let file = match context.engine() {
-            Engine::Ring => match DmaFile::open(path).await.map_err(io::Error::from) {
+            Engine::Ring => match DmaFile::open(path).await.map_err(plain) {
                 Ok(file) => Some(ReadFrom::Direct { file: Rc::new(file), ahead: VecDeque::new() }),
                 Err(e) if is_indirect(&e) => None,
                 Err(e) => return Err(e),
@@ -133,7 +134,7 @@ impl Reader {
 impl Writer {
     pub(super) async fn create(context: Context, path: &Path) -> io::Result<Writer> {
         if context.engine() == Engine::Ring {
-            match DmaFile::create(path).await.map_err(io::Error::from) {
+            match DmaFile::create(path).await.map_err(plain) {
                 Ok(file) => {
                     let (buffer, filled, behind) = (None, 0, VecDeque::new());
                     let file = WriteTo::Direct { file: Rc::new(file), buffer, filled, behind };
@@ -216,10 +217,10 @@ impl Writer {
                     ended(Some(write)).await?;
                 }
                 if file.align_up(bytes) != bytes {
-                    file.truncate(bytes).await?;
+                    file.truncate(bytes).await.map_err(plain)?;
                 }
-                file.fdatasync().await?;
-                file.close_rc().await?;
+                file.fdatasync().await.map_err(plain)?;
+                file.close_rc().await.map_err(plain)?;
             }
             WriteTo::Plain { file, .. } => {
                 let sync = move || {
@@ -240,7 +241,7 @@ fn read_direct(context: &Context, file: Rc<DmaFile>, at: u64) -> JoinHandle<io::
     glommio::spawn_local(async move {
         let read = file.read_at_aligned(at, MAINTENANCE_CHUNK_BYTES).await;
         end(file, operation).await;
-        read.map_err(io::Error::from)
+        read.map_err(plain)
     })
     .detach()
 }
@@ -254,7 +255,7 @@ fn write_direct(context: &Context, file: Rc<DmaFile>, buffer: DmaBuffer, at: u64
         match written {
             Ok(written) if written == length => Ok(()),
             Ok(_) => Err(io::ErrorKind::WriteZero.into()),
-            Err(e) => Err(e.into()),
+            Err(e) => Err(plain(e)),
         }
     })
     .detach()
@@ -281,6 +282,14 @@ fn read_plain(file: &File, position: u64, length: usize) -> io::Result<Vec<u8>> 
 
 fn write_plain(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
     file.write_all_at(bytes, position)
+}
+
+/// The error of the operating system, with its number: what it means for the disk is decided by that.
+fn plain(error: GlommioError<()>) -> io::Error {
+    match error {
+        GlommioError::IoError(error) | GlommioError::EnhancedIoError { source: error, .. } => error,
+        other => other.into(),
+    }
 }
 
 /// Whether a file system said that it has no direct I/O.

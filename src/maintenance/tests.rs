@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::limits::{MAINTENANCE_AHEAD, MAINTENANCE_CHUNK_BYTES};
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -62,7 +63,7 @@ fn what_is_written_is_read_back_from_any_byte_to_any_byte() {
             assert_eq!(beyond.kind(), std::io::ErrorKind::UnexpectedEof);
         }
         let missing = read_back(maintenance, dir.join("none"), 0..1).await.expect_err("no such file");
-        assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
+        assert_eq!(missing.raw_os_error(), Some(libc::ENOENT), "the number tells what it means for the disk");
     });
 }
 
@@ -175,6 +176,30 @@ fn a_lane_keeps_to_its_rate() {
         read_back(maintenance, path.clone(), 0..bytes as u64).await.expect("read");
         let took = begun.elapsed();
         assert!(took >= Duration::from_millis(80), "{took:?}: a fifth of a second less the burst is due");
+    });
+}
+
+/// What blocks reads streams as it would read files.
+#[test]
+fn a_thread_beside_reads_streams() {
+    on_both_engines(async |maintenance, dir| {
+        let (path, expected) = (dir.join("f"), content(7 * MAINTENANCE_CHUNK_BYTES + 99));
+        std::fs::write(&path, &expected).expect("written");
+        let size = expected.len() as u64;
+        let job = async move |context: Context| {
+            let work = move |streams: &Streams| {
+                let mut all = Vec::new();
+                streams.read(&path, 5..size)?.read_to_end(&mut all)?;
+                // The rest of a stream that is dropped keeps nobody.
+                streams.read(&path, 0..size)?.read_exact(&mut [0; 10])?;
+                let missing = streams.read(&path.with_extension("none"), 0..1)?.read(&mut [0]);
+                assert_eq!(missing.expect_err("no such file").kind(), std::io::ErrorKind::NotFound);
+                std::io::Result::Ok(all)
+            };
+            context.blocking_with_streams(work).await?
+        };
+        let read = maintenance.run(Lane::Recovery, job).await.expect("ran").expect("read");
+        assert!(read == expected[5..]);
     });
 }
 

@@ -69,13 +69,11 @@ pub fn start(settings: Settings) -> io::Result<(Maintenance, MaintenanceThread)>
 }
 
 fn run(settings: Settings, queues: Queues, rates: Arc<Rates>, stop: watch::Receiver<bool>) {
-    be_nice();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .max_blocking_threads(POOL_MAX)
         .thread_keep_alive(POOL_KEEP)
         .thread_name("maintenance-io")
-        .on_thread_start(be_nice)
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -104,8 +102,9 @@ fn run(settings: Settings, queues: Queues, rates: Arc<Rates>, stop: watch::Recei
     runtime.shutdown_timeout(Duration::from_secs(1));
 }
 
-/// The lower priority counts for this thread alone, and for the threads that it starts.
-fn be_nice() {
+/// The lower priority counts for this thread alone, and for the threads that it starts. It cannot be given back, so it comes with
+/// the first job that nobody waits for: at a start clients wait for recovery.
+pub(super) fn be_nice() {
     if let Err(e) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
         info!("maintenance runs at the priority of the rest: {e}");
     }
@@ -139,6 +138,9 @@ async fn serve_lane(context: Context, lane: Lane, mut queue: queue::Receiver<Sta
             next = async { (turn.await, queue.recv().await) } => Some(next),
         };
         let Some((turn, Some(start))) = next else { break };
+        if lane != Lane::Recovery {
+            be_nice();
+        }
         let (job, operation) = (start(context.clone()), context.begin());
         context.spawn(async move {
             job.await;

@@ -7,6 +7,7 @@ use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, FlushPolicy};
 use crate::base::disks::{Health, LogDirs};
 use crate::base::ids::BrokerId;
+use crate::base::limits::{SETTLE_PAUSE_SECONDS_MIN, UNSETTLED_BYTES_MAX};
 use crate::base::metrics::ShardMetrics;
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
@@ -15,10 +16,12 @@ use crate::maintenance::{Lane, Maintenance};
 use crate::partition::checkpoints::CheckpointSender;
 use crate::partition::clean::{CleanerMemory, clean_dirtiest};
 use crate::partition::journal::{Rings, Settings};
+use crate::partition::leader::Partition;
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::{FoundLogDir, PartitionTable};
 use crate::shard::{ConnectionLimits, ConnectionMeta, NetSettings, Network, Service};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
@@ -28,6 +31,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 /// In-flight requests get so long to be answered at shutdown.
@@ -103,7 +107,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         ring_bytes: params.config.journal_bytes.filter(|_| params.config.flush_policy == FlushPolicy::Disk),
     };
     let rings = Rings::read(settings, &params.found, &params.disks);
-    let partitions = PartitionTable::new(params.broker, params.found, rings, shared);
+    let partitions = Rc::new(PartitionTable::new(params.broker, params.found, rings, shared));
     let context = Rc::new(ShardContext::new(
         params.broker,
         params.control,
@@ -114,6 +118,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     let network = Network::new(params.net, Rc::new(Broker { context: Rc::clone(&context) }), params.metrics)?;
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
+    let mut journals = JoinSet::new();
     let groups = Rc::clone(&context);
     tokio::task::spawn_local(async move { groups.groups.run_clock().await });
     let mut cleaner = None;
@@ -129,7 +134,13 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
                 context.apply(image).await;
                 network.set_limits(ConnectionLimits::of(&context.config()));
                 if !serving {
-                    context.partitions.begin_journals(&context.image()).await;
+                    let begin = begin_journals(Rc::clone(&context));
+                    if context.partitions.is_redoing() {
+                        journals.spawn_local(begin);
+                    } else {
+                        begin.await;
+                    }
+                    context.partitions.opened_or_late().await;
                     // Not before the first image: a client must not be told that there are no topics.
                     params.listeners.drain(..).try_for_each(|listener| network.serve(listener))?;
                     serving = true;
@@ -139,6 +150,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
                 // The control plane may have stopped waiting.
                 let _ = applied.send(());
             }
+            Some(begun) = journals.join_next() => begun.map_err(io::Error::other)?,
             Ok(()) = disk_changes.changed() => context.partitions.heed_disks(),
             () = tokio::time::sleep(housekeeper.pause()) => housekeeper.tick(),
         }
@@ -164,6 +176,10 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         warn!("shard {}: recovery points cannot be saved: {e}", context.shard);
     }
     Ok(if saved.is_ok() { unclean } else { all_dirs })
+}
+
+async fn begin_journals(context: Rc<ShardContext>) {
+    context.partitions.begin_journals(|id| context.image().topic_by_id(id).is_some()).await;
 }
 
 /// Compacts what is due, the dirtiest first; pauses when nothing is (`log.cleaner.backoff.ms`).
@@ -194,6 +210,15 @@ struct Housekeeper {
     checkpoint_due: Instant,
     producers_due: Instant,
     offsets_due: Instant,
+    settling: Settling,
+}
+
+/// Settling of logs: at every checkpoint, and in between if a recovery would read too much.
+struct Settling {
+    not_before: Instant,
+    under_way: Rc<Cell<bool>>,
+    /// A checkpoint has come: everything is to be settled.
+    all: bool,
 }
 
 impl Housekeeper {
@@ -205,6 +230,7 @@ impl Housekeeper {
             retention_due: now + Duration::from_millis(first.min(config.log_retention_check_interval_ms)),
             checkpoint_due: now + checkpoint_interval(&config),
             producers_due: now + Duration::from_millis(config.producer_id_expiration_check_interval_ms),
+            settling: Settling { not_before: now, under_way: Rc::default(), all: false },
             offsets_due: now + Duration::from_millis(config.groups.retention_check_ms),
             context,
         }
@@ -241,6 +267,7 @@ impl Housekeeper {
         }
         if now >= self.checkpoint_due {
             self.checkpoint_due = now + checkpoint_interval(&config);
+            self.settling.all = true;
             let saved = self.context.checkpoints.save(self.context.partitions.checkpoints());
             tokio::task::spawn_local(async move {
                 if let Err(e) = saved.await {
@@ -248,6 +275,7 @@ impl Housekeeper {
                 }
             });
         }
+        self.settle(now, &partitions);
         if now >= self.offsets_due {
             self.offsets_due = now + Duration::from_millis(config.groups.retention_check_ms);
             self.context.groups.expire(now_ms);
@@ -262,6 +290,54 @@ impl Housekeeper {
     }
 }
 
+impl Housekeeper {
+    /// Settles logs, one after the other, and tells the checkpoint files.
+    fn settle(&mut self, now: Instant, partitions: &[Rc<Partition>]) {
+        let settling = &mut self.settling;
+        if settling.under_way.get() || (!settling.all && now < settling.not_before) {
+            return;
+        }
+        let unsettled = partitions.iter().map(|partition| partition.unsettled_bytes()).collect();
+        let chosen = to_settle(unsettled, if settling.all { 0 } else { UNSETTLED_BYTES_MAX });
+        settling.all = false;
+        if chosen.is_empty() {
+            return;
+        }
+        settling.not_before = now + Duration::from_secs(SETTLE_PAUSE_SECONDS_MIN);
+        settling.under_way.set(true);
+        let chosen: Vec<_> = chosen.into_iter().map(|at| Rc::clone(&partitions[at])).collect();
+        let (context, under_way) = (Rc::clone(&self.context), Rc::clone(&settling.under_way));
+        tokio::task::spawn_local(async move {
+            for partition in chosen {
+                if let Err(e) = partition.settle().await {
+                    warn!("{}-{}: a recovery would be longer than it need be: {e}", partition.topic, partition.index());
+                }
+            }
+            under_way.set(false);
+            if let Err(e) = context.checkpoints.save(context.partitions.checkpoints()).await {
+                warn!("checkpoints cannot be saved: {e}");
+            }
+        });
+    }
+}
+
+/// Which logs are to be settled so that no more than half of `most` bytes stay unsettled, if there are more than `most`: the
+/// largest first.
+fn to_settle(unsettled: Vec<u64>, most: u64) -> Vec<usize> {
+    let mut left: u64 = unsettled.iter().sum();
+    if left <= most {
+        return Vec::new();
+    }
+    let mut by_size: Vec<_> = unsettled.into_iter().enumerate().filter(|(_, bytes)| *bytes > 0).collect();
+    by_size.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let chosen = by_size.into_iter().take_while(|(_, bytes)| {
+        let is_due = left > most / 2;
+        left -= bytes;
+        is_due
+    });
+    chosen.map(|(at, _)| at).collect()
+}
+
 /// Both kinds of checkpoints are written together, so that the shorter interval counts.
 fn checkpoint_interval(config: &BrokerConfig) -> Duration {
     let offsets_ms = config.log_flush_offset_checkpoint_interval_ms;
@@ -272,6 +348,14 @@ fn checkpoint_interval(config: &BrokerConfig) -> Duration {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn the_largest_unsettled_parts_are_settled_first() {
+        assert_eq!(to_settle(vec![10, 0, 30, 20], 60), [0; 0], "not too much");
+        assert_eq!(to_settle(vec![10, 0, 30, 20], 50), [2, 3], "half of it may stay");
+        assert_eq!(to_settle(vec![10, 0, 30, 20], 0), [2, 3, 0], "all that is");
+        assert_eq!(to_settle(vec![0, 0], 0), [0; 0]);
+    }
 
     #[test]
     fn log_starts_are_saved_as_often_as_is_asked_for() {

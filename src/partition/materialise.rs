@@ -7,7 +7,8 @@ use crate::log::corrupt::CORRUPT_RANGES;
 use crate::log::open;
 use crate::log::paths;
 use crate::log::redo::{RedoWrite, redo};
-use crate::log::segment::{DetachedSegment, Indexes};
+use crate::log::segment::{DetachedSegment, Indexes, NewEntries};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,15 @@ pub struct CleanState {
     pub end: Offset,
     pub snapshot: Vec<u8>,
     pub epochs: Vec<(LeaderEpoch, Offset)>,
+}
+
+/// What lets recovery begin at an offset within the active segment.
+pub struct Settled {
+    pub dir: PathBuf,
+    pub segment: DetachedSegment,
+    pub indexes: NewEntries,
+    /// The producers' snapshot at that offset.
+    pub snapshot: (PathBuf, Vec<u8>),
 }
 
 impl Home {
@@ -165,8 +175,34 @@ pub fn write_clean_state(dir: &Path, state: CleanState) -> io::Result<()> {
     for (segment, indexes) in &state.indexes {
         segment.write_indexes(indexes)?;
     }
-    write_atomically(&paths::segment_file(dir, state.end, paths::PRODUCER_SNAPSHOT), &state.snapshot)?;
-    write_epochs(dir, &state.epochs)
+    // Before the snapshot: whoever finds that relies on them.
+    write_epochs(dir, &state.epochs)?;
+    write_atomically(&paths::segment_file(dir, state.end, paths::PRODUCER_SNAPSHOT), &state.snapshot)
+}
+
+/// Writes what settles a log whose records and epochs are on disk up to the snapshot: the snapshot last. Blocking.
+pub fn write_settled(state: &Settled) -> io::Result<()> {
+    state.segment.append_indexes(&state.indexes)?;
+    write_atomically(&state.snapshot.0, &state.snapshot.1)?;
+    remove_old_snapshots(&state.dir)
+}
+
+/// Of the snapshots that are not at a segment's base two stay: the newest may be beyond what the recovery points on disk say.
+fn remove_old_snapshots(dir: &Path) -> io::Result<()> {
+    let (mut within, mut bases) = (Vec::new(), HashSet::new());
+    for entry in fs::read_dir(dir)? {
+        match entry?.file_name().to_str().and_then(paths::parse_segment_file) {
+            Some((offset, paths::PRODUCER_SNAPSHOT)) => within.push(offset),
+            Some((base, paths::LOG)) => drop(bases.insert(base)),
+            _ => {}
+        }
+    }
+    within.retain(|offset| !bases.contains(offset));
+    within.sort_unstable();
+    for offset in within.iter().rev().skip(2) {
+        ignore_missing(fs::remove_file(paths::segment_file(dir, *offset, paths::PRODUCER_SNAPSHOT)))?;
+    }
+    Ok(())
 }
 
 /// Marks the files of segments as deleted: readers that hold them read on. Gives the new names, to be removed later.

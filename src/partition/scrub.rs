@@ -38,29 +38,29 @@ pub struct Damage {
     counted: Cell<u64>,
 }
 
-/// Reads the list beside a log into it. One that cannot be read is told of: what it said is found anew by the next scrub.
-pub fn load(core: &mut LogCore, dir: &Path) {
+/// Reads the list beside a log. One that cannot be read is told of: what it said is found anew by the next scrub. Blocking.
+pub fn read(dir: &Path) -> Option<CorruptRanges> {
     let path = dir.join(CORRUPT_RANGES);
     let read = || {
         let mut text = String::new();
         File::open(&path)?.take(CORRUPT_FILE_BYTES_MAX).read_to_string(&mut text)?;
         io::Result::Ok(text)
     };
-    let text = match read() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return,
-        Err(e) => return warn!("{}: {e}: damage that was known is served until it is found again", path.display()),
-        Ok(text) => text,
+    let read = match read() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
+        Err(e) => Err(e.to_string()),
+        Ok(text) => CorruptRanges::decode(&text).map_err(|e| e.to_string()),
     };
-    match CorruptRanges::decode(&text) {
-        Ok(ranges) => {
-            let segments: Vec<_> = core.segments().iter().map(|segment| (segment.base, segment.size())).collect();
-            let log_start = core.log_start();
-            *core.corrupt_mut() = ranges;
-            core.corrupt_mut().keep_existing(&segments);
-            core.corrupt_mut().truncate_start(log_start);
-        }
-        Err(e) => warn!("{}: {e}: damage that was known is served until it is found again", path.display()),
-    }
+    read.inspect_err(|e| warn!("{}: {e}: damage that was known is served until it is found again", path.display())).ok()
+}
+
+/// What the list says of a log that was opened now.
+pub fn take(core: &mut LogCore, ranges: CorruptRanges) {
+    let segments: Vec<_> = core.segments().iter().map(|segment| (segment.base, segment.size())).collect();
+    let log_start = core.log_start();
+    *core.corrupt_mut() = ranges;
+    core.corrupt_mut().keep_existing(&segments);
+    core.corrupt_mut().truncate_start(log_start);
 }
 
 impl Drop for Partition {

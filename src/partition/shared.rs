@@ -29,7 +29,8 @@ pub struct PartitionShared {
     turns: Semaphore,
     /// Segments are looked through for damage one after the other.
     pub(super) inspections: Semaphore,
-    journals: RefCell<Vec<Rc<Journal>>>,
+    /// None: not in use yet.
+    journals: RefCell<Option<Vec<Rc<Journal>>>>,
 }
 
 /// How long a stop waits for what is under way on a disk that has failed, and on one that seems sound.
@@ -69,18 +70,23 @@ impl PartitionShared {
 
     /// Partitions journal from now on.
     pub fn set_journals(&self, journals: Vec<Rc<Journal>>) {
-        self.journals.replace(journals);
+        self.journals.replace(Some(journals));
+    }
+
+    /// Whether it is known which journals there are: not while a start still brings back what they hold.
+    pub(super) fn has_journals(&self) -> bool {
+        self.journals.borrow().is_some()
     }
 
     /// The journal of a log directory, if it has one.
     pub(super) fn journal(&self, log_dir: &Path) -> Option<Rc<Journal>> {
-        self.journals.borrow().iter().find(|journal| journal.log_dir() == log_dir).cloned()
+        self.journals.borrow().iter().flatten().find(|journal| journal.log_dir() == log_dir).cloned()
     }
 
     /// Some log directories may have gone offline.
     pub(super) fn heed_disks(&self) {
         let journals = self.journals.borrow().clone();
-        for journal in journals {
+        for journal in journals.into_iter().flatten() {
             if let Some(reason) = self.disks.failure(journal.log_dir()) {
                 journal.fail(&reason);
             }
@@ -90,7 +96,7 @@ impl PartitionShared {
     /// Clean stop, after all partitions have closed; the log directories whose journals have something for the next start.
     pub async fn close_journals(&self) -> Vec<PathBuf> {
         let mut unclean = Vec::new();
-        for journal in self.journals.take() {
+        for journal in self.journals.take().into_iter().flatten() {
             let closed = self.unless_lost(journal.log_dir(), journal.close()).await;
             if closed != Some(true) {
                 unclean.push(journal.log_dir().to_owned());

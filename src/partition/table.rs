@@ -3,25 +3,30 @@
 use super::checkpoints::{Checkpoints, Outdated};
 use super::journal::Rings;
 use super::leader::Partition;
-use super::materialise::{self, Home};
+use super::materialise::Home;
+use super::opening::{self, Outcome, Unopened};
 use super::scrub;
 use super::shared::PartitionShared;
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, TopicConfig};
-use crate::base::disks::{Harm, Health};
+use crate::base::disks::Health;
 use crate::base::ids::Offset;
 use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
+use crate::base::limits::{START_WAIT_CLEAN_MS_MAX, START_WAIT_UNCLEAN_MS_MAX};
 use crate::cluster::image::{self, ClusterImage, Topic};
 use crate::log::checkpoint::PartitionOffsets;
 use crate::log::core::LogCore;
-use crate::log::open::{self, OpenParams};
-use crate::log::reserve;
+use crate::log::open::{OpenError, OpenParams, Opened};
 use futures_util::stream::{self, StreamExt};
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 
 /// Partitions that are closed side by side: each waits for the disk most of the time.
@@ -51,6 +56,33 @@ pub struct PartitionTable {
     recovered: Cell<(usize, u64)>,
     /// What the journals hold for logs that are not open yet; None once they are in use.
     rings: RefCell<Option<Rings>>,
+    /// Logs that the maintenance thread is opening.
+    openings: RefCell<HashMap<TopicPartition, Opening, foldhash::fast::RandomState>>,
+    /// There are fewer of them.
+    opened: Notify,
+    opener: RefCell<Vec<AbortHandle>>,
+    /// The first image has been applied.
+    started: Cell<bool>,
+}
+
+/// What became of a partition that this shard is to lead.
+enum Begun {
+    Opening(Box<Unopened>),
+    /// Nothing is on disk, neither in a directory nor in a journal; or the disk is offline.
+    Made(Box<(LogCore, Home)>),
+}
+
+/// A log that is being opened.
+struct Opening {
+    home: Home,
+    /// What the checkpoint files say of it: that stays true until it is open.
+    key: (String, PartitionIndex),
+    recovery_point: Offset,
+    log_start: Option<Offset>,
+    cleaned: Option<Offset>,
+    clean: bool,
+    /// A journal has something for it.
+    redo: bool,
 }
 
 #[derive(Default)]
@@ -62,8 +94,9 @@ struct Topics {
 /// A topic of which this shard leads something.
 pub struct LocalTopic {
     pub topic: Arc<Topic>,
-    /// By partition index; None: its log was never open here.
-    partitions: Vec<Option<Rc<Partition>>>,
+    config: Rc<TopicConfig>,
+    /// By partition index; empty: its log is not open here.
+    partitions: Vec<OnceCell<Rc<Partition>>>,
 }
 
 struct LogDirState {
@@ -79,12 +112,16 @@ impl LocalTopic {
 
     /// Those that this shard leads.
     pub fn partitions(&self) -> impl Iterator<Item = &Rc<Partition>> {
-        self.partitions.iter().flatten().filter(|partition| partition.leads())
+        self.open().filter(|partition| partition.leads())
     }
 
     /// Led or not, its log is open here.
     fn held(&self, index: PartitionIndex) -> Option<&Rc<Partition>> {
-        self.partitions.get(usize::try_from(index.0).ok()?)?.as_ref()
+        self.partitions.get(usize::try_from(index.0).ok()?)?.get()
+    }
+
+    fn open(&self) -> impl Iterator<Item = &Rc<Partition>> {
+        self.partitions.iter().filter_map(OnceCell::get)
     }
 }
 
@@ -98,6 +135,10 @@ impl PartitionTable {
             log_dirs: RefCell::new(log_dirs),
             recovered: Cell::default(),
             rings: RefCell::new(Some(rings)),
+            openings: RefCell::default(),
+            opened: Notify::new(),
+            opener: RefCell::default(),
+            started: Cell::new(false),
         }
     }
 
@@ -116,7 +157,7 @@ impl PartitionTable {
 
     /// All partitions whose log is open here, in no order.
     pub fn all(&self) -> Vec<Rc<Partition>> {
-        self.topics.borrow().by_id.values().flat_map(|topic| topic.partitions.iter().flatten().cloned()).collect()
+        self.topics.borrow().by_id.values().flat_map(|topic| topic.open().cloned()).collect()
     }
 
     /// Log directories have changed in what they are fit for: their partitions and journals are told.
@@ -135,6 +176,8 @@ impl PartitionTable {
     #[must_use]
     pub async fn close_deleted(&self, image: &ClusterImage) -> Outdated {
         let mut outdated = Outdated::new();
+        // What is just being opened can be closed afterwards.
+        self.while_opening(|id, _| image.topic_by_id(id.topic).is_none()).await;
         for partition in self.remove_deleted(image) {
             self.forget_home(&partition);
             partition.delete().await;
@@ -165,23 +208,69 @@ impl PartitionTable {
         })
     }
 
-    /// The second half: opens what this shard leads by the image.
-    pub fn open_led(&self, image: &ClusterImage, config: &BrokerConfig, settings_changed: bool) {
+    /// The second half: opens what this shard leads by the image. What has no directory yet is open when it returns; the
+    /// maintenance thread opens the rest.
+    pub fn open_led(self: &Rc<Self>, image: &ClusterImage, config: &BrokerConfig, settings_changed: bool) {
+        let mut unopened = Vec::new();
         for topic in image.topics.values() {
             let known = self.topic_by_id(topic.id);
             let unchanged = known.as_ref().is_some_and(|local| Arc::ptr_eq(&local.topic, topic));
             let mine = topic.partitions.iter().any(|partition| partition.leader == Some(self.me));
             if (mine || known.is_some()) && (settings_changed || !unchanged) {
-                self.update_topic(topic, known.as_deref(), config);
+                self.update_topic(topic, known.as_deref(), config, &mut unopened);
             }
         }
+        self.started.set(true);
         if self.shared.disks.all().any(|(_, health)| health == Health::Offline) {
             self.heed_disks();
         }
-        let (logs, bytes) = self.recovered.take();
-        if logs > 0 {
-            info!("broker {}: {logs} logs recovered, {bytes} bytes read", self.me);
+        if unopened.is_empty() {
+            return;
         }
+        let this = Rc::clone(self);
+        let opener = tokio::task::spawn_local(async move {
+            let mut outcomes = pin!(opening::open_all(this.shared.maintenance.clone(), unopened));
+            while let Some(batch) = outcomes.next().await {
+                batch.into_iter().for_each(|outcome| this.take_opened(outcome));
+                if this.shared.disks.all().any(|(_, health)| health == Health::Offline) {
+                    this.heed_disks();
+                }
+                this.opened.notify_waiters();
+            }
+            let (logs, bytes) = this.recovered.take();
+            if logs > 0 {
+                info!("broker {}: {logs} logs recovered, {bytes} bytes read", this.me);
+            }
+        });
+        let mut openers = self.opener.borrow_mut();
+        openers.retain(|opener| !opener.is_finished());
+        openers.push(opener.abort_handle());
+    }
+
+    /// Whether this shard is to lead a partition whose log is still being opened.
+    pub fn is_opening(&self, topic: TopicId, partition: PartitionIndex) -> bool {
+        self.openings.borrow().contains_key(&TopicPartition { topic, partition })
+    }
+
+    /// Ends when no such log is being opened.
+    async fn while_opening(&self, which: impl Fn(&TopicPartition, &Opening) -> bool) {
+        loop {
+            // Made before it is looked: a log that is opened in between is not missed.
+            let opened = self.opened.notified();
+            if !self.openings.borrow().iter().any(|(id, opening)| which(id, opening)) {
+                return;
+            }
+            opened.await;
+        }
+    }
+
+    /// Waits at a start until all logs are open, but not long: `limits` argues how long.
+    pub async fn opened_or_late(&self) {
+        let all_clean = self.openings.borrow().values().all(|opening| opening.clean);
+        let most = if all_clean { START_WAIT_CLEAN_MS_MAX } else { START_WAIT_UNCLEAN_MS_MAX };
+        let all = self.while_opening(|_, _| true);
+        // Late is no error: what is open is served, and clients ask again for the rest.
+        let _ = tokio::time::timeout(Duration::from_millis(most), all).await;
     }
 
     fn remove_deleted(&self, image: &ClusterImage) -> Vec<Rc<Partition>> {
@@ -194,12 +283,18 @@ impl PartitionTable {
             if topics.by_name.get(&local.topic.name).is_some_and(|named| named.topic.id == id) {
                 topics.by_name.remove(&local.topic.name);
             }
-            gone.extend(local.partitions.iter().flatten().cloned());
+            gone.extend(local.open().cloned());
         }
         gone
     }
 
-    fn update_topic(&self, topic: &Arc<Topic>, before: Option<&LocalTopic>, config: &BrokerConfig) {
+    fn update_topic(
+        &self,
+        topic: &Arc<Topic>,
+        before: Option<&LocalTopic>,
+        config: &BrokerConfig,
+        unopened: &mut Vec<Unopened>,
+    ) {
         let resolved = TopicConfig::resolve(config, &topic.settings).unwrap_or_else(|e| {
             error!("settings of topic {}: {e}; it runs with the broker's defaults", topic.name);
             config.topic_defaults.clone()
@@ -207,39 +302,62 @@ impl PartitionTable {
         let resolved = Rc::new(resolved);
         let partitions = topic.partitions.iter().enumerate().map(|(i, state)| {
             let index = partition_index(i);
-            match (before.and_then(|local| local.held(index)), state.leader == Some(self.me)) {
+            let known = before.and_then(|local| local.held(index)).cloned();
+            match (&known, state.leader == Some(self.me)) {
                 (Some(known), true) => known.update(state.leader_epoch, Rc::clone(&resolved)),
                 (Some(known), false) => known.resign(),
-                (None, true) => return Some(self.open(topic, (index, state), &resolved)),
-                (None, false) => return None,
+                (None, true) if self.is_opening(topic.id, index) => {}
+                (None, true) => match self.begin_opening(topic, index, &resolved) {
+                    Begun::Opening(begun) => unopened.push(*begun),
+                    Begun::Made(made) => {
+                        let (config, place) = (Rc::clone(&resolved), (index, state));
+                        return OnceCell::from(self.make_partition(topic, place, config, *made));
+                    }
+                },
+                (None, false) => {}
             }
-            before.and_then(|local| local.held(index)).cloned()
+            known.map_or_else(OnceCell::new, OnceCell::from)
         });
-        let local = Rc::new(LocalTopic { topic: Arc::clone(topic), partitions: partitions.collect() });
+        let partitions = partitions.collect();
+        let local = Rc::new(LocalTopic { topic: Arc::clone(topic), config: resolved, partitions });
         let mut topics = self.topics.borrow_mut();
         topics.by_name.insert(Arc::clone(&topic.name), Rc::clone(&local));
         topics.by_id.insert(topic.id, local);
     }
 
-    fn open(
+    fn begin_opening(&self, topic: &Arc<Topic>, index: PartitionIndex, config: &TopicConfig) -> Begun {
+        let id = TopicPartition { topic: topic.id, partition: index };
+        let (home, params) = self.find_home(topic, index);
+        if let Some(failure) = self.shared.disks.failure(&home.log_dir) {
+            return Begun::Made(Box::new((offline(topic, index, &home, params.log_start, &failure), home)));
+        }
+        let redo = self.rings.borrow_mut().as_mut().map_or_else(Vec::new, |rings| rings.redo(&home.log_dir, id));
+        if !home.exists && redo.is_empty() {
+            return Begun::Made(Box::new((LogCore::empty(Rc::clone(&home.dir), Offset(0)), home)));
+        }
+        let (log_dir, exists) = (home.log_dir.clone(), home.exists);
+        let opening = Opening {
+            home,
+            key: (topic.name.to_string(), index),
+            recovery_point: params.recovery_point,
+            log_start: params.log_start,
+            cleaned: params.cleaned,
+            clean: params.clean && redo.is_empty(),
+            redo: !redo.is_empty(),
+        };
+        self.openings.borrow_mut().insert(id, opening);
+        let (topic, config) = (Arc::clone(&topic.name), config.clone());
+        Begun::Opening(Box::new(Unopened { id, topic, log_dir, exists, params, config, redo }))
+    }
+
+    fn make_partition(
         &self,
-        topic: &Arc<Topic>,
+        topic: &Topic,
         (index, state): (PartitionIndex, &image::Partition),
-        config: &Rc<TopicConfig>,
+        config: Rc<TopicConfig>,
+        (core, home): (LogCore, Home),
     ) -> Rc<Partition> {
         let id = TopicPartition { topic: topic.id, partition: index };
-        let (mut home, mut params) = self.find_home(topic, index);
-        let opened = match self.shared.disks.failure(&home.log_dir) {
-            Some(failure) => Err(failure.to_string()),
-            None => self.redo_and_open((topic, id), &mut home, &mut params, config),
-        };
-        let core = opened.unwrap_or_else(|reason| {
-            error!("{}-{index} is offline: {reason}", topic.name);
-            // The checkpoints go on to say where it began.
-            let mut core = LogCore::empty(Rc::clone(&home.dir), params.log_start.unwrap_or(Offset(0)));
-            core.fail(Rc::from(reason));
-            core
-        });
         let epoch = LeaderEpoch(state.leader_epoch.0);
         if let Some(newest) = core.epochs().latest().filter(|newest| *newest > epoch) {
             warn!(
@@ -248,90 +366,70 @@ impl PartitionTable {
                 topic.name
             );
         }
-        let (config, shared) = (Rc::clone(config), Rc::clone(&self.shared));
-        let partition = Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), shared);
-        partition.cleaning.set_cleaned(params.cleaned);
-        partition
+        Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), Rc::clone(&self.shared))
     }
 
-    /// What fails by the disk takes the log directory offline; anything else the partition.
-    fn redo_and_open(
-        &self,
-        (topic, id): (&Topic, TopicPartition),
-        home: &mut Home,
-        params: &mut OpenParams,
-        config: &TopicConfig,
-    ) -> Result<LogCore, String> {
-        let mut has_reserve = true;
-        loop {
-            let redone = self.redo(home, params, (&topic.name, id));
-            let e = match redone.and_then(|()| self.open_log(home, params, config)) {
-                Ok(core) => return Ok(core),
-                Err(e) => e,
-            };
-            if let open::OpenError::Io { path, source } = &e {
-                let harm = self.shared.disks.report(&home.log_dir, &format!("opening {}", path.display()), source);
-                // It is kept for this.
-                if harm == Harm::Full && std::mem::take(&mut has_reserve) && reserve::release(&home.log_dir).is_ok() {
-                    continue;
-                }
+    /// The maintenance thread has opened a log, or found that it cannot be. What fails by the disk takes the log directory offline;
+    /// anything else the partition.
+    fn take_opened(&self, Outcome { id, opened, corrupt, redone, full }: Outcome) {
+        let Some(opening) = self.openings.borrow_mut().remove(&id) else { return };
+        let local = self.topic_by_id(id.topic).expect("a topic is not removed while its logs are being opened");
+        let (topic, index) = (&local.topic, id.partition);
+        let Opening { mut home, log_start, redo, .. } = opening;
+        if redo && redone {
+            home.exists = true;
+            if let Some(rings) = &mut *self.rings.borrow_mut() {
+                rings.done(&home.log_dir, id);
             }
-            return Err(e.to_string());
         }
+        for error in full.iter().chain(opened.as_ref().err()) {
+            if let OpenError::Io { path, source } = error {
+                self.shared.disks.report(&home.log_dir, &format!("opening {}", path.display()), source);
+            }
+        }
+        let mut core = match opened {
+            Ok(opened) => self.take_log(&mut home, opened, opening.clean),
+            Err(e) => offline(topic, index, &home, log_start, &e.to_string()),
+        };
+        if let Some(ranges) = corrupt {
+            scrub::take(&mut core, ranges);
+        }
+        let slot = usize::try_from(index.0).ok().and_then(|index| local.partitions.get(index));
+        let (Some(slot), Some(state)) = (slot, topic.partition(index)) else { return };
+        let partition = self.make_partition(topic, (index, state), Rc::clone(&local.config), (core, home));
+        partition.cleaning.set_cleaned(opening.cleaned);
+        if state.leader != Some(self.me) {
+            partition.resign();
+        }
+        assert!(slot.set(partition).is_ok(), "a log is opened once");
     }
 
-    /// Brings a log up to date from the journal, if that has anything for it.
-    fn redo(
-        &self,
-        home: &mut Home,
-        params: &mut OpenParams,
-        (name, id): (&str, TopicPartition),
-    ) -> Result<(), open::OpenError> {
-        let mut rings = self.rings.borrow_mut();
-        let Some(rings) = rings.as_mut() else { return Ok(()) };
-        let writes = rings.redo(&home.log_dir, id);
-        if writes.is_empty() {
-            return Ok(());
-        }
-        materialise::redo_journaled(home, (name, id), params.log_start, writes)
-            .map_err(|source| open::OpenError::Io { path: home.dir.to_path_buf(), source })?;
-        (home.exists, params.clean) = (true, false);
-        rings.done(&home.log_dir, id);
-        Ok(())
-    }
-
-    /// After the first image: takes the journals into use, since all that they held is in its segments now.
-    pub async fn begin_journals(&self, image: &ClusterImage) {
-        let Some(rings) = self.rings.take() else { return };
-        let journals = rings.begin(|id| image.topic_by_id(id).is_some(), &self.shared).await;
-        self.shared.set_journals(journals);
-        self.heed_disks();
-    }
-
-    fn open_log(&self, home: &mut Home, params: &OpenParams, config: &TopicConfig) -> Result<LogCore, open::OpenError> {
-        if !home.exists {
-            return Ok(LogCore::empty(Rc::clone(&home.dir), Offset(0)));
-        }
-        let mut opened = open::open(params, config)?;
-        scrub::load(&mut opened.core, &params.dir);
+    fn take_log(&self, home: &mut Home, opened: Opened, was_clean: bool) -> LogCore {
         for cut in &opened.cuts {
-            match &cut.problem {
-                Some(problem) => warn!(
-                    "{}: cut at byte {} ({} bytes, from offset {} on): {problem}",
-                    cut.file.display(),
-                    cut.position,
-                    cut.bytes,
-                    cut.next_offset
-                ),
-                None => warn!("{}: removed, {} bytes after a cut", cut.file.display(), cut.bytes),
-            }
+            warn!("{cut}");
         }
-        home.clean_end = opened.is_clean.then(|| opened.core.written_end());
-        if !params.clean {
+        if !was_clean {
             let (logs, bytes) = self.recovered.get();
             self.recovered.set((logs + 1, bytes + opened.scanned_bytes));
         }
-        Ok(opened.core)
+        let core = LogCore::recovered(Rc::clone(&home.dir), opened.log);
+        home.clean_end = opened.is_clean.then(|| core.written_end());
+        core
+    }
+
+    /// Whether a journal still holds what is to be brought to its segments.
+    pub fn is_redoing(&self) -> bool {
+        self.openings.borrow().values().any(|opening| opening.redo)
+    }
+
+    /// After the first image: takes the journals into use, once all that they held is in its segments. Until then what must
+    /// be durable is synced by itself.
+    pub async fn begin_journals(&self, exists: impl Fn(TopicId) -> bool) {
+        self.while_opening(|_, opening| opening.redo).await;
+        let Some(rings) = self.rings.take() else { return };
+        let journals = rings.begin(exists, &self.shared).await;
+        self.shared.set_journals(journals);
+        self.heed_disks();
     }
 
     /// The directory that holds the partition, or the log directory with the fewest partitions for a new one. A partition that the
@@ -346,11 +444,11 @@ impl PartitionTable {
         let journaled = self.rings.borrow().as_ref().and_then(|rings| rings.holder(id).map(Path::to_owned));
         let journaled = journaled.and_then(|path| dirs.iter().position(|dir| dir.found.path == path));
         let disks = &self.shared.disks;
-        let is_starting = self.rings.borrow().is_some();
+        let is_starting = !self.started.get();
         if let (None, None, true, true) = (holder, journaled, is_starting, disks.began_without_one()) {
             let offline = disks.all().find(|(_, health)| *health == Health::Offline).map(|(path, _)| path);
             let home = Home::new(offline.expect("the node began without one"), &topic.name, index, false);
-            let dir = Rc::clone(&home.dir);
+            let dir = home.dir.to_path_buf();
             let params = OpenParams {
                 dir,
                 clean: false,
@@ -373,7 +471,7 @@ impl PartitionTable {
         dir.count += 1;
         let home = Home::new(&dir.found.path, &topic.name, index, holder.is_some());
         let params = OpenParams {
-            dir: Rc::clone(&home.dir),
+            dir: home.dir.to_path_buf(),
             clean: dir.found.clean,
             recovery_point: dir.found.recovery_points.get(&key).copied().unwrap_or(Offset(0)),
             log_start: holder.and_then(|_| dir.found.log_starts.get(&key).copied()),
@@ -413,11 +511,19 @@ impl PartitionTable {
                 checkpoints.cleaned.insert(key, cleaned);
             }
         }
+        for opening in self.openings.borrow().values().filter(|opening| opening.home.exists) {
+            let checkpoints = all.entry(opening.home.log_dir.clone()).or_default();
+            checkpoints.recovery_points.insert(opening.key.clone(), opening.recovery_point);
+            checkpoints.log_starts.extend(opening.log_start.map(|start| (opening.key.clone(), start)));
+            checkpoints.cleaned.extend(opening.cleaned.map(|cleaned| (opening.key.clone(), cleaned)));
+        }
         all
     }
 
     /// Stops all partitions cleanly; gives the log directories in which not everything is whole on disk.
     pub async fn close(&self) -> BTreeSet<PathBuf> {
+        // What is still being opened is given up: the next start begins with it again.
+        self.opener.take().iter().for_each(AbortHandle::abort);
         let closings = self.all().into_iter().map(|partition| async move {
             let log_dir = partition.home().log_dir.clone();
             let closed = self.shared.unless_lost(&log_dir, partition.close()).await;
@@ -429,6 +535,11 @@ impl PartitionTable {
         });
         let unclean = stream::iter(closings).buffer_unordered(CLOSING_MAX).filter_map(std::future::ready);
         let mut unclean: BTreeSet<PathBuf> = unclean.collect().await;
+        unclean.extend(self.openings.borrow().values().map(|opening| opening.home.log_dir.clone()));
+        if !self.shared.has_journals() {
+            // One that was not taken into use may hold what no other file does.
+            unclean.extend(self.log_dirs.borrow().iter().map(|dir| dir.found.path.clone()));
+        }
         unclean.extend(self.shared.close_journals().await);
         unclean
     }
@@ -436,6 +547,14 @@ impl PartitionTable {
     pub fn topics(&self) -> Ref<'_, HashMap<TopicId, Rc<LocalTopic>, foldhash::fast::RandomState>> {
         Ref::map(self.topics.borrow(), |topics| &topics.by_id)
     }
+}
+
+/// The log of a partition that cannot be opened. The checkpoints go on to say where it began.
+fn offline(topic: &Topic, index: PartitionIndex, home: &Home, log_start: Option<Offset>, reason: &str) -> LogCore {
+    error!("{}-{index} is offline: {reason}", topic.name);
+    let mut core = LogCore::empty(Rc::clone(&home.dir), log_start.unwrap_or(Offset(0)));
+    core.fail(Rc::from(reason));
+    core
 }
 
 fn partition_index(position: usize) -> PartitionIndex {

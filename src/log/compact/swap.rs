@@ -201,7 +201,7 @@ fn end_of(path: &Path, base: Offset) -> Result<Offset, SwapError> {
     let bytes = file.metadata().map_err(at)?.len();
     let size = u32::try_from(bytes).ok().filter(|size| *size <= i32::MAX as u32);
     let size = size.ok_or_else(|| SwapError::TooLarge { path: path.to_owned(), bytes })?;
-    let end = scan(&file, (0, size), base, Depth::Headers, &mut |_, _| {}).map_err(at)?;
+    let end = scan(&mut &file, (0, size), base, Depth::Headers, &mut |_, _| {}).map_err(at)?;
     match end.problem {
         None => Ok(end.next_offset),
         Some(problem) => Err(SwapError::Damaged { path: path.to_owned(), position: end.valid_bytes, problem }),

@@ -63,10 +63,11 @@ impl Rings {
         self.found.iter().find(|ring| ring.redo.contains_key(&id)).map(|ring| &*ring.log_dir)
     }
 
-    /// What the ring of a log directory has for a partition; `done` says that it is in its segments, synced.
-    pub fn redo(&self, log_dir: &Path, id: TopicPartition) -> &[RedoWrite] {
-        let ring = self.found.iter().find(|ring| ring.log_dir == log_dir);
-        ring.and_then(|ring| ring.redo.get(&id)).map_or(&[], Vec::as_slice)
+    /// What the ring of a log directory has for a partition, to be brought there once; `done` says that it is in its segments,
+    /// synced.
+    pub fn redo(&mut self, log_dir: &Path, id: TopicPartition) -> Vec<RedoWrite> {
+        let ring = self.found.iter_mut().find(|ring| ring.log_dir == log_dir);
+        ring.and_then(|ring| ring.redo.get_mut(&id)).map_or_else(Vec::new, std::mem::take)
     }
 
     pub fn done(&mut self, log_dir: &Path, id: TopicPartition) {

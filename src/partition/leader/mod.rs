@@ -5,6 +5,7 @@
 
 mod disk;
 mod removal;
+mod settle;
 mod sync;
 mod write;
 
@@ -83,6 +84,12 @@ pub struct Partition {
     stalled: RefCell<Option<Write>>,
     /// Full segments whose indexes found none.
     unsealed: RefCell<Vec<Rc<Segment>>>,
+    /// Index files are written by one at a time.
+    index_files: Semaphore,
+    /// What a clean stop writes is not written over.
+    closing: Cell<bool>,
+    /// Bytes that recovery would read.
+    unsettled: Cell<u64>,
     pub(super) deleted: Cell<bool>,
     pub(super) cleaning: Cleaning,
     pub(super) damage: Damage,
@@ -136,6 +143,10 @@ impl Partition {
             durable_wanted: Cell::new(None),
             sync_failed: Cell::new(false),
             syncs: Arc::new(Semaphore::new(1)),
+            index_files: Semaphore::new(1),
+            closing: Cell::new(false),
+            // What recovery has just read is to be settled too.
+            unsettled: Cell::new(u64::from(home.exists && home.clean_end.is_none())),
             full: Cell::new(shared.disks.health(&home.log_dir) == Health::Full),
             stalled: RefCell::new(None),
             unsealed: RefCell::default(),

@@ -169,7 +169,9 @@ impl Partition {
 
     /// Clean stop: everything on disk, indexes and snapshot written, so that the next start scans nothing.
     pub async fn close(self: &Rc<Self>) -> io::Result<()> {
+        self.closing.set(true);
         self.quiet().await;
+        let _one = self.index_files.acquire().await.expect("the semaphore is never closed");
         if let Some(end) = self.unwritten() {
             // The next start sees a log that ends where this one does, and learns of its producers from it.
             self.fail(&format!("stopped without space for what was to follow offset {end}"));

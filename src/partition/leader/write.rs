@@ -43,6 +43,7 @@ impl Partition {
                 return self.write_failed(write, &format!("writing {}", segment.path(paths::LOG).display()), &e);
             }
             self.core.borrow_mut().write_completed(&segment, config.index_interval_bytes, now_ms());
+            self.note_unsettled(bytes);
             self.progressed();
             if let Some(sealed) = sealed {
                 self.seal(sealed);
@@ -84,7 +85,7 @@ impl Partition {
             self.durable_wanted.set(Some(Instant::now()));
         }
         let wanted = self.durable_wanted.get().is_some_and(|at| at.elapsed() < JOURNALED_AFTER_WAIT);
-        if !wanted {
+        if !wanted || !self.shared.has_journals() {
             return None;
         }
         let find = || self.shared.journal(&self.home.borrow().log_dir).filter(|journal| journal.enlist(self));
@@ -145,6 +146,7 @@ impl Partition {
         let snapshot_path = paths::segment_file(&self.home.borrow().dir, end, paths::PRODUCER_SNAPSHOT);
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
+            let _one = this.index_files.acquire().await.expect("the semaphore is never closed");
             let written = tokio::task::spawn_blocking(move || {
                 materialise::write_sealed(&detached, &indexes, (&snapshot_path, &snapshot))
             });
@@ -189,7 +191,7 @@ impl Partition {
     }
 
     /// One at a time, lest an older history take the place of a newer one.
-    async fn save_epochs(&self) -> io::Result<()> {
+    pub(super) async fn save_epochs(&self) -> io::Result<()> {
         loop {
             let (latest, entries) = {
                 let core = self.core.borrow();

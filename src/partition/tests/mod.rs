@@ -5,5 +5,6 @@ mod damage;
 mod disks;
 mod faulty;
 mod model;
+mod recovery;
 mod stories;
 pub(super) mod world;

@@ -8,6 +8,7 @@ use crate::base::ids::{LeaderEpoch, Offset};
 use crate::log::paths;
 use crate::log::testing::Batch;
 use crate::log::times::{self, TimestampedOffset};
+use crate::maintenance::{self, Maintenance};
 use crate::partition::leader::Acks;
 use crate::partition::waiters::AppendWait;
 use crate::record::batch::HEADER_LEN;
@@ -54,19 +55,22 @@ struct Run {
 fn partitions_hold_what_they_took() {
     let only_seed: Option<u64> = std::env::var("CORELOG_SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = only_seed.map_or(0..SEEDS, |seed| seed..seed + 1);
+    let (maintenance, _thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
     for seed in seeds {
-        let told = std::panic::catch_unwind(|| tokio_uring::start(run(seed)));
+        let maintenance = std::panic::AssertUnwindSafe(maintenance.clone());
+        let told = std::panic::catch_unwind(move || tokio_uring::start(run(seed, { maintenance }.0)));
         assert!(told.is_ok(), "seed {seed} fails: CORELOG_SEED={seed} runs it alone");
     }
 }
 
-async fn run(seed: u64) {
+async fn run(seed: u64, maintenance: Maintenance) {
     let mut rng = Rng::with_seed(seed);
     let config = random_config(&mut rng);
     let is_journaled = rng.bool();
+    let world = World::with_maintenance(config, maintenance);
     let world = match is_journaled {
-        true => World::with_journal(config, RING_BYTES).await,
-        false => World::new(config),
+        true => world.and_journal(RING_BYTES).await,
+        false => world,
     };
     let mut run = Run {
         rng,
@@ -107,8 +111,9 @@ impl Run {
 
     async fn step(&mut self) {
         match self.rng.u32(0..100) {
-            0..50 => self.append_some(),
-            50..58 => tokio::task::yield_now().await,
+            0..46 => self.append_some(),
+            46..52 => tokio::task::yield_now().await,
+            52..58 => self.write_down().await,
             58..64 => self.delete_records().await,
             64..70 => self.retain().await,
             70..74 => {
@@ -262,6 +267,15 @@ impl Run {
         segments.iter().skip(first).map(|segment| u64::from(segment.size())).sum()
     }
 
+    /// What the next recovery need not read again is written down; or that has begun when the next step comes.
+    async fn write_down(&mut self) {
+        let partition = Rc::clone(&self.world.partition);
+        let written = tokio::task::spawn_local(async move { partition.settle().await });
+        if self.rng.bool() {
+            written.await.expect("no panic").expect("settled");
+        }
+    }
+
     async fn close_and_reopen(&mut self) {
         self.settle().await;
         self.world.close().await;
@@ -277,6 +291,7 @@ impl Run {
     /// The process dies between two writes: what was written stays.
     async fn kill_and_reopen(&mut self) {
         self.settle().await;
+        self.tear_indexes();
         let snapshots_stay = self.lose_derived_files();
         if self.rng.u8(0..4) == 0 {
             self.world.saved.recovery_point = Offset(0);
@@ -330,6 +345,7 @@ impl Run {
         self.waits.clear();
         self.world.dir = copy;
         let taken = self.end();
+        self.tear_indexes();
         self.damage(flushed);
         let opened = self.world.reopen(false).await;
         let ends = self.world.partition.ends();
@@ -389,6 +405,19 @@ impl Run {
             .iter()
             .find(|batch| batch.segment == victim.segment && batch.position as usize + batch.header.total_len() > same);
         hurt.expect("something was changed").header.base_offset
+    }
+
+    /// An append to the index files that was not synced: zeros, or nothing of the last entries.
+    fn tear_indexes(&mut self) {
+        let Some((_, path)) = self.world.files(paths::LOG).last().cloned() else { return };
+        for suffix in [paths::OFFSET_INDEX, paths::TIME_INDEX] {
+            let path = path.with_extension(&suffix[1..]);
+            let Ok(file) = File::options().write(true).open(path) else { continue };
+            let bytes = file.metadata().expect("open").len();
+            if self.rng.bool() {
+                file.set_len(bytes + self.rng.u64(0..40)).expect("torn");
+            }
+        }
     }
 
     /// Files that only repeat what the log says may be missing. Returns whether all snapshots are still there.

@@ -4,7 +4,7 @@ use super::world::World;
 use crate::base::config::TopicConfig;
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::limits::LOG_OFFSET_MAX;
-use crate::log::open::{self, OpenError, OpenParams};
+use crate::log::open::{self, OpenError, OpenParams, read_part};
 use crate::log::paths;
 use crate::log::testing::Batch;
 use crate::log::times;
@@ -158,14 +158,14 @@ fn old_formats_are_refused_and_left_alone() {
     fs::write(&path, &message).expect("written");
     for clean in [false, true] {
         let params = OpenParams {
-            dir: Rc::from(dir.path()),
+            dir: dir.path().to_owned(),
             clean,
             recovery_point: Offset(0),
             log_start: None,
             cleaned: None,
             now_ms: 0,
         };
-        let refused = open::open(&params, &TopicConfig::default());
+        let refused = open::open(&params, &TopicConfig::default(), &read_part);
         assert!(matches!(refused.map(drop), Err(OpenError::OldFormat { magic: 1, position: 0, .. })));
         assert_eq!(fs::read(&path).expect("still there"), message);
     }
@@ -373,14 +373,14 @@ fn a_recovery_cut_short_leaves_nothing_behind_the_cut() {
         let in_the_way = world.path().join("00000000000000000001.txnindex");
         fs::create_dir(&in_the_way).expect("stops the recovery");
         let params = OpenParams {
-            dir: Rc::from(world.path()),
+            dir: world.path(),
             clean: false,
             recovery_point: Offset(0),
             log_start: None,
             cleaned: None,
             now_ms: 0,
         };
-        assert!(open::open(&params, &world.config).is_err());
+        assert!(open::open(&params, &world.config, &read_part).is_err());
         fs::remove_dir(&in_the_way).expect("removed");
         world.reopen(false).await;
         assert_eq!(world.partition.ends().log_end, Offset(0));
@@ -482,21 +482,21 @@ fn offsets_that_no_log_reaches_are_refused() {
         world.append_and_wait(Batch::default(), Acks::All).await;
         world.close().await;
         let params = |log_start| OpenParams {
-            dir: world.path().into(),
+            dir: world.path(),
             clean: false,
             recovery_point: Offset(i64::MAX),
             log_start,
             cleaned: None,
             now_ms: 0,
         };
-        let open = |log_start| open::open(&params(log_start), &world.config);
+        let open = |log_start| open::open(&params(log_start), &world.config, &read_part);
         let before = world.files(paths::LOG);
         assert!(matches!(open(Some(Offset(i64::MAX))), Err(OpenError::StartTooHigh { .. })));
         assert_eq!(world.files(paths::LOG), before, "nothing is removed for it");
         for suffix in [paths::PRODUCER_SNAPSHOT, paths::OFFSET_INDEX] {
             fs::write(paths::segment_file(&world.path(), Offset(i64::MAX), suffix), b"").expect("planted");
         }
-        assert_eq!(open(None).map(|opened| opened.core.written_end()).ok(), Some(Offset(1)));
+        assert_eq!(open(None).map(|opened| opened.log.end).ok(), Some(Offset(1)));
         let planted = paths::segment_file(&world.path(), Offset(i64::MAX), paths::LOG);
         fs::write(&planted, b"").expect("planted");
         let Err(error) = open(None) else { panic!("refused") };

@@ -4,8 +4,8 @@ use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::disks::LogDirs;
 use crate::base::faults::Faults;
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
-use crate::log::core::Appended;
-use crate::log::open::{self, OpenParams};
+use crate::log::core::{Appended, LogCore};
+use crate::log::open::{self, Cut, OpenParams, read_part};
 use crate::log::paths;
 use crate::log::read::{Located, ReadError, locate};
 use crate::log::testing::Batch;
@@ -50,6 +50,13 @@ pub struct World {
     faults: Faults,
 }
 
+/// What opening had to do.
+pub struct Reopened {
+    pub cuts: Vec<Cut>,
+    pub scanned_bytes: u64,
+    pub is_clean: bool,
+}
+
 /// A batch as it lies in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -74,7 +81,7 @@ impl World {
         let shared = shared(dir.path(), &Faults::default(), maintenance);
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
-        let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
+        let core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
         let epoch = LeaderEpoch(0);
         let partition =
             Partition::new(id, TOPIC.into(), epoch, Rc::new(config.clone()), (core, home), Rc::clone(&shared));
@@ -184,7 +191,7 @@ impl World {
     }
 
     /// Opens the directory again, as after a clean stop or after a crash.
-    pub async fn reopen(&mut self, clean: bool) -> open::Opened {
+    pub async fn reopen(&mut self, clean: bool) -> Reopened {
         self.shared = shared(self.dir.path(), &self.faults, self.shared.maintenance.clone());
         let mut rings = self.rings(clean);
         let opened = self.open(clean, &mut rings);
@@ -192,40 +199,42 @@ impl World {
         opened
     }
 
-    fn open(&mut self, clean: bool, rings: &mut Rings) -> open::Opened {
+    fn open(&mut self, clean: bool, rings: &mut Rings) -> Reopened {
         let mut home = Home::new(self.dir.path(), TOPIC, self.id.partition, true);
         // As the inventory of a start tells: a directory that does not bear the topic's id is none of it.
         home.exists = read_topic_id(&self.path()) == Some(self.id.topic);
         let redo = rings.redo(self.dir.path(), self.id);
         if !redo.is_empty() {
-            redo_journaled(&home, (TOPIC, self.id), self.saved.log_start, redo).expect("redone");
+            redo_journaled(&home, (TOPIC, self.id), self.saved.log_start, &redo).expect("redone");
             home.exists = true;
             rings.done(self.dir.path(), self.id);
         }
         let params = OpenParams {
-            dir: Rc::clone(&home.dir),
+            dir: home.dir.to_path_buf(),
             clean,
             recovery_point: self.saved.recovery_point,
             log_start: self.saved.log_start,
             cleaned: self.saved.cleaned,
             now_ms: 0,
         };
-        let mut opened = if home.exists {
-            open::open(&params, &self.config).expect("opens")
+        let empty = LogCore::empty(Rc::clone(&home.dir), Offset(0));
+        let (mut core, done) = if home.exists {
+            let opened = open::open(&params, &self.config, &read_part).expect("opens");
+            let done = Reopened { cuts: opened.cuts, scanned_bytes: opened.scanned_bytes, is_clean: opened.is_clean };
+            (LogCore::recovered(Rc::clone(&home.dir), opened.log), done)
         } else {
-            let core = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
-            open::Opened { core, cuts: Vec::new(), scanned_bytes: 0, is_clean: false }
+            (empty, Reopened { cuts: Vec::new(), scanned_bytes: 0, is_clean: false })
         };
-        scrub::load(&mut opened.core, &params.dir);
-        opened.core.check_invariants();
-        home.clean_end = opened.is_clean.then(|| opened.core.written_end());
-        let empty = crate::log::core::LogCore::empty(Rc::clone(&home.dir), Offset(0));
-        let core = std::mem::replace(&mut opened.core, empty);
+        if let Some(ranges) = scrub::read(&params.dir) {
+            scrub::take(&mut core, ranges);
+        }
+        core.check_invariants();
+        home.clean_end = done.is_clean.then(|| core.written_end());
         let config = Rc::new(self.config.clone());
         let shared = Rc::clone(&self.shared);
         self.partition = Partition::new(self.id, TOPIC.into(), self.epoch, config, (core, home), shared);
         self.partition.cleaning.set_cleaned(self.saved.cleaned);
-        opened
+        done
     }
 
     /// All batches in the `.log` files, in order.

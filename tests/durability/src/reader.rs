@@ -10,13 +10,16 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The last version that names topics.
 const VERSION: i16 = 12;
 const PARTITION_BYTES: i32 = 2 << 20;
 const ANSWER_BYTES: i32 = 8 << 20;
 const STORAGE_ERROR: i16 = 56;
+const NOT_LEADER: i16 = 6;
+/// How long a partition may be recovered.
+const RECOVERY_MAX: Duration = Duration::from_secs(30);
 
 /// Follows all partitions of one shard.
 pub struct Tail {
@@ -92,12 +95,17 @@ impl Tail {
     }
 }
 
-/// All batches of a partition, from the beginning to the high watermark.
+/// All batches of a partition, from the beginning to the high watermark. One that is still being recovered is asked again.
 pub fn read_all(connection: &mut Connection, slot: &Slot) -> Result<Vec<Found>> {
     let (mut next, mut all) = (0, Vec::new());
+    let give_up = Instant::now() + RECOVERY_MAX;
     loop {
         let answer = fetch(connection, &[(slot, next)], 0)?;
         let Some((code, high_watermark, records)) = part_of(&answer, slot) else { bail!("no answer for {slot:?}") };
+        if code == NOT_LEADER && all.is_empty() && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(2));
+            continue;
+        }
         ensure!(code == 0, "{slot:?} from {next}: error {code}");
         let found = batches(&records, next)?;
         let last = found.last().map_or(next, |batch| batch.next);

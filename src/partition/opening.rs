@@ -1,0 +1,132 @@
+//! Opens logs that lie on disk, on the maintenance thread: a shard serves what is open while others are being recovered.
+//!
+//! What a journal holds for a partition is put back first, then the directory is opened (`log::open`). What must be looked
+//! through comes by direct I/O, several partitions side by side.
+
+use super::materialise::{Home, redo_journaled};
+use super::scrub;
+use crate::base::config::TopicConfig;
+use crate::base::disks::Harm;
+use crate::base::ids::TopicPartition;
+use crate::base::limits::{OPENED_TOGETHER_MAX, RECOVERIES_AT_ONCE_MAX};
+use crate::log::corrupt::CorruptRanges;
+use crate::log::open::{self, OpenError, OpenParams, Opened, read_part};
+use crate::log::redo::RedoWrite;
+use crate::log::reserve;
+use crate::maintenance::{Context, JobError, Lane, Maintenance, Streams};
+use futures_util::stream::{self, Stream, StreamExt};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Parts up to so many bytes are read through the page cache: a stream costs more, and they hardly fill it.
+const STREAM_BYTES_MIN: u32 = 256 << 10;
+
+/// A partition that is to be opened. Plain data.
+pub struct Unopened {
+    pub id: TopicPartition,
+    pub topic: Arc<str>,
+    pub log_dir: PathBuf,
+    /// The partition has a directory.
+    pub exists: bool,
+    pub params: OpenParams,
+    pub config: TopicConfig,
+    /// What a journal holds for it.
+    pub redo: Vec<RedoWrite>,
+}
+
+/// A partition that was opened, or could not be.
+pub struct Outcome {
+    pub id: TopicPartition,
+    pub opened: Result<Opened, OpenError>,
+    /// Damage that is known of it.
+    pub corrupt: Option<CorruptRanges>,
+    /// What the journal held is in the segments, synced.
+    pub redone: bool,
+    /// The disk was full at the first attempt, and its reserve was given up.
+    pub full: Option<OpenError>,
+}
+
+/// Opens all of them; gives them as they are done, those first that a journal has nothing for. The stream ends early if the
+/// node stops.
+pub fn open_all(maintenance: Maintenance, mut all: Vec<Unopened>) -> impl Stream<Item = Vec<Outcome>> {
+    all.sort_by_key(|unopened| !unopened.redo.is_empty());
+    let jobs = stream::iter(batches(all)).map(move |batch| {
+        let maintenance = maintenance.clone();
+        async move {
+            let ids: Vec<_> = batch.iter().map(|unopened| (unopened.id, unopened.params.dir.clone())).collect();
+            let panicked = |(id, dir): &(TopicPartition, PathBuf)| {
+                let opened = Err(OpenError::Io { path: dir.clone(), source: io::Error::other("opening it panicked") });
+                Outcome { id: *id, opened, corrupt: None, redone: false, full: None }
+            };
+            match maintenance.run(Lane::Recovery, async move |context| open_batch(&context, batch).await).await {
+                Ok(Ok(outcomes)) => Some(outcomes),
+                Ok(Err(_)) | Err(JobError::Panicked) => Some(ids.iter().map(panicked).collect()),
+                Err(JobError::Stopped) => None,
+            }
+        }
+    });
+    jobs.buffer_unordered(2 * RECOVERIES_AT_ONCE_MAX)
+        .take_while(|batch| std::future::ready(batch.is_some()))
+        .filter_map(std::future::ready)
+}
+
+/// After a clean stop opening is so quick that handing it over would cost more.
+fn batches(all: Vec<Unopened>) -> Vec<Vec<Unopened>> {
+    let mut batches: Vec<Vec<Unopened>> = Vec::new();
+    for unopened in all {
+        match batches.last_mut() {
+            Some(batch) if unopened.params.clean && batch[0].params.clean && batch.len() < OPENED_TOGETHER_MAX => {
+                batch.push(unopened);
+            }
+            _ => batches.push(vec![unopened]),
+        }
+    }
+    batches
+}
+
+async fn open_batch(context: &Context, batch: Vec<Unopened>) -> io::Result<Vec<Outcome>> {
+    context.blocking_with_streams(move |streams| batch.into_iter().map(|one| open_one(one, streams)).collect()).await
+}
+
+fn open_one(mut unopened: Unopened, streams: &Streams) -> Outcome {
+    let (id, mut full) = (unopened.id, None);
+    loop {
+        let (opened, redone) = redo_and_open(&mut unopened, streams);
+        if let Err(e) = opened.as_ref().map_err(is_full)
+            && e
+            && full.is_none()
+            && reserve::release(&unopened.log_dir).is_ok()
+        {
+            // The reserve is kept for this.
+            full = opened.err();
+            continue;
+        }
+        return Outcome { id, opened, corrupt: scrub::read(&unopened.params.dir), redone, full };
+    }
+}
+
+fn is_full(error: &OpenError) -> bool {
+    matches!(error, OpenError::Io { source, .. } if Harm::of(source) == Harm::Full)
+}
+
+/// Opens a log; whether what a journal had for it is in its segments then.
+fn redo_and_open(unopened: &mut Unopened, streams: &Streams) -> (Result<Opened, OpenError>, bool) {
+    let Unopened { id, topic, log_dir, exists, params, config, redo } = unopened;
+    if !redo.is_empty() {
+        let home = Home::new(log_dir, topic, id.partition, *exists);
+        if let Err(source) = redo_journaled(&home, (topic, *id), params.log_start, redo) {
+            return (Err(OpenError::Io { path: params.dir.clone(), source }), false);
+        }
+        (*exists, params.clean) = (true, false);
+        *redo = Vec::new();
+    }
+    let read = |path: &Path, range: Range<u32>| -> io::Result<Box<dyn Read>> {
+        if range.end - range.start < STREAM_BYTES_MIN {
+            return read_part(path, range);
+        }
+        Ok(Box::new(streams.read(path, u64::from(range.start)..u64::from(range.end))?))
+    };
+    (open::open(params, config, &read), true)
+}
