@@ -48,6 +48,8 @@ const PURE: &[&str] = &[
     "log/inspect.rs",
     "log/producers.rs",
     "group/classic",
+    "group/consumer",
+    "group/consumer_records.rs",
     "group/offsets.rs",
     "group/records.rs",
     "group/subscription.rs",

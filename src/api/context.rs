@@ -11,6 +11,7 @@ use crate::base::owner::Owner;
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::ControlHandle;
 use crate::group::classic::Limits;
+use crate::group::consumer::{self, assign::Assignor};
 use crate::group::coordinator::{Coordinator, OFFSETS_TOPIC, Settings};
 use crate::partition::checkpoints::CheckpointSender;
 use crate::partition::table::PartitionTable;
@@ -98,6 +99,7 @@ impl ShardContext {
     pub fn set_image(&self, image: Arc<ClusterImage>) -> bool {
         let none = BTreeMap::new();
         let node_of = |image: &ClusterImage| image.node_settings.get(&self.node).unwrap_or(&none).clone();
+        self.groups.set_image(&image);
         let before = self.image.replace(Arc::clone(&image));
         let (defaults, node) = (&image.broker_defaults, node_of(&image));
         if *defaults == before.broker_defaults && node == node_of(&before) {
@@ -193,8 +195,14 @@ impl ShardContext {
 }
 
 fn group_settings(config: &BrokerConfig) -> Settings {
-    let groups = config.groups;
+    let groups = &config.groups;
     Settings {
+        consumer: consumer::Limits {
+            session_ms: groups.consumer_session_ms,
+            heartbeat_ms: groups.consumer_heartbeat_ms,
+            members_max: groups.consumer_members_max,
+            assignors: groups.consumer_assignors.iter().filter_map(|name| Assignor::parse(name)).collect(),
+        },
         limits: Limits {
             members_max: groups.members_max,
             session_min_ms: groups.session_min_ms,

@@ -5,8 +5,8 @@
 
 use super::context::ShardContext;
 use super::groups::{
-    delete_groups, describe_groups, heartbeat, join_group, leave_group, list_groups, offset_commit, offset_delete,
-    offset_fetch, sync_group,
+    consumer_group_describe, consumer_group_heartbeat, delete_groups, describe_groups, heartbeat, join_group,
+    leave_group, list_groups, offset_commit, offset_delete, offset_fetch, sync_group,
 };
 use super::{
     Outcome, RequestInfo, alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
@@ -58,6 +58,8 @@ pub const APIS: &[Served] = &[
     incremental_alter_configs::SERVED,
     offset_delete::SERVED,
     describe_cluster::SERVED,
+    consumer_group_heartbeat::SERVED,
+    consumer_group_describe::SERVED,
 ];
 
 /// The API of this key, if it is served.

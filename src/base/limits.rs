@@ -178,6 +178,12 @@ pub const RECOVERIES_AT_ONCE_MAX: usize = 16;
 /// How long a stop waits for what the maintenance thread has under way.
 pub const MAINTENANCE_STOP_SECONDS_MAX: u64 = 10;
 
+/// Bytes of a compiled pattern of a group's subscription; regex's own bound is ten times as much. A larger one is refused.
+pub const PATTERN_BYTES_MAX: usize = 1 << 20;
+
+/// Patterns of a group's subscriptions are held against new topics no more often than this: Kafka's ten seconds.
+pub const PATTERN_REFRESH_MS_MIN: i64 = 10_000;
+
 /// Logs that one job opens after a clean stop: each takes well below a millisecond.
 pub const OPENED_TOGETHER_MAX: usize = 64;
 

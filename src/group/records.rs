@@ -4,6 +4,7 @@
 //! key      | version i16 | ...
 //!   0, 1:  an offset     | group string | topic string | partition i32 |       written as 1
 //!   2:     a group       | group string |
+//!   3-8, 16: of groups of the new protocol, see `consumer_records`
 //! value    | version i16 | ...; none (a tombstone) takes the key's meaning away
 //!   of an offset, version 3:
 //!          | offset i64 | leader epoch i32, -1 if unknown | metadata string | commit timestamp i64, ms |
@@ -18,6 +19,7 @@
 //! A string has an i16 before it, -1 for null; bytes have an i32. All big-endian.
 
 use super::classic::{GroupRecord, MemberRecord};
+use super::consumer::record::Subject;
 use bytes::{Buf, Bytes};
 use thiserror::Error;
 
@@ -53,6 +55,11 @@ pub enum Key {
     Group {
         group: String,
     },
+    /// Of a group of the new protocol.
+    Consumer {
+        group: String,
+        subject: Subject,
+    },
     /// Of a newer kind: kept, and not understood.
     Other {
         version: i16,
@@ -86,6 +93,7 @@ impl Key {
                 bytes.extend_from_slice(&GROUP_KEY.to_be_bytes());
                 put_string(&mut bytes, Some(group));
             }
+            Key::Consumer { group, subject } => bytes = subject.encode_key(group),
             Key::Other { version } => bytes.extend_from_slice(&version.to_be_bytes()),
         }
         bytes
@@ -99,7 +107,10 @@ impl Key {
                 Key::Offset { group, topic, partition: reader.i32()? }
             }
             GROUP_KEY => Key::Group { group: reader.text("group")? },
-            version => Key::Other { version },
+            version => match Subject::decode_key(version, &mut reader)? {
+                Some((group, subject)) => Key::Consumer { group, subject },
+                None => Key::Other { version },
+            },
         })
     }
 }
@@ -184,7 +195,7 @@ impl GroupRecord {
     }
 }
 
-fn put_string(bytes: &mut Vec<u8>, text: Option<&str>) {
+pub(super) fn put_string(bytes: &mut Vec<u8>, text: Option<&str>) {
     let Some(text) = text else { return bytes.extend_from_slice(&(-1i16).to_be_bytes()) };
     let length = i16::try_from(text.len()).expect("invariant: texts of requests have at most 32,767 bytes");
     bytes.extend_from_slice(&length.to_be_bytes());
@@ -198,7 +209,7 @@ fn put_bytes(bytes: &mut Vec<u8>, blob: &[u8]) {
 }
 
 /// Reads a record field by field; a length is never believed before its bytes are there.
-struct Reader<'b> {
+pub(super) struct Reader<'b> {
     bytes: &'b [u8],
     /// Lengths are varints, one more than they say, and structures end with tagged fields (KIP-482).
     flexible: bool,
@@ -215,7 +226,23 @@ impl<'b> Reader<'b> {
         Ok((version, reader))
     }
 
-    fn take(&mut self, needed: usize) -> Result<&'b [u8], RecordError> {
+    /// A value of a kind that has version 0 alone, and that compact.
+    pub(super) fn flexible(bytes: &'b [u8], what: &'static str) -> Result<Reader<'b>, RecordError> {
+        let mut reader = Reader { bytes, flexible: false };
+        let version = reader.i16()?;
+        if version != 0 {
+            return Err(RecordError::Version { what, version, newest: 0 });
+        }
+        reader.flexible = true;
+        Ok(reader)
+    }
+
+    /// The bytes of a tagged field.
+    pub(super) fn of_field(bytes: &'b [u8]) -> Reader<'b> {
+        Reader { bytes, flexible: true }
+    }
+
+    pub(super) fn take(&mut self, needed: usize) -> Result<&'b [u8], RecordError> {
         let found = self.bytes.len();
         let (taken, rest) = self.bytes.split_at_checked(needed).ok_or(RecordError::Short { needed, found })?;
         self.bytes = rest;
@@ -226,15 +253,15 @@ impl<'b> Reader<'b> {
         Ok(self.take(2)?.get_i16())
     }
 
-    fn i32(&mut self) -> Result<i32, RecordError> {
+    pub(super) fn i32(&mut self) -> Result<i32, RecordError> {
         Ok(self.take(4)?.get_i32())
     }
 
-    fn i64(&mut self) -> Result<i64, RecordError> {
+    pub(super) fn i64(&mut self) -> Result<i64, RecordError> {
         Ok(self.take(8)?.get_i64())
     }
 
-    fn varint(&mut self) -> Result<usize, RecordError> {
+    pub(super) fn varint(&mut self) -> Result<usize, RecordError> {
         let mut value = 0usize;
         for shift in (0..35).step_by(7) {
             let byte = self.take(1)?[0];
@@ -255,26 +282,26 @@ impl<'b> Reader<'b> {
         Ok(usize::try_from(length).ok())
     }
 
-    fn string(&mut self, what: &'static str) -> Result<Option<String>, RecordError> {
+    pub(super) fn string(&mut self, what: &'static str) -> Result<Option<String>, RecordError> {
         let Some(length) = self.length(true)? else { return Ok(None) };
         let text = std::str::from_utf8(self.take(length)?).map_err(|_| RecordError::NotText { what })?;
         Ok(Some(text.to_owned()))
     }
 
-    fn text(&mut self, what: &'static str) -> Result<String, RecordError> {
+    pub(super) fn text(&mut self, what: &'static str) -> Result<String, RecordError> {
         self.string(what)?.ok_or(RecordError::Null { what })
     }
 
-    fn blob(&mut self) -> Result<Bytes, RecordError> {
+    pub(super) fn blob(&mut self) -> Result<Bytes, RecordError> {
         let length = self.length(false)?.unwrap_or(0);
         Ok(Bytes::copy_from_slice(self.take(length)?))
     }
 
-    fn count(&mut self) -> Result<usize, RecordError> {
+    pub(super) fn count(&mut self) -> Result<usize, RecordError> {
         Ok(self.length(false)?.unwrap_or(0))
     }
 
-    fn tags(&mut self) -> Result<(), RecordError> {
+    pub(super) fn tags(&mut self) -> Result<(), RecordError> {
         if !self.flexible {
             return Ok(());
         }

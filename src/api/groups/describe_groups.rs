@@ -1,12 +1,12 @@
 //! DescribeGroups (key 15).
 //!
-//! Versions: 0-5. Members' metadata and assignments are told of stable groups only, as Kafka does. A group that is not there is Dead and no error.
+//! Versions: 0-5. Members' metadata and assignments are told of stable groups only, as Kafka does. A group that is not there is Dead and no error,
+//! and so is one of the new protocol: ConsumerGroupDescribe tells about those.
 
 use super::super::authorized_operations;
 use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
-use super::list_groups::state_name;
 use super::{slice_of, text};
 use crate::group::classic::{Group, State};
 use bytes::Bytes;
@@ -33,8 +33,8 @@ fn describe(context: &ShardContext, id: GroupId) -> DescribedGroup {
         Ok(slice) => slice,
         Err(error) => return answer.with_error_code(error.code()),
     };
-    let described = slice.view(&id, |view| fill(answer.clone(), view.group));
-    described.unwrap_or_else(|| answer.with_group_state(text(state_name(State::Dead))))
+    let described = slice.view(&id, |view| view.kind.classic().map(|group| fill(answer.clone(), group)));
+    described.flatten().unwrap_or_else(|| answer.with_group_state(text(State::Dead.name())))
 }
 
 fn fill(answer: DescribedGroup, group: &Group) -> DescribedGroup {
@@ -54,7 +54,7 @@ fn fill(answer: DescribedGroup, group: &Group) -> DescribedGroup {
         }
     });
     answer
-        .with_group_state(text(state_name(group.state())))
+        .with_group_state(text(group.state().name()))
         .with_protocol_type(text(group.protocol_type().unwrap_or_default()))
         .with_protocol_data(text(if is_stable { protocol } else { "" }))
         .with_members(members.collect())

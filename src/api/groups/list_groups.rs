@@ -1,13 +1,13 @@
 //! ListGroups (key 16).
 //!
 //! Versions: 0-5. Each shard is a broker and lists its own groups, as each broker of Kafka does. From 4 on by state (KIP-518), from 5 on by
-//! type (KIP-848), where all of ours are classic.
+//! type (KIP-848): `classic` or `consumer`.
 
 use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
 use super::text;
-use crate::group::classic::{Group, State};
+use crate::group::coordinator::Kind;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
@@ -16,26 +16,13 @@ use std::rc::Rc;
 
 pub const SERVED: Served = Served { key: 16, advertised_min: 0, accepted_min: 0, max: 5, handle };
 
-const CLASSIC: &str = "classic";
-
-/// A state's name as Kafka tells it.
-pub fn state_name(state: State) -> &'static str {
-    match state {
-        State::Empty => "Empty",
-        State::PreparingRebalance => "PreparingRebalance",
-        State::CompletingRebalance => "CompletingRebalance",
-        State::Stable => "Stable",
-        State::Dead => "Dead",
-    }
-}
-
 fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
     info.decoded(body, |request: ListGroupsRequest| {
-        let wanted = |group: &Group| {
+        let wanted = |group: &Kind| {
             let states = &request.states_filter;
             let types = &request.types_filter;
-            (states.is_empty() || states.iter().any(|state| state.eq_ignore_ascii_case(state_name(group.state()))))
-                && (types.is_empty() || types.iter().any(|kind| kind.eq_ignore_ascii_case(CLASSIC)))
+            (states.is_empty() || states.iter().any(|state| state.eq_ignore_ascii_case(group.state_name())))
+                && (types.is_empty() || types.iter().any(|kind| kind.eq_ignore_ascii_case(group.type_name())))
         };
         let mut response = ListGroupsResponse::default();
         for slice in context.groups.slices() {
@@ -45,7 +32,7 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
                 continue;
             }
             for id in slice.ids() {
-                let listed = slice.view(&id, |view| wanted(view.group).then(|| listed(&id, view.group)));
+                let listed = slice.view(&id, |view| wanted(view.kind).then(|| listed(&id, view.kind)));
                 response.groups.extend(listed.flatten());
             }
         }
@@ -53,10 +40,10 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
     })
 }
 
-fn listed(id: &str, group: &Group) -> ListedGroup {
+fn listed(id: &str, group: &Kind) -> ListedGroup {
     ListedGroup::default()
         .with_group_id(GroupId(text(id)))
-        .with_protocol_type(text(group.protocol_type().unwrap_or_default()))
-        .with_group_state(text(state_name(group.state())))
-        .with_group_type(text(CLASSIC))
+        .with_protocol_type(text(group.protocol_type()))
+        .with_group_state(text(group.state_name()))
+        .with_group_type(text(group.type_name()))
 }

@@ -2,6 +2,8 @@
 //!
 //! Stage one feeds the group, so that what a connection sends happens in its order; stage two waits for the answer.
 
+pub mod consumer_group_describe;
+pub mod consumer_group_heartbeat;
 pub mod delete_groups;
 pub mod describe_groups;
 pub mod heartbeat;

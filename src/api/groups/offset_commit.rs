@@ -1,7 +1,7 @@
 //! OffsetCommit (key 8).
 //!
 //! Versions: 2-9. The answer comes when the offsets are as safe as acks=all promises. A retention time of the client's (2 to 4) is kept with
-//! its offsets (KIP-211); from 6 on leader epochs are kept with them, from 7 on members may be static.
+//! its offsets (KIP-211); from 6 on leader epochs are kept with them, from 7 on members may be static, from 9 on of the new protocol (KIP-848).
 
 use super::super::context::ShardContext;
 use super::super::registry::Served;
@@ -21,6 +21,8 @@ use std::rc::Rc;
 
 pub const SERVED: Served = Served { key: 8, advertised_min: 2, accepted_min: 2, max: 9, handle };
 
+const MEMBER_EPOCH_SINCE: i16 = 9;
+
 fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
     info.decoded(body, |request: OffsetCommitRequest| {
         let mut taken = Vec::new();
@@ -38,7 +40,7 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
         let storing = slice_of(context, &request.group_id, true).and_then(|slice| {
             let instance_id = request.group_instance_id.as_ref();
             let claim = claim(request.generation_id_or_member_epoch, &request.member_id, instance_id);
-            slice.commit(&request.group_id, &claim, taken)
+            slice.commit(&request.group_id, (&claim, info.version >= MEMBER_EPOCH_SINCE), taken)
         });
         let info = info.clone();
         Outcome::Wait(Box::pin(async move {

@@ -63,10 +63,11 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
 }
 
 fn in_use(view: &GroupView<'_>) -> Result<InUse, ResponseError> {
-    match (view.group.state(), view.group.protocol_type()) {
+    let Some(group) = view.kind.classic() else { return Ok(subscribed(view.kind)) };
+    match (group.state(), group.protocol_type()) {
         (State::Dead, _) => Err(ResponseError::GroupIdNotFound),
         (State::Empty, _) => Ok(Some(HashSet::new())),
-        (_, Some(CONSUMER)) => Ok(subscribed(view.group)),
+        (_, Some(CONSUMER)) => Ok(subscribed(view.kind)),
         _ => Err(ResponseError::NonEmptyGroup),
     }
 }

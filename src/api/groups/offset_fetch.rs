@@ -2,12 +2,14 @@
 //!
 //! Versions: 1-9. From 2 on all of a group's offsets may be asked for, from 8 on many groups at once (KIP-709). An offset that was never
 //! committed is -1 and no error, that of an unknown group too. `require_stable` (7, KIP-447) changes nothing: there are no
-//! transactions that could be open. Version 9's member epoch is of the new protocol; members of classic groups send none.
+//! transactions that could be open. From 9 on a member may say who it is, and is
+//! refused if it is not any more (KIP-848).
 
 use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
 use super::{slice_of, text};
+use crate::group::coordinator::GroupView;
 use crate::group::records::CommittedOffset;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -38,7 +40,8 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
                 let wanted: Wanted =
                     group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
                 let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-                match find(context, &group.group_id, wanted) {
+                let claim = (group.member_id.as_deref(), group.member_epoch);
+                match find(context, &group.group_id, claim, wanted) {
                     Ok(found) => answer.with_topics(found.into_iter().map(batched).collect()),
                     Err(error) => answer.with_error_code(error.code()),
                 }
@@ -48,7 +51,7 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
         let wanted: Wanted =
             request.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
         let response = OffsetFetchResponse::default();
-        info.reply(&match find(context, &request.group_id, wanted.clone()) {
+        info.reply(&match find(context, &request.group_id, (None, -1), wanted.clone()) {
             Ok(found) => response.with_topics(found.into_iter().map(|topic| single(topic, None)).collect()),
             Err(error) if info.version >= TOP_LEVEL_ERROR_SINCE => response.with_error_code(error.code()),
             Err(error) => {
@@ -61,8 +64,15 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
     })
 }
 
-fn find(context: &ShardContext, group: &str, wanted: Wanted) -> Result<Found, ResponseError> {
+fn find(
+    context: &ShardContext,
+    group: &str,
+    (member_id, epoch): (Option<&str>, i32),
+    wanted: Wanted,
+) -> Result<Found, ResponseError> {
     let slice = slice_of(context, group, true)?;
+    let may = |view: GroupView<'_>| view.kind.consumer().map_or(Ok(()), |group| group.may_fetch(member_id, epoch));
+    slice.view(group, may).unwrap_or(Ok(()))?;
     let found = slice.view(group, |view| match &wanted {
         Some(topics) => {
             let topic = |(name, indexes): &(TopicName, Vec<i32>)| {

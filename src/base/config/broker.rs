@@ -128,6 +128,7 @@ impl BrokerConfig {
 
     pub(super) fn from_settings(settings: Settings) -> Result<BrokerConfig, Vec<(String, ConfigError)>> {
         let mut refused = check_together(&settings);
+        refused.extend(super::groups::check_together(&settings));
         let mut keep = |error: Option<(String, ConfigError)>| refused.extend(error);
         let listeners = Listeners::from_settings(&settings).map_err(|error| keep(Some(error))).ok();
         let log_dirs = log_dirs(&settings).map_err(|error| keep(Some(error))).ok();

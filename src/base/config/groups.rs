@@ -1,9 +1,10 @@
 //! Settings of consumer groups and of the topic that holds them.
 
+use super::error::ConfigError;
 use super::settings::Settings;
 
 /// As Kafka names and means them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupConfig {
     /// `group.min.session.timeout.ms`
     pub session_min_ms: i32,
@@ -25,6 +26,14 @@ pub struct GroupConfig {
     pub topic_replication_factor: i16,
     /// `offsets.topic.segment.bytes`
     pub topic_segment_bytes: i64,
+    /// `group.consumer.session.timeout.ms`
+    pub consumer_session_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`
+    pub consumer_heartbeat_ms: i32,
+    /// `group.consumer.max.size`
+    pub consumer_members_max: usize,
+    /// `group.consumer.assignors`: short names or Kafka's classes.
+    pub consumer_assignors: Vec<String>,
 }
 
 impl GroupConfig {
@@ -42,6 +51,33 @@ impl GroupConfig {
             topic_partitions: int("offsets.topic.num.partitions"),
             topic_replication_factor: i16::try_from(int("offsets.topic.replication.factor")).unwrap_or(i16::MAX),
             topic_segment_bytes: settings.integer("offsets.topic.segment.bytes"),
+            consumer_session_ms: int("group.consumer.session.timeout.ms"),
+            consumer_heartbeat_ms: int("group.consumer.heartbeat.interval.ms"),
+            consumer_members_max: size("group.consumer.max.size"),
+            consumer_assignors: settings
+                .text("group.consumer.assignors")
+                .unwrap_or_default()
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .collect(),
         }
     }
+}
+
+/// What Kafka's GroupCoordinatorConfig refuses of settings that are fine each by itself: bounds that are none, and what lies
+/// outside of them.
+pub(super) fn check_together(settings: &Settings) -> Vec<(String, ConfigError)> {
+    let mut refused = Vec::new();
+    for what in ["session.timeout.ms", "heartbeat.interval.ms"] {
+        let [name, min, max] = ["", "min.", "max."].map(|bound| format!("group.consumer.{bound}{what}"));
+        let (value, least, most) = (settings.integer(&name), settings.integer(&min), settings.integer(&max));
+        if most < least {
+            let reason = format!("must be at least {min}, which is {least}");
+            refused.push((max.clone(), ConfigError::invalid(&max, most.to_string(), reason)));
+        } else if !(least..=most).contains(&value) {
+            let reason = format!("must be {least} to {most}, as {min} and {max} have it");
+            refused.push((name.clone(), ConfigError::invalid(&name, value.to_string(), reason)));
+        }
+    }
+    refused
 }

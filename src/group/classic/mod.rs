@@ -49,6 +49,19 @@ pub enum State {
     Dead,
 }
 
+impl State {
+    /// As Kafka calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Empty => "Empty",
+            State::PreparingRebalance => "PreparingRebalance",
+            State::CompletingRebalance => "CompletingRebalance",
+            State::Stable => "Stable",
+            State::Dead => "Dead",
+        }
+    }
+}
+
 /// The broker's settings for groups.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -3,6 +3,8 @@
 use super::Slice;
 use crate::base::ids::Offset;
 use crate::group::classic::GroupRecord;
+use crate::group::consumer::Stored;
+use crate::group::consumer::record::Record;
 use crate::group::offsets::Offsets;
 use crate::group::records::{CommittedOffset, Key, RecordError};
 use crate::log::read::{Located, ReadError, locate};
@@ -33,8 +35,16 @@ enum LoadError {
 
 #[derive(Default)]
 struct Loading {
-    groups: BTreeMap<String, (Option<GroupRecord>, Offsets)>,
+    groups: BTreeMap<String, LoadedGroup>,
     records: u64,
+}
+
+/// What the log says about a group.
+#[derive(Default)]
+pub(super) struct LoadedGroup {
+    pub classic: Option<GroupRecord>,
+    pub consumer: Stored,
+    pub offsets: Offsets,
 }
 
 /// Loads the slice in the background.
@@ -74,7 +84,8 @@ async fn load(slice: &Rc<Slice>) -> Result<Loading, LoadError> {
         // Requests have their turn between two reads.
         tokio::task::yield_now().await;
     }
-    loading.groups.retain(|_, (record, offsets)| record.is_some() || !offsets.is_empty());
+    let exists = |group: &LoadedGroup| group.classic.is_some() || group.consumer.exists() || !group.offsets.is_empty();
+    loading.groups.retain(|_, group| exists(group));
     Ok(loading)
 }
 
@@ -122,7 +133,7 @@ impl Loading {
     fn note(&mut self, record_at: i64, key: &[u8], value: Option<&[u8]>) -> Result<(), RecordError> {
         match Key::decode(key)? {
             Key::Offset { group, topic, partition } => {
-                let (_, offsets) = self.groups.entry(group).or_default();
+                let offsets = &mut self.groups.entry(group).or_default().offsets;
                 let of = (topic, partition);
                 match value {
                     Some(value) => offsets.put(of, record_at, CommittedOffset::decode(value)?),
@@ -131,9 +142,13 @@ impl Loading {
             }
             Key::Group { group } => {
                 let record = value.map(GroupRecord::decode).transpose()?;
-                self.groups.entry(group).or_default().0 = record;
+                self.groups.entry(group).or_default().classic = record;
             }
-            // Of Kafka's newer groups.
+            Key::Consumer { group, subject } => {
+                let record = Record::decode(subject, value)?;
+                self.groups.entry(group).or_default().consumer.take(record);
+            }
+            // Of Kafka's share groups, and what is newer than we are.
             Key::Other { .. } => {}
         }
         Ok(())

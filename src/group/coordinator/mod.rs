@@ -5,28 +5,35 @@
 //! appended to the partition as acks=all promises, and answers wait for it.
 
 mod clock;
+mod consumer;
+mod kind;
 mod load;
 mod slice;
 mod store;
 
-pub use slice::{GroupView, Slice, subscribed};
+pub use consumer::Answered;
+pub use kind::{Kind, subscribed};
+pub use slice::{GroupView, Slice};
 
 use super::classic::Limits;
 use crate::base::ids::PartitionIndex;
+use crate::cluster::image::ClusterImage;
 use crate::partition::leader::Partition;
 use clock::Deadlines;
 use kafka_protocol::ResponseError;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The topic that holds groups and their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
 /// The broker's settings for groups and offsets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub limits: Limits,
+    pub consumer: super::consumer::Limits,
     /// `offsets.retention.minutes`, in ms.
     pub retention_ms: i64,
     /// `offset.metadata.max.bytes`
@@ -43,23 +50,45 @@ pub struct Coordinator {
 
 /// What all slices of a shard use.
 struct Shared {
-    settings: Cell<Settings>,
+    settings: RefCell<Rc<Settings>>,
+    /// The topics that members of the new protocol may have.
+    image: RefCell<Arc<ClusterImage>>,
     deadlines: Deadlines,
+}
+
+impl Shared {
+    fn settings(&self) -> Rc<Settings> {
+        Rc::clone(&self.settings.borrow())
+    }
+
+    fn image(&self) -> Arc<ClusterImage> {
+        Arc::clone(&self.image.borrow())
+    }
 }
 
 impl Coordinator {
     pub fn new(settings: Settings) -> Coordinator {
-        let shared = Shared { settings: Cell::new(settings), deadlines: Deadlines::default() };
+        let settings = RefCell::new(Rc::new(settings));
+        let shared = Shared { settings, image: RefCell::default(), deadlines: Deadlines::default() };
         Coordinator { slices: RefCell::default(), shared: Rc::new(shared), is_closed: Cell::new(false) }
     }
 
     /// Bytes of the note beside a committed offset, at most.
     pub fn metadata_bytes_max(&self) -> usize {
-        self.shared.settings.get().metadata_bytes_max
+        self.shared.settings().metadata_bytes_max
+    }
+
+    pub fn settings(&self) -> Rc<Settings> {
+        self.shared.settings()
     }
 
     pub fn set_settings(&self, settings: Settings) {
-        self.shared.settings.set(settings);
+        self.shared.settings.replace(Rc::new(settings));
+    }
+
+    /// The image that requests see from now on.
+    pub fn set_image(&self, image: &Arc<ClusterImage>) {
+        self.shared.image.replace(Arc::clone(image));
     }
 
     /// The partitions of `__consumer_offsets` that the shard leads now: new ones are loaded, those that are gone are given up.

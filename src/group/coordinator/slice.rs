@@ -1,16 +1,19 @@
 //! The groups of one partition of `__consumer_offsets`.
 
 use super::Shared;
+use super::kind::{Kind, subscribed};
+use super::load::LoadedGroup;
 use super::store::{self, Stored};
 use crate::base::clock::now_ms;
-use crate::group::classic::{CONSUMER, Effect, Event, Group, GroupRecord, MemberClaim, State, Ticket, Waiter};
-use crate::group::offsets::{Offsets, Readers, TopicPartitionName};
+use crate::group::classic::{Effect, Event, Group, GroupRecord, JoinAnswer, MemberClaim, SyncAnswer, Ticket, Waiter};
+use crate::group::consumer;
+use crate::group::offsets::{Offsets, TopicPartitionName};
 use crate::group::records::{CommittedOffset, Key};
 use crate::partition::leader::Partition;
 use crate::partition::tasks::Tasks;
 use kafka_protocol::ResponseError;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -18,14 +21,19 @@ use tracing::{info, warn};
 /// One partition of `__consumer_offsets` that this shard leads, with its groups.
 pub struct Slice {
     partition: Rc<Partition>,
-    shared: Rc<Shared>,
+    pub(super) shared: Rc<Shared>,
     state: Cell<Loaded>,
-    groups: RefCell<BTreeMap<String, Entry>>,
+    pub(super) groups: RefCell<BTreeMap<String, Entry>>,
     waiting: RefCell<HashMap<Waiter, oneshot::Sender<Effect>>>,
+    /// Records of groups of the new protocol that are on their way to the log, and who waits for them.
+    pub(super) under_way: RefCell<HashMap<String, UnderWay>>,
     /// Given out to waiters and lives.
     next_number: Cell<u64>,
     pub(super) tasks: Tasks,
 }
+
+/// Who waits for each append of a group, in the order of the appends.
+pub(super) type UnderWay = BTreeMap<u64, Vec<oneshot::Sender<Result<(), ResponseError>>>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loaded {
@@ -38,24 +46,24 @@ enum Loaded {
 }
 
 /// A group with its offsets.
-struct Entry {
-    group: Group,
+pub(super) struct Entry {
+    pub kind: Kind,
     offsets: Offsets,
     /// As `Deadlines` knows it.
     deadline_ms: Option<i64>,
     /// Differs from that of a group of the same name that was forgotten: what is stored for the one is not told to the other.
-    life: u64,
+    pub life: u64,
 }
 
 /// A group as requests see it.
 pub struct GroupView<'g> {
-    pub group: &'g Group,
+    pub kind: &'g Kind,
     pub offsets: &'g Offsets,
 }
 
 impl Entry {
-    fn new(group: Group, life: u64) -> Entry {
-        Entry { group, offsets: Offsets::default(), deadline_ms: None, life }
+    pub fn new(kind: Kind, life: u64) -> Entry {
+        Entry { kind, offsets: Offsets::default(), deadline_ms: None, life }
     }
 }
 
@@ -67,6 +75,7 @@ impl Slice {
             state: Cell::new(Loaded::Loading),
             groups: RefCell::default(),
             waiting: RefCell::default(),
+            under_way: RefCell::default(),
             next_number: Cell::new(0),
             tasks: Tasks::default(),
         })
@@ -88,7 +97,7 @@ impl Slice {
     /// Looks at a group, if it is there.
     pub fn view<T>(&self, group: &str, look: impl FnOnce(GroupView<'_>) -> T) -> Option<T> {
         let groups = self.groups.borrow();
-        groups.get(group).map(|entry| look(GroupView { group: &entry.group, offsets: &entry.offsets }))
+        groups.get(group).map(|entry| look(GroupView { kind: &entry.kind, offsets: &entry.offsets }))
     }
 
     pub fn ids(&self) -> Vec<String> {
@@ -103,6 +112,9 @@ impl Slice {
         event: impl FnOnce(Waiter) -> Event,
     ) -> Option<oneshot::Receiver<Effect>> {
         if create {
+            if let Err(error) = self.make_classic_if_empty(group) {
+                warn!("group {group} cannot be made one of the classic protocol: {error:?}");
+            }
             self.ensure(group);
         } else if !self.groups.borrow().contains_key(group) {
             return None;
@@ -115,12 +127,12 @@ impl Slice {
     }
 
     fn ensure(&self, group: &str) {
-        let limits = self.shared.settings.get().limits;
-        let new = || Entry::new(Group::new(limits, now_ms()), self.number());
+        let limits = self.shared.settings().limits;
+        let new = || Entry::new(Kind::Classic(Box::new(Group::new(limits, now_ms()))), self.number());
         self.groups.borrow_mut().entry(group.to_owned()).or_insert_with(new);
     }
 
-    fn number(&self) -> u64 {
+    pub(super) fn number(&self) -> u64 {
         self.next_number.replace(self.next_number.get() + 1)
     }
 
@@ -128,16 +140,32 @@ impl Slice {
         self.feed(group, Event::Tick);
     }
 
-    fn feed(self: &Rc<Self>, id: &str, event: Event) {
-        let effects = {
-            let mut groups = self.groups.borrow_mut();
-            let Some(entry) = groups.get_mut(id) else { return };
-            let effects = entry.group.step(now_ms(), event);
-            let next = entry.group.next_deadline_ms();
-            self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, next);
-            entry.deadline_ms = next;
-            effects
+    pub(super) fn feed(self: &Rc<Self>, id: &str, event: Event) {
+        let effects = match self.groups.borrow_mut().get_mut(id).map(|entry| &mut entry.kind) {
+            Some(Kind::Classic(group)) => Some(group.step(now_ms(), event)),
+            Some(Kind::Consumer(_)) if matches!(event, Event::Tick) => None,
+            Some(Kind::Consumer(group)) => Some(of_other_protocol(group, event)),
+            None => return,
         };
+        match effects {
+            Some(effects) => {
+                self.rearm(id);
+                self.perform(id, effects);
+            }
+            None => self.fence_due(id),
+        }
+    }
+
+    /// Has the clock know when the group wants to be told the time.
+    pub(super) fn rearm(&self, id: &str) {
+        let mut groups = self.groups.borrow_mut();
+        let Some(entry) = groups.get_mut(id) else { return };
+        let next = entry.kind.next_deadline_ms();
+        self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, next);
+        entry.deadline_ms = next;
+    }
+
+    fn perform(self: &Rc<Self>, id: &str, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Store(ticket, record) => self.store_group(id, ticket, &record),
@@ -175,10 +203,11 @@ impl Slice {
     }
 
     /// Commits offsets for a group: the answer comes when they are stored. A group that nobody manages is made by its first commit.
+    /// Whether the client knows of member epochs decides what a member of the new protocol may do.
     pub fn commit(
         self: &Rc<Self>,
         id: &str,
-        claim: &MemberClaim,
+        (claim, knows_epochs): (&MemberClaim, bool),
         offsets: Vec<(TopicPartitionName, CommittedOffset)>,
     ) -> Result<impl Future<Output = Result<(), ResponseError>> + use<>, ResponseError> {
         if !self.groups.borrow().contains_key(id) {
@@ -190,11 +219,15 @@ impl Slice {
         {
             let mut groups = self.groups.borrow_mut();
             let entry = groups.get_mut(id).expect("invariant: it was just made sure of");
-            let allowed = entry.group.may_commit(now_ms(), claim);
-            let next = entry.group.next_deadline_ms();
-            self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, next);
-            entry.deadline_ms = next;
+            let allowed = match &mut entry.kind {
+                Kind::Classic(group) => group.may_commit(now_ms(), claim),
+                Kind::Consumer(group) => group.may_commit(&claim.member_id, claim.generation, knows_epochs),
+            };
+            drop(groups);
+            self.rearm(id);
             allowed?;
+            let mut groups = self.groups.borrow_mut();
+            let entry = groups.get_mut(id).expect("invariant: nothing took it away");
             offsets.iter().for_each(|(of, _)| entry.offsets.begin(of));
         }
         let record = |(of, value): &(TopicPartitionName, CommittedOffset)| (offset_key(id, of), Some(value.encode()));
@@ -233,7 +266,7 @@ impl Slice {
             }
         };
         let stored = store::append(&self.partition, &known);
-        let is_over = |view: GroupView<'_>| view.group.is_forgettable() && view.offsets.is_empty();
+        let is_over = |view: GroupView<'_>| view.kind.is_forgettable() && view.offsets.is_empty();
         if !known.is_empty() && self.view(id, is_over) == Some(true) {
             return self.forget(id);
         }
@@ -242,39 +275,31 @@ impl Slice {
 
     /// Forgets a group that has no members, with its offsets.
     pub fn delete_group(self: &Rc<Self>, id: &str) -> Result<Stored, ResponseError> {
-        let state = self.view(id, |view| view.group.state());
-        match state {
-            None | Some(State::Dead) => return Err(ResponseError::GroupIdNotFound),
-            Some(State::Empty) => {}
-            Some(_) => return Err(ResponseError::NonEmptyGroup),
+        match self.view(id, |view| view.kind.state_name()) {
+            None | Some("Dead") => Err(ResponseError::GroupIdNotFound),
+            Some("Empty") => Ok(self.forget(id)),
+            Some(_) => Err(ResponseError::NonEmptyGroup),
         }
-        Ok(self.forget(id))
     }
 
     fn forget(self: &Rc<Self>, id: &str) -> Stored {
         self.feed(id, Event::Unloaded);
         let Some(entry) = self.groups.borrow_mut().remove(id) else { return Stored::nothing() };
+        self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, None);
         let offsets = entry.offsets.iter().map(|(of, _)| (offset_key(id, of), None));
-        let group = (Key::Group { group: id.to_owned() }, None);
-        store::append(&self.partition, &offsets.chain([group]).collect::<Vec<_>>())
+        store::append(&self.partition, &offsets.chain(entry.kind.gone(id)).collect::<Vec<_>>())
     }
 
     pub(super) fn expire(self: &Rc<Self>, now_ms: i64) {
         if self.state.get() != Loaded::Ready {
             return;
         }
-        let retention_ms = self.shared.settings.get().retention_ms;
+        let retention_ms = self.shared.settings().retention_ms;
         for id in self.ids() {
             let Some((expired, is_over)) = self.view(&id, |view| {
-                let topics = subscribed(view.group);
-                let readers = match (view.group.state(), view.group.protocol_type(), &topics) {
-                    (State::Empty, Some(_), _) => Readers::Gone { since_ms: view.group.state_since_ms() },
-                    (State::Empty, None, _) => Readers::Simple,
-                    (State::Stable, Some(CONSUMER), Some(topics)) => Readers::Subscribed(topics),
-                    _ => Readers::Unknown,
-                };
-                let expired = view.offsets.expired(readers, now_ms, retention_ms);
-                let is_over = view.group.is_forgettable() && view.offsets.iter().count() == expired.len();
+                let topics = subscribed(view.kind);
+                let expired = view.offsets.expired(view.kind.readers(topics.as_ref()), now_ms, retention_ms);
+                let is_over = view.kind.is_forgettable() && view.offsets.iter().count() == expired.len();
                 (expired, is_over && !view.offsets.is_under_way())
             }) else {
                 continue;
@@ -290,22 +315,25 @@ impl Slice {
     }
 
     /// What the log has is in memory: groups are there, and begin to count time.
-    pub(super) fn loaded(&self, groups: BTreeMap<String, (Option<GroupRecord>, Offsets)>) {
+    pub(super) fn loaded(&self, groups: BTreeMap<String, LoadedGroup>) {
         if self.is_gone() {
             // The partition has moved meanwhile: these groups are another's.
             return;
         }
         let now_ms = now_ms();
-        let limits = self.shared.settings.get().limits;
+        let settings = self.shared.settings();
         let mut entries = self.groups.borrow_mut();
-        for (id, (record, offsets)) in groups {
-            let group = match &record {
-                Some(record) => Group::restored(limits, record, now_ms),
-                None => Group::new(limits, now_ms),
+        for (id, LoadedGroup { classic, consumer, offsets }) in groups {
+            let kind = match classic {
+                _ if consumer.exists() => {
+                    Kind::Consumer(Box::new(consumer::Group::restored(consumer, &settings.consumer, now_ms)))
+                }
+                Some(record) => Kind::Classic(Box::new(Group::restored(settings.limits, &record, now_ms))),
+                None => Kind::Classic(Box::new(Group::new(settings.limits, now_ms))),
             };
-            let deadline_ms = group.next_deadline_ms();
+            let deadline_ms = kind.next_deadline_ms();
             self.shared.deadlines.change((self.partition.index(), &id), None, deadline_ms);
-            entries.insert(id, Entry { group, offsets, deadline_ms, life: self.number() });
+            entries.insert(id, Entry { kind, offsets, deadline_ms, life: self.number() });
         }
         self.state.set(Loaded::Ready);
     }
@@ -326,6 +354,8 @@ impl Slice {
             self.feed(&id, Event::Unloaded);
         }
         self.groups.borrow_mut().clear();
+        // Who waits for a record is told to look for another coordinator.
+        self.under_way.borrow_mut().clear();
     }
 }
 
@@ -333,12 +363,25 @@ fn offset_key(group: &str, (topic, partition): &TopicPartitionName) -> Key {
     Key::Offset { group: group.to_owned(), topic: topic.clone(), partition: *partition }
 }
 
-/// The topics that a consumer group's members have subscribed to; None: one of them cannot be read.
-pub fn subscribed(group: &Group) -> Option<HashSet<String>> {
-    let protocol = group.protocol()?;
-    let mut topics = HashSet::new();
-    for member in group.members().iter() {
-        topics.extend(crate::group::subscription::topics(&member.metadata(protocol))?);
-    }
-    Some(topics)
+/// What a group of the new protocol answers to members of the classic one.
+fn of_other_protocol(group: &consumer::Group, event: Event) -> Vec<Effect> {
+    let unknown = ResponseError::UnknownMemberId;
+    let effect = match event {
+        Event::Join(waiter, request) => {
+            debug_assert!(
+                !group.is_empty() || !request.member_id.is_empty(),
+                "an empty group would be made a classic one"
+            );
+            let error = match request.member_id.is_empty() {
+                true => ResponseError::InconsistentGroupProtocol,
+                false => unknown,
+            };
+            Effect::Joined(waiter, JoinAnswer::refused(&request.member_id, error))
+        }
+        Event::Sync(waiter, _) => Effect::Synced(waiter, SyncAnswer::refused(unknown)),
+        Event::Heartbeat(waiter, _) => Effect::Beaten(waiter, Some(unknown)),
+        Event::Leave(waiter, leaving) => Effect::Left(waiter, Ok(vec![Some(unknown); leaving.len()])),
+        Event::Stored(..) | Event::Tick | Event::Unloaded => return Vec::new(),
+    };
+    vec![effect]
 }

@@ -1,6 +1,7 @@
 //! Records on their way into `__consumer_offsets`.
 
 use crate::base::clock::now_ms;
+use crate::group::consumer::record::Record;
 use crate::group::records::Key;
 use crate::log::core::AppendError;
 use crate::partition::leader::{Acks, Partition};
@@ -51,7 +52,18 @@ fn try_append(
     }
 }
 
+/// The records of a group of the new protocol, as they are appended.
+pub fn of_consumer(group: &str, records: &[Record]) -> Vec<(Key, Option<Vec<u8>>)> {
+    let key = |record: &Record| Key::Consumer { group: group.to_owned(), subject: record.subject() };
+    records.iter().map(|record| (key(record), record.encode_value())).collect()
+}
+
 impl Stored {
+    /// Why nothing is on its way to the log.
+    pub fn refused(&self) -> Option<ResponseError> {
+        self.base.as_ref().err().copied()
+    }
+
     pub fn nothing() -> Stored {
         Stored { base: Ok(None), wait: AppendWait::new() }
     }

@@ -175,7 +175,7 @@ pub const CONSUMER_GROUP_DESCRIBE: Request = Request {
     name: "ConsumerGroupDescribe",
     key: 69,
     version_min: 0,
-    version_max: 0,
+    version_max: 1,
     flexible_from: 0,
     body: Struct::new(&[strings("group_ids"), bool("include_authorized_operations")]),
 };

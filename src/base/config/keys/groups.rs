@@ -1,8 +1,8 @@
 //! Consumer groups, share groups and transactions.
 
-use super::reason::{GROUPS, TRANSACTIONS};
+use super::reason::{GROUPS, MIGRATION, TRANSACTIONS};
 use crate::base::config::key::Check::{Any, AtLeast, Between, OneOf, OneOfAnyCase};
-use crate::base::config::key::Effect::{Built, NoEffect};
+use crate::base::config::key::Effect::{Built, NoEffect, NotBuilt};
 use crate::base::config::key::{Key, keys};
 
 pub(super) const KEYS: &[Key] = keys! {
@@ -43,25 +43,30 @@ pub(super) const KEYS: &[Key] = keys! {
         "How long a commit may wait for replicas";
     "offsets.commit.required.acks": Short = "-1", Any, ReadOnly, NoEffect(GROUPS),
         "Acknowledgements that a commit waits for";
-    "group.consumer.session.timeout.ms": Int = "45000", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "group.consumer.session.timeout.ms": Int = "45000", AtLeast(1), ReadOnly, Built,
         "Session timeout of the new protocol (KIP-848)";
-    "group.consumer.min.session.timeout.ms": Int = "45000", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "group.consumer.min.session.timeout.ms": Int = "45000", AtLeast(1), ReadOnly, Built,
         "Shortest session timeout of the new protocol";
-    "group.consumer.max.session.timeout.ms": Int = "60000", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "group.consumer.max.session.timeout.ms": Int = "60000", AtLeast(1), ReadOnly, Built,
         "Longest session timeout of the new protocol";
-    "group.consumer.heartbeat.interval.ms": Int = "5000", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "group.consumer.heartbeat.interval.ms": Int = "5000", AtLeast(1), ReadOnly, Built,
         "Heartbeat interval of the new protocol";
-    "group.consumer.min.heartbeat.interval.ms": Int = "5000", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "group.consumer.min.heartbeat.interval.ms": Int = "5000", AtLeast(1), ReadOnly, Built,
         "Shortest heartbeat interval of the new protocol";
-    "group.consumer.max.heartbeat.interval.ms": Int = "15000", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "group.consumer.max.heartbeat.interval.ms": Int = "15000", AtLeast(1), ReadOnly, Built,
         "Longest heartbeat interval of the new protocol";
-    "group.consumer.max.size": Int = "2147483647", AtLeast(1), ReadOnly, NoEffect(GROUPS),
+    "group.consumer.max.size": Int = "2147483647", AtLeast(1), ReadOnly, Built,
         "Members of a group of the new protocol";
     "group.consumer.assignors": List = "org.apache.kafka.coordinator.group.assignor.UniformAssignor,org.apache.kafka.coordinator.group.assignor.RangeAssignor",
-        Any, ReadOnly, NoEffect(GROUPS),
-        "Assignment strategies that the broker offers";
+        OneOf(&[
+            "org.apache.kafka.coordinator.group.assignor.UniformAssignor",
+            "org.apache.kafka.coordinator.group.assignor.RangeAssignor",
+            "uniform",
+            "range",
+        ]), ReadOnly, Built,
+        "Assignors of the new protocol; the first is the default";
     "group.consumer.migration.policy": Str = "disabled",
-        OneOfAnyCase(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"]), ReadOnly, NoEffect(GROUPS),
+        OneOfAnyCase(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"]), ReadOnly, NotBuilt(MIGRATION),
         "Whether groups move between the protocols", internal;
     "group.share.enable": Bool = "false", Any, ReadOnly, NoEffect(GROUPS),
         "Whether share groups are offered (KIP-932)", internal;

@@ -4,7 +4,7 @@ pub(super) const SHARDS: &str = "each shard is one thread with queues of a fixed
 pub(super) const SOLO: &str = "it concerns several nodes, and clusters are not built yet";
 pub(super) const EMBEDDED: &str = "this node keeps its metadata itself";
 pub(super) const QUORUM: &str = "it concerns Kafka's KRaft quorum, which this broker does not have";
-pub(super) const GROUPS: &str = "groups are served by the classic protocol alone, without it";
+pub(super) const GROUPS: &str = "consumer groups are served without it";
 pub(super) const TRANSACTIONS: &str = "transactions are not built yet";
 pub(super) const MAINTENANCE: &str = "one maintenance thread compacts one partition at a time";
 pub(super) const STREAMS: &str = "compaction reads and writes by direct I/O, in chunks of a fixed size";
@@ -19,6 +19,8 @@ pub(super) const NO_TIERS: &str = "tiered storage is not built";
 pub(super) const PLAIN: &str = "there is no authentication yet";
 
 pub(super) const REPLICATION: &str = "replication is not built yet; leave it at 1";
+pub(super) const MIGRATION: &str =
+    "members of both group protocols in one group are not built yet; remove it, or set it to disabled";
 pub(super) const LISTENERS: &str = "all listeners open together and serve the same; remove it";
 pub(super) const SECURITY: &str =
     "TLS, SASL and authorization are not built yet; remove it, or keep this node off open networks";

@@ -1,0 +1,63 @@
+//! Members that go: of their own will, or because their time is up.
+
+use super::heartbeat::{Beaten, Heartbeat, fenced_instance, removed, unknown, unknown_instance};
+use super::member::{Current, LEAVES_FOR_A_WHILE, Member};
+use super::record::{Record, Subject};
+use super::subscription::View;
+use super::{Decision, Env, Group, Refusal};
+use crate::group::consumer::assign::Partitions;
+use std::borrow::Cow;
+use std::rc::Rc;
+
+impl Group {
+    pub(super) fn leave(&self, env: &Env<'_>, request: &Heartbeat) -> Result<Decision<Beaten>, Refusal> {
+        let member = match &request.instance_id {
+            None => self.members.get(&*request.member_id).ok_or_else(|| unknown(&request.member_id))?,
+            Some(instance_id) => {
+                let holder = self.instances.get(instance_id).ok_or_else(|| unknown_instance(request))?;
+                &self.members[holder]
+            }
+        };
+        if *member.id != *request.member_id {
+            return Err(fenced_instance(member, request));
+        }
+        let answer = Beaten { member_id: request.member_id.clone(), epoch: request.epoch, assignment: None };
+        if request.epoch != LEAVES_FOR_A_WHILE {
+            let Decision { records, timers, looked, .. } = self.fence(env, member);
+            return Ok(Decision { records, timers, looked, answer });
+        }
+        // Until its session ends, or it comes back, what it has is kept for it.
+        let current = Current {
+            epoch: LEAVES_FOR_A_WHILE,
+            revoking: Partitions::new(),
+            state: match member.current.revoking.is_empty() {
+                true => member.current.state,
+                false => Default::default(),
+            },
+            ..(*member.current).clone()
+        };
+        let mut decision = Decision::new(answer);
+        decision.records.push(Record::Current(request.member_id.clone(), Some(Rc::new(current))));
+        decision.timers.push((Rc::clone(&member.id), super::Timer::Rebalance, None));
+        Ok(decision)
+    }
+
+    /// Takes a member out: what it had is free, and the next heartbeat of another shares it out.
+    pub fn fence(&self, env: &Env<'_>, member: &Member) -> Decision<()> {
+        let mut decision = Decision::new(());
+        decision.records.extend(removed(&member.id));
+        let view =
+            View { group: self, env, updated: None, gone: Some(&member.id), regexes: Cow::Borrowed(&self.regexes) };
+        if let Some(regex) = member.regex()
+            && !view.members().any(|other| other.regex() == Some(regex))
+        {
+            decision.records.push(Subject::Regex(regex.to_owned()).gone());
+        }
+        let topics = view.topics();
+        if topics != self.topics {
+            decision.records.push(Record::Topics(Some(topics)));
+        }
+        decision.records.push(Record::Epoch(Some(self.epoch.saturating_add(1))));
+        decision
+    }
+}

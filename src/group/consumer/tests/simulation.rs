@@ -1,0 +1,383 @@
+//! Members, a network that loses and delays, topics that change, and a coordinator that crashes: whatever happens, no partition has
+//! two owners, nobody commits for a partition that is another's, and in the end everybody has what he is to have.
+
+use super::super::member::{JOINS, LEAVES, LEAVES_FOR_A_WHILE};
+use super::super::*;
+use super::{drop_topic, limits, reloaded, set_topic, topics};
+use fastrand::Rng;
+use std::collections::HashSet;
+
+const REQUEST_TIMEOUT_MS: i64 = 3_000;
+const REBALANCE_MS: i32 = 20_000;
+const BEAT_MS: i64 = 5_000;
+const CHAOS_MS: i64 = 400_000;
+const CALM_MS: i64 = 150_000;
+
+struct Client {
+    id: String,
+    instance_id: Option<String>,
+    epoch: i32,
+    topics: Option<BTreeSet<String>>,
+    regex: Option<String>,
+    /// What it reads from.
+    owned: Partitions,
+    /// What it was told to have, and when it will have come to that.
+    told: Option<(Partitions, i64)>,
+    /// It tells everything with its next heartbeat.
+    is_full: bool,
+    reported: Partitions,
+    waits: Option<(u64, i64)>,
+    next_beat_ms: i64,
+    paused_until_ms: i64,
+    /// Not running until then.
+    dead_until_ms: i64,
+    leaves: Option<i32>,
+}
+
+type Answer = Result<Beaten, Refusal>;
+
+struct Sim {
+    rng: Rng,
+    now_ms: i64,
+    image: ClusterImage,
+    group: Group,
+    log: Vec<Record>,
+    /// So much of the log survives a crash.
+    durable: usize,
+    clients: Vec<Client>,
+    to_broker: Vec<(i64, usize, u64, Heartbeat)>,
+    /// Answers that wait for the log to be durable up to there.
+    held: Vec<(usize, usize, u64, Answer)>,
+    to_client: Vec<(i64, usize, u64, Answer)>,
+    next: u64,
+    is_chaos: bool,
+    loss: f64,
+    met: HashSet<String>,
+}
+
+impl Sim {
+    fn new(seed: u64) -> Sim {
+        let mut rng = Rng::with_seed(seed);
+        let mut image = ClusterImage::default();
+        for (name, id) in [("a", 1), ("b", 2), ("c", 3)] {
+            set_topic(&mut image, name, id, rng.usize(1..9));
+        }
+        let loss = rng.f64() * 0.2;
+        let clients = (0..rng.usize(2..7)).map(|at| Client {
+            id: format!("{at}-{}", rng.u32(..)),
+            instance_id: (rng.f64() < 0.4).then(|| format!("instance-{at}")),
+            epoch: JOINS,
+            topics: Some(topics(&["a", "b", "c"][..rng.usize(1..4)])),
+            regex: (rng.f64() < 0.2).then(|| "[a-b]".to_owned()),
+            owned: Partitions::new(),
+            told: None,
+            is_full: true,
+            reported: Partitions::new(),
+            waits: None,
+            next_beat_ms: rng.i64(0..10_000),
+            paused_until_ms: 0,
+            dead_until_ms: 0,
+            leaves: None,
+        });
+        let clients = clients.collect();
+        Sim {
+            rng,
+            now_ms: 0,
+            image,
+            group: Group::default(),
+            log: Vec::new(),
+            durable: 0,
+            clients,
+            to_broker: Vec::new(),
+            held: Vec::new(),
+            to_client: Vec::new(),
+            next: 0,
+            is_chaos: true,
+            loss,
+            met: HashSet::new(),
+        }
+    }
+
+    fn run(mut self) -> HashSet<String> {
+        while self.now_ms < CHAOS_MS {
+            self.mishap();
+            self.step();
+        }
+        (self.is_chaos, self.loss) = (false, 0.0);
+        for client in &mut self.clients {
+            (client.paused_until_ms, client.dead_until_ms) = (self.now_ms, client.dead_until_ms.min(self.now_ms));
+        }
+        while self.now_ms < CHAOS_MS + CALM_MS {
+            self.step();
+        }
+        self.check_end();
+        self.met
+    }
+
+    fn step(&mut self) {
+        self.now_ms += self.rng.i64(20..400);
+        self.serve();
+        if self.rng.f64() < 0.5 {
+            self.durable = self.log.len();
+        }
+        let durable = self.durable;
+        let (ready, held) = std::mem::take(&mut self.held).into_iter().partition(|(needs, ..)| *needs <= durable);
+        self.held = held;
+        let ready: Vec<(usize, usize, u64, Answer)> = ready;
+        for (_, at, number, answer) in ready {
+            let until_ms = self.now_ms + self.rng.i64(0..500);
+            if self.rng.f64() >= self.loss {
+                self.to_client.push((until_ms, at, number, answer));
+            }
+        }
+        self.deliver();
+        for at in 0..self.clients.len() {
+            self.act(at);
+        }
+        self.check_commits();
+    }
+
+    /// What is due at the broker: requests that have come, members whose time is up.
+    fn serve(&mut self) {
+        let now_ms = self.now_ms;
+        let (due, later) = std::mem::take(&mut self.to_broker).into_iter().partition(|(at_ms, ..)| *at_ms <= now_ms);
+        self.to_broker = later;
+        let due: Vec<(i64, usize, u64, Heartbeat)> = due;
+        let limits = limits();
+        for (_, at, number, request) in due {
+            let env = Env { image: &self.image, limits: &limits };
+            request.check(&limits).expect("clients ask properly");
+            let answer = self.group.heartbeat(now_ms, &env, &request);
+            let answer = answer.map(|decision| {
+                self.log.extend(decision.records.iter().cloned());
+                self.group.accept(decision)
+            });
+            if let Err(refusal) = &answer {
+                self.met.insert(format!("{:?}", refusal.error));
+            }
+            self.held.push((self.log.len(), at, number, answer));
+        }
+        while let Some((id, timer)) = self.group.due(now_ms) {
+            self.met.insert(format!("{timer:?}"));
+            let env = Env { image: &self.image, limits: &limits };
+            let member = self.group.member(&id).cloned().expect("timers are of members");
+            let decision = self.group.fence(&env, &member);
+            self.log.extend(decision.records.iter().cloned());
+            self.group.accept(decision);
+        }
+    }
+
+    fn mishap(&mut self) {
+        let (now_ms, at) = (self.now_ms, self.rng.usize(0..self.clients.len()));
+        match self.rng.u32(0..700) {
+            0 | 1 => self.crash(),
+            2..5 => self.clients[at].paused_until_ms = now_ms + self.rng.i64(0..90_000),
+            5..8 => {
+                let until_ms = now_ms + self.rng.i64(0..60_000);
+                self.end(at, until_ms);
+            }
+            8..12 => {
+                let is_static = self.clients[at].instance_id.is_some();
+                let leaves = if is_static && self.rng.bool() { LEAVES_FOR_A_WHILE } else { LEAVES };
+                self.clients[at].leaves = Some(leaves);
+            }
+            12 | 13 => {
+                let (name, id) = *self.rng.choice(&[("a", 1), ("b", 2), ("c", 3)]).expect("some");
+                let more = self.image.topic(name).map_or(1, |topic| topic.partitions.len() + 1);
+                set_topic(&mut self.image, name, id, more.min(12));
+            }
+            14 => drop_topic(&mut self.image, "c"),
+            15 => {
+                let id = self.rng.u128(10..);
+                drop_topic(&mut self.image, "b");
+                set_topic(&mut self.image, "b", id, self.rng.clone().usize(1..6));
+            }
+            16 | 17 => {
+                let some = self.rng.usize(1..4);
+                let client = &mut self.clients[at];
+                client.topics = Some(topics(&["c", "b", "a"][..some]));
+                client.regex = self.rng.bool().then(|| self.rng.choice(["", "[ac]", ".*"]).expect("some").to_owned());
+                client.is_full = true;
+                client.regex.get_or_insert_default();
+            }
+            _ => {}
+        }
+    }
+
+    /// Another coordinator takes over: it knows what is durable, and nobody has heard of anything else.
+    fn crash(&mut self) {
+        let is_whole = self.durable == self.log.len();
+        self.log.truncate(self.durable);
+        self.held.clear();
+        let found = reloaded(&self.log, self.now_ms);
+        if is_whole {
+            assert_eq!((found.epoch, found.assignment_epoch), (self.group.epoch, self.group.assignment_epoch));
+            assert_eq!(found.members, self.group.members);
+            assert_eq!(found.targets, self.group.targets);
+            assert_eq!(found.owners, self.group.owners);
+            assert_eq!(found.topics, self.group.topics);
+        }
+        self.group = found;
+    }
+
+    /// The process ends, and another one takes its place, under another id.
+    fn end(&mut self, at: usize, until_ms: i64) {
+        let id = format!("{at}-{}", self.rng.u32(..));
+        let client = &mut self.clients[at];
+        (client.id, client.epoch, client.is_full) = (id, JOINS, true);
+        (client.owned, client.told, client.waits) = (Partitions::new(), None, None);
+        (client.reported, client.leaves) = (Partitions::new(), None);
+        (client.dead_until_ms, client.next_beat_ms) = (until_ms, until_ms);
+        self.to_broker.retain(|(_, of, ..)| *of != at);
+    }
+
+    fn act(&mut self, at: usize) {
+        let now_ms = self.now_ms;
+        let client = &mut self.clients[at];
+        if now_ms < client.paused_until_ms || now_ms < client.dead_until_ms {
+            return;
+        }
+        // Not while a heartbeat is under way that tells of less: the broker might take what has just come for given up. (The protocol
+        // leaves that window to clients; who is in it has an answer on its way that tells it to give that up again.)
+        let is_quiet = client.waits.is_none_or(|(_, until_ms)| until_ms <= now_ms);
+        if let Some((told, _)) = client.told.take_if(|(_, until_ms)| *until_ms <= now_ms && is_quiet) {
+            client.owned = told;
+            client.next_beat_ms = now_ms;
+        }
+        if client.waits.is_some_and(|(_, until_ms)| until_ms <= now_ms) {
+            // The connection is closed: what has not come to the broker by now never will.
+            client.waits = None;
+            client.is_full = true;
+            self.to_broker.retain(|(_, of, ..)| *of != at);
+        }
+        let client = &mut self.clients[at];
+        if let Some(leaves) = client.leaves {
+            self.send(at, leaves);
+            return self.end(at, now_ms + 1_000);
+        }
+        if client.waits.is_none() && now_ms >= client.next_beat_ms {
+            let epoch = client.epoch;
+            self.send(at, epoch);
+        }
+    }
+
+    fn send(&mut self, at: usize, epoch: i32) {
+        let now_ms = self.now_ms;
+        let client = &mut self.clients[at];
+        let has_news = client.owned != client.reported || client.is_full;
+        let request = Heartbeat {
+            member_id: client.id.clone(),
+            epoch,
+            instance_id: client.instance_id.clone(),
+            rebalance_timeout_ms: client.is_full.then_some(REBALANCE_MS),
+            topics: client.topics.clone().filter(|_| client.is_full),
+            regex: client.regex.clone().filter(|_| client.is_full),
+            owned: has_news.then(|| client.owned.clone()),
+            client_host: "/127.0.0.1".to_owned(),
+            ..Heartbeat::default()
+        };
+        client.reported = client.owned.clone();
+        client.is_full = false;
+        client.next_beat_ms = now_ms + BEAT_MS;
+        client.waits = Some((self.next, now_ms + REQUEST_TIMEOUT_MS));
+        let number = self.next;
+        self.next += 1;
+        // A request that leaves goes out with the connection: it comes soon or not at all.
+        let until_ms = if epoch < JOINS { now_ms } else { now_ms + self.rng.i64(0..500) };
+        if self.rng.f64() >= self.loss {
+            self.to_broker.push((until_ms, at, number, request));
+        }
+        if epoch < JOINS {
+            self.serve();
+        }
+    }
+
+    fn deliver(&mut self) {
+        let now_ms = self.now_ms;
+        let (due, later) = std::mem::take(&mut self.to_client).into_iter().partition(|(at_ms, ..)| *at_ms <= now_ms);
+        self.to_client = later;
+        let due: Vec<(i64, usize, u64, Answer)> = due;
+        for (_, at, number, answer) in due {
+            let client = &mut self.clients[at];
+            if client.paused_until_ms > now_ms {
+                self.to_client.push((client.paused_until_ms, at, number, answer));
+                continue;
+            }
+            if client.waits.is_none_or(|(awaited, _)| awaited != number) {
+                continue;
+            }
+            client.waits = None;
+            match answer {
+                Ok(beaten) => {
+                    client.epoch = beaten.epoch;
+                    if let Some(assignment) = beaten.assignment {
+                        // To give up partitions takes its time, now and then too much.
+                        let is_slow = self.is_chaos && self.rng.f64() < 0.05;
+                        let takes_ms = if is_slow { self.rng.i64(0..40_000) } else { self.rng.i64(0..2_000) };
+                        client.told = Some((assignment, now_ms + takes_ms));
+                    }
+                }
+                Err(refusal) if refusal.error == ResponseError::FencedInstanceId => {
+                    self.end(at, now_ms + 1_000);
+                }
+                Err(refusal) => {
+                    let is_hopeless = refusal.error == ResponseError::UnreleasedInstanceId;
+                    client.next_beat_ms = now_ms + if is_hopeless { 2_000 } else { 100 };
+                    (client.epoch, client.is_full) = (JOINS, true);
+                    (client.owned, client.told, client.reported) = (Partitions::new(), None, Partitions::new());
+                }
+            }
+        }
+    }
+
+    /// Whoever may commit reads from nothing that is another's.
+    fn check_commits(&self) {
+        for client in self.clients.iter().filter(|client| client.epoch > JOINS) {
+            if self.group.may_commit(&client.id, client.epoch, true).is_err() {
+                continue;
+            }
+            for (topic, partitions) in &client.owned {
+                for partition in partitions {
+                    let owner = self.group.owners.get(&(*topic, *partition));
+                    assert_eq!(owner.map(|id| &**id), Some(&*client.id), "{topic} {partition}, {:?}", self.group);
+                }
+            }
+        }
+    }
+
+    fn check_end(&self) {
+        assert_eq!(self.group.state(), State::Stable, "{:?}", self.group);
+        assert_eq!(self.group.members.len(), self.clients.len());
+        let mut owned = 0;
+        let mut wanted = BTreeSet::new();
+        for client in &self.clients {
+            assert_eq!(self.group.target(&client.id), Some(&client.owned), "{:?}", self.group);
+            assert_eq!(client.epoch, self.group.epoch);
+            owned += client.owned.values().map(BTreeSet::len).sum::<usize>();
+            wanted.extend(client.topics.iter().flatten().cloned());
+            let regex = client.regex.as_deref().filter(|regex| !regex.is_empty());
+            wanted.extend(regex.into_iter().flat_map(|regex| topics_of_pattern(regex, &self.image).expect("sound")));
+        }
+        let all = wanted.iter().filter_map(|name| self.image.topic(name)).map(|topic| topic.partitions.len());
+        assert_eq!(owned, all.sum::<usize>(), "every partition has an owner");
+    }
+}
+
+#[test]
+fn members_come_go_hang_and_the_coordinator_crashes() {
+    let seeds = std::env::var("CORELOG_GROUP_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(150);
+    let first = std::env::var("CORELOG_GROUP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let mut met = HashSet::new();
+    for seed in first..first + seeds {
+        match std::panic::catch_unwind(|| Sim::new(seed).run()) {
+            Ok(run) => met.extend(run),
+            Err(panic) => {
+                eprintln!("seed {seed}: CORELOG_GROUP_SEED={seed} CORELOG_GROUP_SEEDS=1 reproduces it");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    for error in ["UnknownMemberId", "FencedMemberEpoch", "UnreleasedInstanceId", "Session", "Rebalance"] {
+        assert!(seeds < 100 || met.contains(error), "{error} was never met: {met:?}");
+    }
+}

@@ -1,0 +1,193 @@
+//! Groups of the new protocol: their requests, their time, and the way of their records to the log.
+
+use super::kind::Kind;
+use super::slice::{Entry, Slice};
+use super::store;
+use crate::base::clock::now_ms;
+use crate::group::classic::{Event, State};
+use crate::group::consumer::member::JOINS;
+use crate::group::consumer::{Beaten, Decision, Env, Group, Heartbeat, Refusal};
+use crate::group::records::Key;
+use kafka_protocol::ResponseError;
+use std::rc::Rc;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+/// When a member that could not be fenced is looked at again.
+const AGAIN_MS: i64 = 1000;
+
+/// An answer, and what it has to wait for: a record that it follows from and that is not in the log yet.
+pub struct Answered<A> {
+    answer: A,
+    stored: Option<oneshot::Receiver<Result<(), ResponseError>>>,
+}
+
+impl<A> Answered<A> {
+    /// Nothing has to be waited for.
+    pub fn is_ready(&self) -> bool {
+        self.stored.is_none()
+    }
+
+    /// The answer, once everything that it follows from is as safe as acks=all promises.
+    pub async fn wait(self) -> Result<A, ResponseError> {
+        match self.stored {
+            None => Ok(self.answer),
+            Some(stored) => stored.await.unwrap_or(Err(ResponseError::NotCoordinator)).map(|()| self.answer),
+        }
+    }
+}
+
+impl Slice {
+    /// A member of the new protocol is heard of. The first one makes the group, and takes over one that is empty.
+    pub fn heartbeat(self: &Rc<Self>, id: &str, request: &Heartbeat) -> Result<Answered<Beaten>, Refusal> {
+        let (settings, image) = (self.shared.settings(), self.shared.image());
+        let env = Env { image: &image, limits: &settings.consumer };
+        request.check(env.limits)?;
+        if !self.partition().leads() {
+            return Err(Refusal::new(ResponseError::NotCoordinator, ""));
+        }
+        let (now_ms, joins) = (now_ms(), request.epoch == JOINS);
+        let mut records = Vec::new();
+        let decision = {
+            let groups = self.groups.borrow();
+            match groups.get(id).map(|entry| &entry.kind) {
+                Some(Kind::Consumer(group)) => group.heartbeat(now_ms, &env, request)?,
+                Some(kind @ Kind::Classic(group)) if joins && group.state() == State::Empty => {
+                    records = kind.gone(id);
+                    Group::default().heartbeat(now_ms, &env, request)?
+                }
+                Some(Kind::Classic(_)) => {
+                    let message = format!("Group {id} is not a consumer group.");
+                    return Err(Refusal::new(ResponseError::GroupIdNotFound, message));
+                }
+                None if joins => Group::default().heartbeat(now_ms, &env, request)?,
+                None => return Err(Refusal::new(ResponseError::GroupIdNotFound, format!("Group {id} not found."))),
+            }
+        };
+        records.extend(store::of_consumer(id, &decision.records));
+        let ticket = self.append_for(id, &records).map_err(|error| Refusal::new(error, ""))?;
+        self.make_consumer(id);
+        let answer = self.accept(id, decision).expect("invariant: the group was just made sure of");
+        Ok(Answered { answer, stored: self.when_stored(id, ticket) })
+    }
+
+    /// Members whose time is up go.
+    pub(super) fn fence_due(self: &Rc<Self>, id: &str) {
+        let (settings, image) = (self.shared.settings(), self.shared.image());
+        let env = Env { image: &image, limits: &settings.consumer };
+        loop {
+            let now_ms = now_ms();
+            let due = self.with_consumer(id, |group| {
+                let (member_id, timer) = group.due(now_ms)?;
+                let member = group.member(&member_id).cloned()?;
+                let decision = group.fence(&env, &member);
+                Some((member_id, timer, decision))
+            });
+            let Some((member_id, timer, decision)) = due.flatten() else { break };
+            match self.append_for(id, &store::of_consumer(id, &decision.records)) {
+                Ok(ticket) => {
+                    info!("group {id}: member {member_id} is fenced, its {timer:?} time is up");
+                    self.accept(id, decision);
+                    drop(self.when_stored(id, ticket));
+                }
+                Err(error) => {
+                    warn!("group {id}: member {member_id} cannot be fenced yet: {error:?}");
+                    self.with_consumer(id, |group| group.put_off(&member_id, timer, now_ms + AGAIN_MS));
+                }
+            }
+        }
+        self.rearm(id);
+    }
+
+    fn with_consumer<T>(&self, id: &str, change: impl FnOnce(&mut Group) -> T) -> Option<T> {
+        match &mut self.groups.borrow_mut().get_mut(id)?.kind {
+            Kind::Consumer(group) => Some(change(group)),
+            Kind::Classic(_) => None,
+        }
+    }
+
+    fn accept<A>(self: &Rc<Self>, id: &str, decision: Decision<A>) -> Option<A> {
+        let answer = self.with_consumer(id, |group| group.accept(decision));
+        self.rearm(id);
+        answer
+    }
+
+    /// From here on the group is one of the new protocol; its offsets stay.
+    fn make_consumer(self: &Rc<Self>, id: &str) {
+        let is_classic = match self.groups.borrow().get(id).map(|entry| &entry.kind) {
+            Some(Kind::Consumer(_)) => return,
+            Some(Kind::Classic(_)) => true,
+            None => false,
+        };
+        if is_classic {
+            // Nobody is a member; who waits is told to ask again.
+            self.feed(id, Event::Unloaded);
+        }
+        let mut groups = self.groups.borrow_mut();
+        let new = Kind::Consumer(Box::default());
+        match groups.get_mut(id) {
+            Some(entry) => (entry.kind, entry.life) = (new, self.number()),
+            None => drop(groups.insert(id.to_owned(), Entry::new(new, self.number()))),
+        }
+    }
+
+    /// A member of the classic protocol wants to join: an empty group of the new one is no more; its offsets stay.
+    pub(super) fn make_classic_if_empty(self: &Rc<Self>, id: &str) -> Result<(), ResponseError> {
+        let gone = match self.groups.borrow().get(id).map(|entry| &entry.kind) {
+            Some(kind @ Kind::Consumer(group)) if group.is_empty() => kind.gone(id),
+            _ => return Ok(()),
+        };
+        let ticket = self.append_for(id, &gone)?;
+        drop(self.when_stored(id, ticket));
+        let limits = self.shared.settings().limits;
+        if let Some(entry) = self.groups.borrow_mut().get_mut(id) {
+            entry.kind = Kind::Classic(Box::new(crate::group::classic::Group::new(limits, now_ms())));
+            entry.life = self.number();
+        }
+        self.rearm(id);
+        Ok(())
+    }
+
+    /// Has records appended; None if there are none. An error: they are not, and never will be.
+    fn append_for(self: &Rc<Self>, id: &str, records: &[(Key, Option<Vec<u8>>)]) -> Result<Option<u64>, ResponseError> {
+        if records.is_empty() {
+            return Ok(None);
+        }
+        let stored = store::append(self.partition(), records);
+        match stored.refused() {
+            // Kafka's answer for what does not fit into one batch.
+            Some(ResponseError::InvalidCommitOffsetSize) => return Err(ResponseError::UnknownServerError),
+            Some(error) => return Err(error),
+            None => {}
+        }
+        let ticket = self.number();
+        self.under_way.borrow_mut().entry(id.to_owned()).or_default().insert(ticket, Vec::new());
+        let (slice, id) = (Rc::clone(self), id.to_owned());
+        self.tasks.spawn(async move {
+            let result = stored.done().await.map(drop);
+            if let Err(error) = result {
+                warn!("group {id}: its records cannot be stored: {error:?}");
+            }
+            let waiting = slice.under_way.borrow_mut().get_mut(&id).and_then(|of_group| of_group.remove(&ticket));
+            slice.under_way.borrow_mut().retain(|_, of_group| !of_group.is_empty());
+            for waiting in waiting.into_iter().flatten() {
+                // Its connection may be gone.
+                let _ = waiting.send(result);
+            }
+        });
+        Ok(Some(ticket))
+    }
+
+    /// Tells when the append is through; without one of its own, an answer follows from those that are under way.
+    fn when_stored(&self, id: &str, ticket: Option<u64>) -> Option<oneshot::Receiver<Result<(), ResponseError>>> {
+        let mut under_way = self.under_way.borrow_mut();
+        let of_group = under_way.get_mut(id)?;
+        let waiting = match ticket {
+            Some(ticket) => of_group.get_mut(&ticket)?,
+            None => of_group.last_entry()?.into_mut(),
+        };
+        let (sender, receiver) = oneshot::channel();
+        waiting.push(sender);
+        Some(receiver)
+    }
+}
