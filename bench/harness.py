@@ -122,6 +122,47 @@ def finish(process):
     return result
 
 
+def third_of_most(broker, load, seconds=5):
+    """30 % of the records/s that the broker takes of this load."""
+    result = broker.bench("produce", "--topic", "calibration", *load, "--duration", f"{seconds}s")
+    os.sync()
+    return 0.3 * result["totals"]["records"] / result["elapsed_seconds"]
+
+
+class Outside:
+    """A process that is none of the broker's, and reads files, or writes one, past the page cache at so many MB/s."""
+
+    CODE = """
+import itertools, mmap, os, sys, time
+rate, seconds, size, scratch, *files = sys.argv[1:]
+rate, seconds, size = float(rate) * 1e6, float(seconds), int(size)
+buffer = mmap.mmap(-1, size)
+def reads():
+    for path in itertools.cycle(files):
+        file = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        for at in range(0, os.path.getsize(path) // size * size, size):
+            yield os.preadv(file, [buffer], at)
+        os.close(file)
+def writes():
+    file = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
+    for at in itertools.cycle(range(0, 1 << 30, size)):
+        yield os.pwritev(file, [buffer], at)
+work, done, begun = reads() if files else writes(), 0, time.monotonic()
+while time.monotonic() - begun < seconds:
+    time.sleep(max(0, begun + done / rate - time.monotonic()))
+    done += next(work)
+print(done / 1e6 / (time.monotonic() - begun))
+"""
+
+    def __init__(self, megabytes, seconds, reads=(), writes=None, size=1 << 20):
+        command = ["python3", "-c", self.CODE, *map(str, (megabytes, seconds, size, writes or "-", *reads))]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def finish(self):
+        """The MB/s that it came to."""
+        return float(self.process.communicate()[0])
+
+
 def touch_memory(gib):
     """Has the kernel hand out and take back memory once: fresh pages of a virtual machine cost more than what is measured."""
     code = f"b = bytearray({gib} << 30)\nfor i in range(0, len(b), 4096): b[i] = 1"

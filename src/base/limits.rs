@@ -94,6 +94,14 @@ pub const FETCH_SESSION_PARTITIONS_MAX: usize = 1_000_000;
 /// Cold data that one fetch takes through user space: more waits for the next fetch, except for a larger first batch.
 pub const COLD_READ_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes that are read ahead of a reader of cold data at a time: what must be on disk before it is acknowledged waits behind them.
+/// 1 MiB fills the queue of a virtual disk, of 256 descriptors, alone; with a quarter a disk gives nearly as much.
+pub const COLD_PIECE_BYTES: u64 = 256 << 10;
+
+/// Bytes of a segment that were written and are handed to the disk without waiting for a sync: what a sync then still finds
+/// is little. Less would cost more requests and break up files; more would keep the ring waiting for longer.
+pub const WRITE_OUT_BYTES: u64 = 1 << 20;
+
 /// Bytes that readers of cold data brought into the page cache and that are kept there for those who follow, of each shard.
 pub const COLD_KEPT_BYTES_MAX: u64 = 32 << 20;
 
@@ -171,6 +179,11 @@ pub const MAINTENANCE_CHUNK_BYTES: usize = 512 << 10;
 
 /// Chunks of one stream that are under way: with the one in use, 2.5 MiB for each stream.
 pub const MAINTENANCE_AHEAD: usize = 4;
+
+/// The same for work that nobody waits for: what is to be acknowledged waits in the disk's queue behind it. Smaller chunks, and no more of
+/// them than keep the disk at work while one is worked on.
+pub const BACKGROUND_CHUNK_BYTES: usize = 256 << 10;
+pub const BACKGROUND_AHEAD: usize = 2;
 
 /// Logs that are opened or recovered side by side: most of the time each waits for the disk.
 pub const RECOVERIES_AT_ONCE_MAX: usize = 16;

@@ -97,8 +97,9 @@ shard_counters! {
     compaction_written_bytes,
     /// Batches of the write that carried most.
     append_batches_max,
-    /// Flushes to disk.
+    /// Flushes to disk, and bytes that were handed to it before any.
     flushes,
+    written_out_bytes,
     /// Bytes of records that fetches were answered with.
     fetch_bytes,
     /// Reads that went through user space because the data was not in memory.

@@ -2,12 +2,12 @@
 //!
 //! The versions are old enough to have no tagged fields, which makes them quick to walk, and all brokers since Kafka 2.1 speak them.
 
-use super::plan::STAMP_BYTES;
+use super::plan::{Plan, STAMP_BYTES};
 use crate::client::connection::encode_request;
 use crate::client::error::ClientError;
-use crate::record::batch::{BatchHeader, crc32c};
+use crate::record::batch::{BatchHeader, Codec, crc32c};
 use crate::record::builder::{BatchBuilder, BuildError};
-use crate::record::compression::Compression;
+use crate::record::records::Records;
 use bytes::{Buf, Bytes, TryGetError};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -24,8 +24,13 @@ const CORRELATION: Range<usize> = 8..12;
 const CRC: Range<usize> = 17..21;
 const ATTRIBUTES_AT: usize = 21;
 
-/// A batch whose values cannot be compressed to nothing.
-pub fn batch(record_bytes: u32, records: u32, compression: Compression, now_ms: i64) -> Result<Bytes, BuildError> {
+/// A record's key, where it has one.
+const KEY_BYTES: usize = 8;
+
+/// A batch whose values cannot be compressed to nothing. Keys, if there are to be any, are drawn when it is sent.
+pub fn batch(plan: &Plan, now_ms: i64) -> Result<Bytes, BuildError> {
+    let (record_bytes, records, compression) = (plan.record_bytes, plan.batch_records, plan.compression);
+    let key = plan.keys.map(|_| [0; KEY_BYTES]);
     let mut builder = BatchBuilder::new(compression);
     let mut random = fastrand::Rng::with_seed(u64::from(record_bytes) << 32 | u64::from(records));
     let mut value = vec![0; record_bytes as usize];
@@ -34,7 +39,7 @@ pub fn batch(record_bytes: u32, records: u32, compression: Compression, now_ms: 
         let (chance, text) = value.split_at_mut(record_bytes as usize / 2);
         random.fill(chance);
         text.fill_with(|| random.digit(10) as u8);
-        builder.push(now_ms, None, Some(&value), &[])?;
+        builder.push(now_ms, key.as_ref().map(|key| &key[..]), Some(&value), &[])?;
     }
     builder.build()
 }
@@ -45,6 +50,8 @@ pub struct ProduceFrame {
     batches: Vec<Range<usize>>,
     /// Within a batch: where the first record's value begins, if its records are not compressed.
     value_at: usize,
+    /// Within a batch: where its records' keys begin, if they have any.
+    keys_at: Vec<usize>,
 }
 
 impl ProduceFrame {
@@ -64,7 +71,7 @@ impl ProduceFrame {
         // Partitions end the request, each with index and length before its batch.
         let from_end = |behind: usize| bytes.len() - behind * (batch.len() + 8);
         let batches = (0..partitions.len()).map(|k| from_end(k) - batch.len()..from_end(k)).collect();
-        Ok(ProduceFrame { bytes, batches, value_at: first_value(batch) })
+        Ok(ProduceFrame { bytes, batches, value_at: first_value(batch), keys_at: keys(batch) })
     }
 
     /// The frame under this correlation id.
@@ -78,10 +85,40 @@ impl ProduceFrame {
         for range in &self.batches {
             let batch = &mut self.bytes[range.clone()];
             batch[self.value_at..self.value_at + STAMP_BYTES as usize].copy_from_slice(&stamp.to_be_bytes());
-            let crc = crc32c(&batch[ATTRIBUTES_AT..]);
-            batch[CRC].copy_from_slice(&crc.to_be_bytes());
+            seal(batch);
         }
     }
+
+    /// Draws a key below `keys` for each record, and writes the CRC anew.
+    pub fn draw_keys(&mut self, keys: u64, random: &mut fastrand::Rng) {
+        for range in &self.batches {
+            let batch = &mut self.bytes[range.clone()];
+            for at in &self.keys_at {
+                batch[*at..*at + KEY_BYTES].copy_from_slice(&random.u64(..keys).to_be_bytes());
+            }
+            seal(batch);
+        }
+    }
+}
+
+fn seal(batch: &mut [u8]) {
+    let crc = crc32c(&batch[ATTRIBUTES_AT..]);
+    batch[CRC].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// Where the keys of a batch's records begin, if it is not compressed and they are of our length.
+fn keys(batch: &Bytes) -> Vec<usize> {
+    let Ok(header) = BatchHeader::parse(batch) else { return Vec::new() };
+    let Ok(mut records) = Records::new(&header, batch) else { return Vec::new() };
+    let mut found = Vec::new();
+    while header.codec() == Some(Codec::None)
+        && let Ok(Some(record)) = records.next()
+    {
+        // Records of a batch without compression are slices of it.
+        let key = record.key.filter(|key| key.len() == KEY_BYTES);
+        found.extend(key.map(|key| key.as_ptr() as usize - batch.as_ptr() as usize));
+    }
+    found
 }
 
 /// The stamp of a batch that `ProduceFrame::stamp` wrote; None if it bears none.
@@ -211,6 +248,7 @@ fn skip_string(bytes: &mut &[u8]) -> Result<(), TryGetError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::tests::plan;
     use super::*;
     use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
     use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
@@ -222,7 +260,7 @@ mod tests {
     }
 
     fn plain(record_bytes: u32, records: u32) -> Bytes {
-        batch(record_bytes, records, Compression::NONE, 1_700_000_000_000).expect("built")
+        batch(&Plan { record_bytes, batch_records: records, ..plan() }, 1_700_000_000_000).expect("built")
     }
 
     fn answer<R: Encodable>(response: &R, version: i16) -> Vec<u8> {
@@ -254,6 +292,36 @@ mod tests {
                 assert_eq!(batches(batch).count(), 1);
             }
         }
+    }
+
+    #[test]
+    fn records_get_keys_by_chance() {
+        let plan = Plan { keys: Some(300), record_bytes: 50, batch_records: 200, ..plan() };
+        let batch = batch(&plan, 1_700_000_000_000).expect("built");
+        let mut frame = ProduceFrame::new("topic", &[0], &batch, -1, &client_id()).expect("built");
+        let mut random = fastrand::Rng::with_seed(7);
+        let drawn = |frame: &mut ProduceFrame| -> Vec<u64> {
+            let mut sent = Bytes::copy_from_slice(&frame.numbered(1)[4..]);
+            RequestHeader::decode(&mut sent, 1).expect("header");
+            let request = ProduceRequest::decode(&mut sent, PRODUCE_VERSION).expect("request");
+            let batch = request.topic_data[0].partition_data[0].records.clone().expect("records");
+            let header = BatchHeader::parse(&batch).expect("header");
+            assert!(header.crc_matches(&batch));
+            let mut records = Records::new(&header, &batch).expect("records");
+            let mut keys = Vec::new();
+            while let Some(record) = records.next().expect("record") {
+                assert_eq!(record.value.map(<[u8]>::len), Some(50));
+                keys.push(u64::from_be_bytes(record.key.expect("key").try_into().expect("8 bytes")));
+            }
+            keys
+        };
+        frame.draw_keys(300, &mut random);
+        let first = drawn(&mut frame);
+        frame.draw_keys(300, &mut random);
+        let second = drawn(&mut frame);
+        assert_eq!((first.len(), second.len()), (200, 200));
+        assert!(first != second && first.iter().chain(&second).all(|key| *key < 300));
+        assert!(first.iter().collect::<std::collections::BTreeSet<_>>().len() > 100);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct ProduceLane {
     pub pace: Option<Pace>,
     /// Write into each batch when it was due, in microseconds since the start.
     pub stamped: bool,
+    /// Draw a key for each record: below how many, and by what chance.
+    pub keys: Option<(u64, fastrand::Rng)>,
     pub answered: bool,
     pub request_records: u64,
     pub request_bytes: u64,
@@ -73,6 +75,9 @@ impl ProduceLane {
             let frame = &mut self.frames[turn];
             if self.stamped {
                 frame.stamp(due.saturating_duration_since(start).as_micros() as u64);
+            }
+            if let Some((keys, random)) = &mut self.keys {
+                frame.draw_keys(*keys, random);
             }
             out.extend_from_slice(frame.numbered(*sent as i32));
             *sent += 1;

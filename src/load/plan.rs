@@ -25,8 +25,10 @@ pub struct Plan {
     pub depth: u32,
     /// Records a second of all connections together; None: as fast as it goes.
     pub rate: Option<f64>,
-    /// Bytes of a record's value; it has no key.
+    /// Bytes of a record's value.
     pub record_bytes: u32,
+    /// Each record has one of so many keys, by chance; None: it has no key.
+    pub keys: Option<u64>,
     pub batch_records: u32,
     /// One batch for each of so many partitions of the same broker goes into a request.
     pub partitions_per_request: u32,
@@ -72,6 +74,11 @@ impl Plan {
             (self.partitions_per_request == 0, "a request needs at least one partition"),
             (self.measured.is_zero(), "nothing is measured in no time"),
             (!rate_is_sane, "the rate must be a positive number of records a second"),
+            (self.keys == Some(0), "with keys there must be at least one"),
+            (
+                self.keys.is_some() && self.compression.codec != Codec::None,
+                "keys need uncompressed batches: each gets its own when it is sent",
+            ),
             (
                 self.work == Work::EndToEnd && self.rate.is_none(),
                 "end to end needs a rate: without one, latency is the length of the queue",
@@ -131,6 +138,7 @@ pub mod tests {
             depth: 1,
             rate: Some(1000.0),
             record_bytes: 100,
+            keys: None,
             batch_records: 10,
             partitions_per_request: 1,
             acks: 1,
@@ -168,6 +176,8 @@ pub mod tests {
             Plan { rate: None, ..e2e.clone() },
             Plan { record_bytes: 7, ..e2e.clone() },
             Plan { compression: Compression { codec: Codec::Lz4, level: 0 }, ..e2e },
+            Plan { keys: Some(0), ..plan() },
+            Plan { keys: Some(5), compression: Compression { codec: Codec::Lz4, level: 0 }, ..plan() },
             Plan { connections: 0, ..plan() },
             Plan { depth: 0, ..plan() },
             Plan { batch_records: 0, ..plan() },

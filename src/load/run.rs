@@ -120,7 +120,7 @@ fn leaders(plan: &Plan, cluster: &mut Cluster) -> Result<Vec<(i32, HostPort)>, L
 
 fn connections(plan: &Plan, cluster: &mut Cluster, partitions: &[(i32, HostPort)]) -> Result<Vec<Lane>, LoadError> {
     let client_id = StrBytes::from_string(cluster.options().client_id.clone());
-    let batch = batch(plan.record_bytes, plan.batch_records, plan.compression, now_ms())?;
+    let batch = batch(plan, now_ms())?;
     let ends = match plan.work {
         Work::Produce => BTreeMap::new(),
         Work::Consume | Work::EndToEnd => ends(plan, cluster, partitions)?,
@@ -141,6 +141,7 @@ fn connections(plan: &Plan, cluster: &mut Cluster, partitions: &[(i32, HostPort)
                 frames,
                 depth: plan.depth as usize,
                 pace: plan.pace(connection),
+                keys: plan.keys.map(|keys| (keys, fastrand::Rng::with_seed(u64::from(connection)))),
                 stamped: plan.work == Work::EndToEnd,
                 answered: plan.acks != 0,
                 request_records: plan.request_records(),

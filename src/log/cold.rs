@@ -7,9 +7,11 @@
 
 use super::file::SegmentFile;
 use crate::base::limits::{COLD_KEPT_BYTES_MAX, COLD_RANGES_MAX};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
+use tokio::sync::Notify;
 
 /// The ranges of all files of a shard, oldest first.
 #[derive(Default)]
@@ -21,8 +23,15 @@ pub struct ColdRanges {
 struct Entry {
     file: Weak<SegmentFile>,
     range: Range<u64>,
-    /// Nobody has asked for it yet.
-    ahead: bool,
+    /// It is read ahead; None once it was asked for.
+    ahead: Option<Rc<Coming>>,
+}
+
+/// A range that is being read ahead.
+#[derive(Default)]
+pub struct Coming {
+    is_here: Cell<bool>,
+    arrived: Notify,
 }
 
 /// What is to be dropped from the page cache.
@@ -45,9 +54,16 @@ impl ColdRanges {
         self.of(file).any(|noted| noted.contains(&range.start) || noted.end == range.start)
     }
 
-    /// Notes a range that was, or is just being, read from disk. Gives what there is no room for.
+    /// What is being read ahead where `range` begins: who asks for it waits, rather than read it once more.
+    pub fn coming(&self, file: &Rc<SegmentFile>, range: &Range<u64>) -> Option<Rc<Coming>> {
+        let behind = |noted: &Range<u64>| noted.start < range.end && range.start < noted.end;
+        let mut entries = self.entries.iter().filter(|entry| entry.is_of(file) && behind(&entry.range));
+        entries.find_map(|entry| entry.ahead.clone().filter(|coming| !coming.is_here.get()))
+    }
+
+    /// Notes a range that was read from disk, or is just being read ahead. Gives what there is no room for.
     #[must_use]
-    pub fn brought(&mut self, file: &Rc<SegmentFile>, range: Range<u64>, ahead: bool) -> Dropped {
+    pub fn brought(&mut self, file: &Rc<SegmentFile>, range: Range<u64>, ahead: Option<Rc<Coming>>) -> Dropped {
         if range.is_empty() {
             return Dropped::new();
         }
@@ -72,7 +88,7 @@ impl ColdRanges {
             if overlap == 0 || !entry.is_of(file) {
                 return true;
             }
-            if std::mem::take(&mut entry.ahead) {
+            if entry.ahead.take().is_some() {
                 was_ahead = true;
                 return true;
             }
@@ -88,6 +104,20 @@ impl ColdRanges {
 
     fn of(&self, file: &Rc<SegmentFile>) -> impl Iterator<Item = &Range<u64>> {
         self.entries.iter().filter(|entry| entry.is_of(file)).map(|entry| &entry.range)
+    }
+}
+
+impl Coming {
+    /// It is in memory, or cannot be read: whoever waits looks for itself.
+    pub fn end(&self) {
+        self.is_here.set(true);
+        self.arrived.notify_waiters();
+    }
+
+    pub async fn ended(&self) {
+        while !self.is_here.get() {
+            self.arrived.notified().await;
+        }
     }
 }
 
@@ -118,7 +148,7 @@ mod tests {
             let mut cold = ColdRanges::default();
             let kept = COLD_KEPT_BYTES_MAX / MIB;
             for i in 0..3 * kept {
-                let dropped = cold.brought(&file, i * MIB..(i + 1) * MIB, false);
+                let dropped = cold.brought(&file, i * MIB..(i + 1) * MIB, None);
                 match i.checked_sub(kept) {
                     Some(oldest) => assert_eq!(dropped[0].1, oldest * MIB..(oldest + 1) * MIB),
                     None => assert!(dropped.is_empty()),
@@ -134,8 +164,8 @@ mod tests {
     fn what_is_read_twice_is_left_to_the_kernel() {
         on_files(|file, _| {
             let mut cold = ColdRanges::default();
-            assert!(cold.brought(&file, 0..MIB, false).is_empty());
-            assert!(cold.brought(&file, MIB..2 * MIB, true).is_empty());
+            assert!(cold.brought(&file, 0..MIB, None).is_empty());
+            assert!(cold.brought(&file, MIB..2 * MIB, Some(Rc::default())).is_empty());
             // The same reader again, from the batch on that was cut; what was read ahead is used for the first time.
             assert!(cold.used(&file, &(MIB - 5000..2 * MIB - 5000)));
             assert_eq!((cold.entries.len(), cold.bytes), (2, 2 * MIB));
@@ -145,15 +175,32 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_for_what_is_coming_waits_for_it_once() {
+        on_files(|file, other| {
+            let mut cold = ColdRanges::default();
+            let coming = Rc::new(Coming::default());
+            assert!(cold.brought(&file, 0..MIB, None).is_empty());
+            assert!(cold.brought(&file, MIB..2 * MIB, Some(Rc::clone(&coming))).is_empty());
+            let wanted = MIB - 5000..2 * MIB - 5000;
+            assert!(cold.coming(&other, &wanted).is_none());
+            assert!(cold.coming(&file, &(0..MIB)).is_none(), "that is here");
+            assert!(cold.coming(&file, &wanted).is_some_and(|found| Rc::ptr_eq(&found, &coming)));
+            coming.end();
+            assert!(cold.coming(&file, &wanted).is_none(), "it has come");
+            assert!(cold.used(&file, &wanted), "its reader goes on");
+        });
+    }
+
+    #[test]
     fn the_part_that_was_cut_is_not_taken_for_somebody_elses() {
         on_files(|file, other| {
             let mut cold = ColdRanges::default();
-            assert!(cold.brought(&file, 0..MIB, false).is_empty());
+            assert!(cold.brought(&file, 0..MIB, None).is_empty());
             let next = MIB - 5000..2 * MIB - 5000;
             assert_eq!(cold.fresh(&file, &next), MIB..2 * MIB - 5000);
             assert_eq!(cold.fresh(&other, &next), next);
             assert!(cold.fresh(&file, &(5..100)).is_empty());
-            assert!(cold.brought(&file, MIB..2 * MIB, true).is_empty());
+            assert!(cold.brought(&file, MIB..2 * MIB, Some(Rc::default())).is_empty());
             assert!(cold.fresh(&file, &next).is_empty(), "one noted range after the other");
         });
     }
@@ -163,7 +210,7 @@ mod tests {
         on_files(|file, _| {
             let mut cold = ColdRanges::default();
             for i in 0..3 * COLD_RANGES_MAX as u64 {
-                drop(cold.brought(&file, i * 10..i * 10 + 10, false));
+                drop(cold.brought(&file, i * 10..i * 10 + 10, None));
             }
             assert_eq!(cold.entries.len(), COLD_RANGES_MAX);
         });

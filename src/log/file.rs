@@ -91,6 +91,26 @@ impl SegmentFile {
         self.file.sync_data().await
     }
 
+    /// Hands the dirty pages of a range to the disk, on a thread beside, and does not wait for it to have them: that, and whether they
+    /// are there, only a sync tells, which finds less to do afterwards. A part of the last page is left out.
+    pub async fn begin_write_out(&self, range: Range<u64>) -> io::Result<()> {
+        let page = PAGE_BYTES as u64;
+        let (start, end) = (range.start / page * page, range.end / page * page);
+        if start >= end {
+            return Ok(());
+        }
+        let (at, length) = (libc::off64_t::try_from(start), libc::off64_t::try_from(end - start));
+        let (at, length) = (at.map_err(io::Error::other)?, length.map_err(io::Error::other)?);
+        self.faults.sync(Place::Segment).await?;
+        let file = self.as_fd().try_clone_to_owned()?;
+        let begun = tokio::task::spawn_blocking(move || {
+            // SAFETY: a system call on a descriptor that `file` keeps open; it is given no memory.
+            let begun = unsafe { libc::sync_file_range(file.as_raw_fd(), at, length, libc::SYNC_FILE_RANGE_WRITE) };
+            if begun == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        });
+        begun.await.map_err(io::Error::other)?
+    }
+
     /// Reads exactly `length` bytes through io_uring: for data that may not be in the page cache.
     pub async fn read_at(&self, position: u64, length: usize) -> io::Result<Bytes> {
         let (result, buffer) = self.file.read_exact_at(Vec::with_capacity(length), position).await;

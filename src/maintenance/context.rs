@@ -112,6 +112,10 @@ impl Context {
         }
     }
 
+    pub(super) fn chunks(&self) -> (usize, usize) {
+        self.lane.chunks()
+    }
+
     pub(super) fn engine(&self) -> Engine {
         self.shared.engine
     }

@@ -31,7 +31,10 @@ pub use context::Context;
 pub use stream::{Chunk, Reader, Writer};
 pub use thread::{MaintenanceThread, Settings, start};
 
-use crate::base::limits::{MAINTENANCE_JOBS_WAITING_MAX, RECOVERIES_AT_ONCE_MAX};
+use crate::base::limits::{
+    BACKGROUND_AHEAD, BACKGROUND_CHUNK_BYTES, MAINTENANCE_AHEAD, MAINTENANCE_CHUNK_BYTES, MAINTENANCE_JOBS_WAITING_MAX,
+    RECOVERIES_AT_ONCE_MAX,
+};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -62,6 +65,14 @@ impl Lane {
             Lane::Recovery => RECOVERIES_AT_ONCE_MAX,
             Lane::Settle => 2,
             Lane::Clean | Lane::Scrub | Lane::Chore => 1,
+        }
+    }
+
+    /// Bytes that a stream reads or writes at once, and how many such chunks are under way.
+    fn chunks(self) -> (usize, usize) {
+        match self {
+            Lane::Recovery => (MAINTENANCE_CHUNK_BYTES, MAINTENANCE_AHEAD),
+            Lane::Clean | Lane::Scrub | Lane::Settle | Lane::Chore => (BACKGROUND_CHUNK_BYTES, BACKGROUND_AHEAD),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Files as streams, several requests ahead: by direct I/O on glommio's ring, or through the page cache and out of it again.
 
 use super::context::{Context, Engine, Operation};
-use crate::base::limits::{MAINTENANCE_AHEAD, MAINTENANCE_CHUNK_BYTES};
 use glommio::GlommioError;
 use glommio::io::{DmaBuffer, DmaFile, ReadResult};
 use glommio::task::JoinHandle;
@@ -101,26 +100,27 @@ impl Reader {
         if self.position == self.end {
             return Ok(None);
         }
+        let (chunk_bytes, chunks_ahead) = self.context.chunks();
         let chunk = match &mut self.file {
             ReadFrom::Direct { file, ahead } => {
-                while ahead.len() < MAINTENANCE_AHEAD && self.ask < self.end {
+                while ahead.len() < chunks_ahead && self.ask < self.end {
                     // Whole chunks, even where the range ends within one.
-                    ahead.push_back(read_direct(&self.context, Rc::clone(file), self.ask));
-                    self.ask += MAINTENANCE_CHUNK_BYTES as u64;
+                    ahead.push_back(read_direct(&self.context, Rc::clone(file), (self.ask, chunk_bytes)));
+                    self.ask += chunk_bytes as u64;
                 }
                 let at = file.align_down(self.position);
                 let read = ahead.pop_front().expect("a read is under way while the end is not reached").await;
                 let bytes = read.ok_or_else(|| io::Error::other("a read was given up"))??;
                 let from = (self.position - at) as usize;
                 let to = (bytes.len() as u64).min(self.end - at) as usize;
-                if to <= from || (at + (to as u64) < self.end && to < MAINTENANCE_CHUNK_BYTES) {
+                if to <= from || (at + (to as u64) < self.end && to < chunk_bytes) {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 Chunk { bytes: Bytes::Direct(bytes), range: from..to }
             }
             ReadFrom::Plain { file } => {
                 let (file, position) = (Arc::clone(file), self.position);
-                let length = (self.end - position).min(MAINTENANCE_CHUNK_BYTES as u64) as usize;
+                let length = (self.end - position).min(chunk_bytes as u64) as usize;
                 let bytes = self.context.blocking(move || read_plain(&file, position, length)).await??;
                 Chunk { range: 0..bytes.len(), bytes: Bytes::Plain(bytes) }
             }
@@ -157,24 +157,25 @@ impl Writer {
     /// Takes all of `bytes`; waits while too much is under way.
     pub async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.context.spend(bytes.len()).await;
+        let (chunk_bytes, _) = self.context.chunks();
         while !bytes.is_empty() {
             let taken = match &mut self.file {
                 WriteTo::Direct { file, buffer, filled, .. } => {
-                    let to = buffer.get_or_insert_with(|| file.alloc_dma_buffer(MAINTENANCE_CHUNK_BYTES));
-                    let taken = bytes.len().min(MAINTENANCE_CHUNK_BYTES - *filled);
+                    let to = buffer.get_or_insert_with(|| file.alloc_dma_buffer(chunk_bytes));
+                    let taken = bytes.len().min(chunk_bytes - *filled);
                     to.as_bytes_mut()[*filled..*filled + taken].copy_from_slice(&bytes[..taken]);
                     *filled += taken;
                     taken
                 }
                 WriteTo::Plain { buffer, .. } => {
-                    let taken = bytes.len().min(MAINTENANCE_CHUNK_BYTES - buffer.len());
+                    let taken = bytes.len().min(chunk_bytes - buffer.len());
                     buffer.extend_from_slice(&bytes[..taken]);
                     taken
                 }
             };
             bytes = &bytes[taken..];
             self.position += taken as u64;
-            if self.position.is_multiple_of(MAINTENANCE_CHUNK_BYTES as u64) {
+            if self.position.is_multiple_of(chunk_bytes as u64) {
                 self.pass_on().await?;
             }
         }
@@ -184,6 +185,7 @@ impl Writer {
     /// Hands the buffer to the kernel.
     async fn pass_on(&mut self) -> io::Result<()> {
         let end = self.position;
+        let (_, chunks_behind) = self.context.chunks();
         match &mut self.file {
             WriteTo::Direct { file, buffer, filled, behind } => {
                 let Some(mut full) = buffer.take() else { return Ok(()) };
@@ -193,7 +195,7 @@ impl Writer {
                 full.as_bytes_mut()[*filled..length].fill(0);
                 full.trim_to_size(length);
                 *filled = 0;
-                while behind.len() >= MAINTENANCE_AHEAD {
+                while behind.len() >= chunks_behind {
                     ended(behind.pop_front()).await?;
                 }
                 behind.push_back(write_direct(&self.context, Rc::clone(file), full, at));
@@ -236,10 +238,10 @@ impl Writer {
 }
 
 /// It is waited for before the thread ends, even if nobody wants its bytes any more: the kernel writes to its memory.
-fn read_direct(context: &Context, file: Rc<DmaFile>, at: u64) -> JoinHandle<io::Result<ReadResult>> {
+fn read_direct(context: &Context, file: Rc<DmaFile>, (at, length): (u64, usize)) -> JoinHandle<io::Result<ReadResult>> {
     let operation = context.begin();
     glommio::spawn_local(async move {
-        let read = file.read_at_aligned(at, MAINTENANCE_CHUNK_BYTES).await;
+        let read = file.read_at_aligned(at, length).await;
         end(file, operation).await;
         read.map_err(plain)
     })

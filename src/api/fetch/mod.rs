@@ -245,6 +245,7 @@ impl Fetch {
 
 /// What came of reading for an obstacle.
 enum Read {
+    /// It is in memory now: the next round finds it.
     LookedUp,
     Records(usize, Rc<Partition>, Piece),
     Failed(usize),
@@ -261,6 +262,9 @@ async fn remove(context: &ShardContext, obstacle: Obstacle) -> Read {
             Err(e) => failed(&partition, place, &e),
         },
         Obstacle::Records { place, partition, file, range, end } => {
+            if cold::arrives(&partition, &file, &range).await {
+                return Read::LookedUp;
+            }
             match cold::read(&partition, &file, (range.clone(), end)).await {
                 Ok(bytes) => {
                     context.metrics.cold_reads.add(1);

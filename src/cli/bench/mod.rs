@@ -55,6 +55,9 @@ pub struct ProduceBench {
     /// How to compress batches
     #[arg(long, short = 'z', value_enum, default_value = "none", value_name = "CODEC")]
     compression: CodecArg,
+    /// Give each record one of so many keys, by chance [default: no keys]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    keys: Option<u64>,
     /// Partitions of one broker that each request has a batch for
     #[arg(long, value_name = "N", default_value_t = 1)]
     partitions_per_request: u32,
@@ -137,7 +140,7 @@ struct ProduceArgs {
     /// Requests in flight on each connection
     #[arg(long, short = 'd', value_name = "N", default_value_t = 4)]
     depth: u32,
-    /// Bytes of each record's value; there is no key
+    /// Bytes of each record's value
     #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(..=64 << 20))]
     size: u32,
     /// Records in each batch
@@ -197,6 +200,7 @@ impl BenchCommand {
             BenchCommand::Produce(args) => {
                 let plan = Plan {
                     rate: args.rate,
+                    keys: args.keys,
                     compression: Compression::of(args.compression.into()),
                     partitions_per_request: args.partitions_per_request,
                     ..plan(Work::Produce, &args.common, Some(&args.produce), None)
@@ -228,6 +232,7 @@ fn plan(work: Work, common: &CommonArgs, produce: Option<&ProduceArgs>, fetch: O
         depth: produce.map_or(1, |args| args.depth),
         rate: None,
         record_bytes: produce.map_or(0, |args| args.size),
+        keys: None,
         batch_records: produce.map_or(1, |args| args.batch),
         partitions_per_request: 1,
         acks: produce.map_or(0, |args| Acks::from(args.acks).wire()),

@@ -100,6 +100,9 @@ pub struct Partition {
     /// Written since the last flush began.
     unflushed_bytes: Cell<u64>,
     last_write: Cell<Option<Instant>>,
+    /// Up to where of which segment the disk was handed what is written; one such call at a time.
+    written_out: Cell<(Offset, u64)>,
+    writing_out: Cell<bool>,
     /// Leads, as far as the image tells: requests may reach it.
     leads: Cell<bool>,
     pub(super) tasks: Tasks,
@@ -164,6 +167,8 @@ impl Partition {
             unflushed_since_ms: Cell::new(None),
             unflushed_bytes: Cell::new(0),
             last_write: Cell::new(None),
+            written_out: Cell::new((Offset(-1), 0)),
+            writing_out: Cell::new(false),
             leads: Cell::new(true),
             tasks: Tasks::default(),
             shared,

@@ -3,8 +3,11 @@
 use super::Partition;
 use crate::base::clock::now_ms;
 use crate::base::config::FlushPolicy;
+use crate::base::disks::Harm;
 use crate::base::faults::Place;
 use crate::base::ids::Offset;
+use crate::base::limits::WRITE_OUT_BYTES;
+use crate::log::segment::Segment;
 use crate::partition::durability::Way;
 use crate::partition::materialise::{self, CleanState};
 use crate::partition::waiters::AppendWait;
@@ -70,6 +73,35 @@ impl Partition {
             }
             if this.flush_again.take() {
                 this.start_flush();
+            }
+        });
+    }
+
+    /// Has the disk take what is written little by little. A sync that found all of it would keep the disk, and with it the ring and
+    /// everyone who waits for that, for as long as so many bytes take.
+    pub(super) fn write_out(self: &Rc<Self>, segment: &Rc<Segment>) {
+        if self.shared.policy != FlushPolicy::Disk || self.writing_out.get() || self.sync_failed.get() {
+            return;
+        }
+        let size = u64::from(segment.size());
+        let (base, end) = self.written_out.get();
+        let from = if base == segment.base { end.min(size) } else { 0 };
+        if size - from < WRITE_OUT_BYTES {
+            return;
+        }
+        let Ok(file) = self.shared.files.file(segment) else { return };
+        self.written_out.set((segment.base, size));
+        self.writing_out.set(true);
+        self.shared.metrics.written_out_bytes.add(size - from);
+        let this = Rc::clone(self);
+        self.tasks.spawn(async move {
+            let begun = file.begin_write_out(from..size).await;
+            this.writing_out.set(false);
+            // As with a sync: what the disk did not take may never get there, and the next one might not say so.
+            if let Err(e) = begun
+                && Harm::of(&e) != Harm::Operation
+            {
+                this.sync_lost(&e);
             }
         });
     }

@@ -45,6 +45,7 @@ impl Partition {
             self.core.borrow_mut().write_completed(&segment, config.index_interval_bytes, now_ms());
             self.note_unsettled(bytes);
             self.progressed();
+            self.write_out(&segment);
             if let Some(sealed) = sealed {
                 self.seal(sealed);
             }

@@ -5,6 +5,7 @@ use crate::base::config::TopicConfig;
 use crate::base::disks::Health;
 use crate::base::faults::{Act, Fault, Faults, Place};
 use crate::base::ids::Offset;
+use crate::base::limits::WRITE_OUT_BYTES;
 use crate::journal::file;
 use crate::log::testing::Batch;
 use crate::partition::leader::Acks;
@@ -138,6 +139,36 @@ fn a_failed_sync_never_heals() {
         world.quiet().await;
         assert_eq!(syncs.get(), 1, "it is not tried again");
     });
+}
+
+/// What is handed to the disk early is promised to nobody for it; what the disk does not take, nobody can promise any more.
+#[test]
+fn records_go_to_the_disk_before_a_sync_and_count_only_with_it() {
+    for fails in [false, true] {
+        tokio_uring::start(async move {
+            let mut world = World::new(TopicConfig::default());
+            world.set_faults(Faults::by(move |place, act| {
+                let is_sync = (place, act) == (Place::Segment, Act::Sync);
+                (is_sync && fails).then_some(Fault::Error(libc::EIO))
+            }));
+            world.reopen(true).await;
+            let batch = Batch { value_bytes: 100_000, ..Batch::default() };
+            let metrics = Rc::clone(&world.shared);
+            let handed_over = || metrics.metrics.written_out_bytes.get();
+            while handed_over() == 0 {
+                assert!(world.partition.core().written_end() < Offset(20));
+                world.append_and_wait(batch, Acks::Leader).await;
+            }
+            world.quiet().await;
+            assert!(handed_over() >= WRITE_OUT_BYTES);
+            assert_eq!(world.partition.ends().flushed, Offset(0), "no sync has said so");
+            assert_eq!(health(&world), if fails { Health::Offline } else { Health::Sound });
+            if !fails {
+                world.append_and_wait(batch, Acks::All).await;
+                assert_eq!(world.partition.ends().flushed, world.partition.ends().log_end);
+            }
+        });
+    }
 }
 
 /// Two syncs of a file ran side by side: the kernel tells only one of them that a write-back has failed, and the other one took the records for
