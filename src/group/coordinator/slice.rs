@@ -368,13 +368,11 @@ fn of_other_protocol(group: &consumer::Group, event: Event) -> Vec<Effect> {
     let unknown = ResponseError::UnknownMemberId;
     let effect = match event {
         Event::Join(waiter, request) => {
-            debug_assert!(
-                !group.is_empty() || !request.member_id.is_empty(),
-                "an empty group would be made a classic one"
-            );
-            let error = match request.member_id.is_empty() {
-                true => ResponseError::InconsistentGroupProtocol,
-                false => unknown,
+            let error = match (request.member_id.is_empty(), group.is_empty()) {
+                // It was to become a classic one, and the log did not take that: the client asks again.
+                (true, true) => ResponseError::CoordinatorNotAvailable,
+                (true, false) => ResponseError::InconsistentGroupProtocol,
+                (false, _) => unknown,
             };
             Effect::Joined(waiter, JoinAnswer::refused(&request.member_id, error))
         }

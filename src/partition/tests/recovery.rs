@@ -222,6 +222,7 @@ fn a_segment_that_goes_while_it_is_settled_leaves_nothing() {
             .collect();
         let partition = Rc::clone(&world.partition);
         let settling = tokio::task::spawn_local(async move { partition.settle().await });
+        // Long enough for it to reach the lane. Were it not, the test would pass all the same.
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(world.partition.enforce_retention(now_ms() + 1_000_000), 1);
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -4,6 +4,7 @@
 use super::super::member::{JOINS, LEAVES, LEAVES_FOR_A_WHILE};
 use super::super::*;
 use super::{drop_topic, limits, reloaded, set_topic, topics};
+use crate::group::tests::each_seed;
 use fastrand::Rng;
 use std::collections::HashSet;
 
@@ -365,18 +366,7 @@ impl Sim {
 
 #[test]
 fn members_come_go_hang_and_the_coordinator_crashes() {
-    let seeds = std::env::var("CORELOG_GROUP_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(150);
-    let first = std::env::var("CORELOG_GROUP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    let mut met = HashSet::new();
-    for seed in first..first + seeds {
-        match std::panic::catch_unwind(|| Sim::new(seed).run()) {
-            Ok(run) => met.extend(run),
-            Err(panic) => {
-                eprintln!("seed {seed}: CORELOG_GROUP_SEED={seed} CORELOG_GROUP_SEEDS=1 reproduces it");
-                std::panic::resume_unwind(panic);
-            }
-        }
-    }
+    let (seeds, met) = each_seed(|seed| Sim::new(seed).run());
     for error in ["UnknownMemberId", "FencedMemberEpoch", "UnreleasedInstanceId", "Session", "Rebalance"] {
         assert!(seeds < 100 || met.contains(error), "{error} was never met: {met:?}");
     }
