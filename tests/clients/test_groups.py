@@ -143,11 +143,20 @@ def test_members_of_every_client_share_each_assignor(own_broker, connect, start)
     admin = connect("confluent", broker)
     admin.create_topic("events", PARTITIONS, {})
     wait_for_leader(broker, "events", PARTITIONS)
-    values = fill(admin, "events")
-    total = sum(map(len, values))
     clients = dict.fromkeys(client for members in GROUPS.values() for client in members)
     members = {client: start(client, broker, "events") for client in clients}
     processes = list(members.values())
+    wait_for_leader(broker, "__consumer_offsets", 4)
+    # Nobody is done before the others have begun.
+    shares = {}
+
+    def everybody_has_a_share():
+        shares.update((group, clients_with_partitions(admin, broker, group)) for group in GROUPS)
+        return all(shares[group] == set(of) for group, of in GROUPS.items())
+
+    wait_until(everybody_has_a_share, lambda: f"who has partitions: {shares}", 60)
+    values = fill(admin, "events")
+    total = sum(map(len, values))
 
     def reach(part, seconds=60):
         wait_until(lambda: share(processes, total) >= part, lambda: f"work stands still: {[(g, progress(processes, g)) for g in GROUPS]}", seconds)
@@ -206,6 +215,15 @@ def partition_of(group, partitions):
     for character in group.encode():
         number = (31 * number + character) & 0xFFFFFFFF
     return (number & 0x7FFFFFFF) % partitions
+
+
+def clients_with_partitions(client, broker, group):
+    """Of the newest generation, when all partitions have owners; who joins late or gives partitions away is not counted on."""
+    generations = [entry for entry in log_of(client, broker, group) if isinstance(entry, offsets_log.Generation)]
+    if not generations or len(generations[-1].owners) < PARTITIONS:
+        return set()
+    newest = generations[-1]
+    return {newest.members[member] for owners in newest.owners.values() for member in owners}
 
 
 def current(client, broker, group):

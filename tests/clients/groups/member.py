@@ -2,7 +2,8 @@
 
     member.py CLIENT BOOTSTRAP TOPIC GROUP:ASSIGNOR...
 
-One consumer for each group. Records are "processed" (told on standard output) some at a time, and only then committed. What is told
+One consumer for each group. Records are "processed" (told on standard output) some at a time, and only then committed. Where a commit
+is refused and the partition stays (a cooperative group goes on reading while others join), the position is committed again. What is told
 is a JSON line: ms of the wall clock, group, what ("processed", "committed", "refused"), partition, first offset, next offset, and of what was
 processed the SHA-1 of its values. Ends by itself, leaving the groups, when standard input is closed. `../java/GroupMember.java`
 and `../js/member.js` do the same with their clients.
@@ -55,6 +56,7 @@ def confluent(bootstrap, topic, group, assignor, stop):
                          "enable.auto.commit": False, "session.timeout.ms": SESSION_MS, "heartbeat.interval.ms": HEARTBEAT_MS,
                          "reconnect.backoff.max.ms": 500, "partition.assignment.strategy": assignor})
     consumer.subscribe([topic])
+    uncommitted = set()
     while not stop.is_set():
         by_partition = {}
         for message in consumer.consume(BATCH, 0.1):
@@ -65,10 +67,20 @@ def confluent(bootstrap, topic, group, assignor, stop):
             time.sleep(WORK_S)
             try:
                 consumer.commit(offsets=[TopicPartition(topic, partition, following)], asynchronous=False)
+                uncommitted.discard(partition)
                 tell(group, "committed", partition, first, following)
             except KafkaException as error:
                 # Another member has the partition now, or the broker is away: somebody processes the records again.
+                uncommitted.add(partition)
                 tell(group, "refused", partition, first, following, str(error))
+        uncommitted &= {of.partition for of in consumer.assignment()}
+        for position in consumer.position([TopicPartition(topic, partition) for partition in uncommitted]):
+            try:
+                if position.offset >= 0:
+                    consumer.commit(offsets=[position], asynchronous=False)
+                uncommitted.discard(position.partition)
+            except KafkaException:
+                pass  # the next time
     consumer.close()
 
 
@@ -85,15 +97,25 @@ def kafkapython(bootstrap, topic, group, assignor, stop):
     consumer = KafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=group, client_id="kafkapython", auto_offset_reset="earliest",
                              enable_auto_commit=False, session_timeout_ms=SESSION_MS, heartbeat_interval_ms=HEARTBEAT_MS,
                              max_poll_records=BATCH, partition_assignment_strategy=[assignors[assignor]])
+    uncommitted = set()
     while not stop.is_set():
         for messages in consumer.poll(timeout_ms=100).values():
             partition, first, following = processed(group, messages, lambda message: message.value)
             time.sleep(WORK_S)
             try:
                 consumer.commit({TopicPartition(topic, partition): OffsetAndMetadata(following, "", -1)})
+                uncommitted.discard(TopicPartition(topic, partition))
                 tell(group, "committed", partition, first, following)
             except KafkaError as error:
+                uncommitted.add(TopicPartition(topic, partition))
                 tell(group, "refused", partition, first, following, repr(error))
+        uncommitted &= consumer.assignment()
+        for of in list(uncommitted):
+            try:
+                consumer.commit({of: OffsetAndMetadata(consumer.position(of), "", -1)})
+                uncommitted.discard(of)
+            except KafkaError:
+                pass  # the next time
     consumer.close()
 
 

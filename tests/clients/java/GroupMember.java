@@ -2,10 +2,12 @@ import java.io.PrintStream;
 import java.security.MessageDigest;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
+import java.util.Set;
 import java.util.concurrent.atomic.AtomicBoolean;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.ConsumerRecords;
@@ -35,6 +37,7 @@ public final class GroupMember implements Runnable {
     private final String topic;
     private final String group;
     private final String assignor;
+    private final Set<TopicPartition> uncommitted = new HashSet<>();
 
     private GroupMember(String client, String bootstrap, String topic, String membership) {
         this.client = client;
@@ -83,6 +86,7 @@ public final class GroupMember implements Runnable {
                 for (TopicPartition partition : polled.partitions()) {
                     process(consumer, partition, polled.records(partition));
                 }
+                commitAgain(consumer);
             }
         } catch (Exception error) {
             error.printStackTrace();
@@ -102,9 +106,23 @@ public final class GroupMember implements Runnable {
         Thread.sleep(WORK_MS);
         try {
             consumer.commitSync(Map.of(partition, new OffsetAndMetadata(next)));
+            uncommitted.remove(partition);
             tell("committed", partition.partition(), first, next, "");
         } catch (KafkaException error) {
+            uncommitted.add(partition);
             tell("refused", partition.partition(), first, next, error.getClass().getSimpleName());
+        }
+    }
+
+    private void commitAgain(KafkaConsumer<byte[], byte[]> consumer) {
+        uncommitted.retainAll(consumer.assignment());
+        for (TopicPartition partition : List.copyOf(uncommitted)) {
+            try {
+                consumer.commitSync(Map.of(partition, new OffsetAndMetadata(consumer.position(partition))));
+                uncommitted.remove(partition);
+            } catch (KafkaException error) {
+                return; // the next time
+            }
         }
     }
 
