@@ -4,12 +4,14 @@ Runs are interleaved (A B A B ...), because a machine is never equally busy for 
 Only processes that a script started are stopped, by id; data lies in a directory of its own that is removed in the end.
 """
 
+import io
 import json
 import os
 import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import tempfile
 import time
@@ -31,11 +33,32 @@ def free_ports(count):
     raise RuntimeError("no free ports on 127.0.0.1")
 
 
-class Broker:
-    """A broker on loopback with a data directory of its own. `settings`: server.properties by name."""
+class Target:
+    """Something that `corelog bench` can be pointed at: it has an `address`, and `pids` whose CPU time is the broker's."""
 
-    def __init__(self, settings=None, shards=1, parent=None, dirs=None):
-        self.home = tempfile.mkdtemp(prefix="corelog-bench-", dir=parent)
+    def bench(self, *arguments):
+        """Runs `corelog bench` to its end; its JSON."""
+        return finish(self.start_bench(*arguments))
+
+    def start_bench(self, *arguments):
+        """Starts `corelog bench` beside others; `finish` waits for it."""
+        command = [CORELOG, "bench", *map(str, arguments), "--json", "-b", self.address]
+        for pid in self.pids:
+            command += ["--pid", str(pid)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def command(self, *arguments):
+        """Runs another command of `corelog` against this broker; its output."""
+        return subprocess.run(
+            [CORELOG, *map(str, arguments), "-b", self.address], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+
+class Broker(Target):
+    """A Corelog on loopback with a data directory of its own. `settings`: server.properties by name."""
+
+    def __init__(self, settings=None, shards=1, parent=None, dirs=None, home=None):
+        self.home = home or tempfile.mkdtemp(prefix="corelog-bench-", dir=parent)
         self.dirs = dirs or [os.path.join(self.home, "data")]
         self.settings = dict(settings or {})
         self.shards = shards
@@ -58,6 +81,10 @@ class Broker:
     def pid(self):
         return self.process.pid
 
+    @property
+    def pids(self):
+        return [self.pid]
+
     def start(self, wait=True):
         """Starts the process; returns when it takes connections."""
         command = [CORELOG, "serve", "--shards", str(self.shards)]
@@ -69,46 +96,83 @@ class Broker:
         if wait:
             self.wait()
 
-    def wait(self, seconds=60):
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if self.process.poll() is not None:
-                break
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.01)
-        raise RuntimeError(f"the broker did not start: {self.tail()}")
+    def wait(self, seconds=120):
+        log = os.path.join(self.home, "broker.log")
+        wait_for(self.process, lambda: can_connect(self.port), log, seconds, pause=0.001)
 
     def tail(self):
         with open(os.path.join(self.home, "broker.log"), errors="replace") as log:
             return "".join(log.readlines()[-10:])
 
     def stop(self, kill=False):
-        if self.process is None or self.process.poll() is not None:
+        end(self.process, kill)
+
+
+def can_connect(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
+def wait_for(process, ready, log, seconds=120, pause=0.01):
+    """Waits until `ready()`, as long as the process runs."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and process.poll() is None:
+        if ready():
             return
-        self.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        time.sleep(pause)
+    with open(log, errors="replace") as lines:
+        raise RuntimeError(f"{process.args[0]} did not start: {''.join(lines.readlines()[-10:])}")
 
-    def bench(self, *arguments):
-        """Runs `corelog bench` to its end; its JSON."""
-        return finish(self.start_bench(*arguments))
 
-    def start_bench(self, *arguments):
-        """Starts `corelog bench` beside others; `finish` waits for it."""
-        command = [CORELOG, "bench", *map(str, arguments), "--json", "--pid", str(self.pid), "-b", self.address]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def end(process, kill=False):
+    """Stops a process that a script started; it gets a minute before it is killed."""
+    if process is None or process.poll() is not None:
+        return
+    process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
-    def command(self, *arguments):
-        """Runs another command of `corelog` against this broker; its output."""
-        return subprocess.run(
-            [CORELOG, *map(str, arguments), "-b", self.address], check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
+
+def led_partitions(port, topic):
+    """How many of a topic's partitions have a leader, by the broker's own word (Metadata v4, which makes none); None as long as it does not answer."""
+    name = topic.encode()
+    request = struct.pack(">hhih", 3, 4, 1, -1) + struct.pack(">ih", 1, len(name)) + name + b"\0"
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as peer:
+            peer.sendall(struct.pack(">i", len(request)) + request)
+            stream = peer.makefile("rb")
+            answer = io.BytesIO(stream.read(struct.unpack(">i", stream.read(4))[0]))
+    except (OSError, struct.error):
+        return None
+    number = lambda form: struct.unpack(form, answer.read(struct.calcsize(form)))[0]
+    text = lambda: answer.read(max(0, number(">h")))
+    number(">i"), number(">i")
+    for _ in range(number(">i")):
+        number(">i"), text(), number(">i"), text()
+    text(), number(">i")
+    led = 0
+    for _ in range(number(">i")):
+        number(">h"), text(), number(">b")
+        for _ in range(number(">i")):
+            error, _, leader = number(">h"), number(">i"), number(">i")
+            answer.read(4 * number(">i")), answer.read(4 * number(">i"))
+            led += error == 0 and leader >= 0
+    return led
+
+
+def resident_mib(pids):
+    """Resident memory of these processes together."""
+    kib = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/status") as status:
+            kib += sum(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+    return kib / 1024
 
 
 def finish(process):

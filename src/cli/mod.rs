@@ -7,12 +7,14 @@ mod completions;
 mod connect;
 mod consume;
 mod dump;
+mod group;
 mod keyval;
 mod moment;
 mod output;
 mod produce;
 mod scrub;
 mod serve;
+mod stop;
 mod topic;
 mod verify;
 
@@ -41,6 +43,8 @@ Examples:
   corelog topic create clicks --partitions 8     create a topic
   corelog produce clicks -K : < lines.txt        one record a line, key before the colon
   corelog consume clicks -o earliest -e          print everything there is, then stop
+  corelog consume clicks --group reports         share the topic with the group's other members
+  corelog group describe reports                 how far a consumer group is, and who reads what
   corelog dump clicks-0/*.log --records          look into segment files
   corelog verify                                 check everything in ./corelog-data
   corelog bench e2e --rate 100000                latency from producer to consumer, under load";
@@ -55,6 +59,8 @@ enum Command {
     Produce(Box<produce::ProduceArgs>),
     /// Print a topic's records, by partition and offset or time
     Consume(Box<consume::ConsumeArgs>),
+    /// Consumer groups: list, describe with their lag, reset their offsets, delete
+    Group(Box<group::GroupArgs>),
     /// Print and check log files: segments, indexes, snapshots, checkpoints
     Dump(dump::DumpArgs),
     /// Check whole data directories, of Corelog or Apache Kafka, without changing anything
@@ -84,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Topic(args) => topic::run(args),
         Command::Produce(args) => produce::run(*args),
         Command::Consume(args) => consume::run(*args),
+        Command::Group(args) => group::run(*args),
         Command::Dump(args) => dump::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Bench(command) => bench::run(command),
@@ -103,9 +110,11 @@ pub fn main() -> ExitCode {
 /// The exit code of clap's own errors.
 const WRONG_USAGE: u8 = 2;
 
-/// Whether the error lies in what was asked for: an address or a setting that cannot be.
+/// Whether the error lies in what was asked for: arguments, an address or a setting that cannot be.
 fn is_wrong_usage(error: &anyhow::Error) -> bool {
-    error.is::<LoadError>() || matches!(error.downcast_ref(), Some(ClientError::BadAddress { .. }))
+    error.is::<LoadError>()
+        || error.is::<clap::Error>()
+        || matches!(error.downcast_ref(), Some(ClientError::BadAddress { .. }))
 }
 
 /// The error and its causes in one line, each once: some repeat their cause in their own words.
@@ -122,6 +131,11 @@ fn in_one_line(error: &anyhow::Error) -> String {
 
 /// Prints an error to stderr with what to do about it.
 fn report(error: &anyhow::Error) {
+    if let Some(usage) = error.downcast_ref::<clap::Error>() {
+        // It says "error" itself. Nobody may be reading it.
+        let _ = usage.print();
+        return;
+    }
     output::tell(format_args!("error: {}", in_one_line(error)));
     if let Some(hint) = error.chain().find_map(|e| e.downcast_ref::<ClientError>()).and_then(ClientError::hint) {
         output::tell(format_args!("  what to do: {hint}"));
@@ -156,6 +170,13 @@ mod tests {
             "produce t --linger -1",
             "topic alter t",
             "topic create t --partitions -1",
+            "group describe",
+            "group reset-offsets g --topic t",
+            "group reset-offsets g --topic t --to-offset -1",
+            "group reset-offsets g --topic t:x --to-latest",
+            "group reset-offsets g --topic t --to-latest --to-earliest",
+            "consume t --group g -p 0",
+            "consume t --assignor range",
             "serve --cores x",
             "serve --cores 1-0",
             "serve --log-level silly",

@@ -113,6 +113,30 @@ impl Connection {
         Ok(frame)
     }
 
+    /// Whether an answer, or the connection's end, has begun to arrive; waits so long for it.
+    pub fn is_answered(&mut self, patience: Duration) -> Result<bool, ClientError> {
+        let stream = &self.reader.stream;
+        let peeked = match patience.is_zero() {
+            true => stream.set_nonblocking(true).and_then(|()| {
+                let peeked = stream.peek(&mut [0]);
+                stream.set_nonblocking(false).and(peeked)
+            }),
+            false => stream.set_read_timeout(Some(patience)).and_then(|()| stream.peek(&mut [0])),
+        };
+        match peeked {
+            Ok(_) => Ok(true),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(e) => Err(broken(&self.addr, "waiting".to_owned(), patience, e)),
+        }
+    }
+
     /// A second handle on the same socket, for a thread that reads answers while this one writes requests.
     pub fn split_reader(&self) -> Result<ResponseReader, ClientError> {
         let stream = self.writer.try_clone();

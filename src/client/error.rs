@@ -131,6 +131,16 @@ pub fn code_hint(code: ResponseError) -> Option<&'static str> {
             "the cluster is electing; try again, or raise --timeout"
         }
         E::KafkaStorageError => "the broker's disk failed; its log says which",
+        E::GroupIdNotFound => "`corelog group list` shows what exists",
+        E::NonEmptyGroup => "stop its members first: `corelog group describe GROUP --members` shows them",
+        E::GroupSubscribedToTopic => "the group's members read this topic: stop them first",
+        E::InconsistentGroupProtocol => "the group's members share out by other assignors: see --assignor",
+        E::GroupMaxSizeReached => "the group is full: the broker's group.max.size says how many members it may have",
+        E::InvalidSessionTimeout => {
+            "the broker's group.min.session.timeout.ms and group.max.session.timeout.ms bound it"
+        }
+        E::GroupAuthorizationFailed => "the broker's ACLs do not allow this",
+        E::CoordinatorLoadInProgress => "the coordinator is reading its log; try again, or raise --timeout",
         E::UnsupportedCompressionType => "choose another --compression",
         _ => return None,
     })

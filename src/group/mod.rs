@@ -11,3 +11,5 @@ pub mod coordinator;
 pub mod offsets;
 pub mod records;
 pub mod subscription;
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! The versions are old enough to have no tagged fields, which makes them quick to walk, and all brokers since Kafka 2.1 speak them.
 
+use super::outbox::Outbox;
 use super::plan::{Plan, STAMP_BYTES};
 use crate::client::connection::encode_request;
 use crate::client::error::ClientError;
@@ -44,22 +45,27 @@ pub fn batch(plan: &Plan, now_ms: i64) -> Result<Bytes, BuildError> {
     builder.build()
 }
 
+/// Batches from this size on are not copied for each request.
+const SHARED_BYTES_MIN: usize = 16 << 10;
+/// Between two batches of a request: partition index and length.
+const BETWEEN: usize = 8;
+
 /// A Produce request with one batch for each of its partitions.
-pub struct ProduceFrame {
-    bytes: Vec<u8>,
-    batches: Vec<Range<usize>>,
-    /// Within a batch: where the first record's value begins, if its records are not compressed.
-    value_at: usize,
-    /// Within a batch: where its records' keys begin, if they have any.
-    keys_at: Vec<usize>,
+pub enum ProduceFrame {
+    /// In one piece. `batches` tells where they are; in a batch without compression `value_at` where its first record's value begins, and
+    /// `keys_at` where its records' keys do, if they have any.
+    Whole { bytes: Vec<u8>, batches: Vec<Range<usize>>, value_at: usize, keys_at: Vec<usize> },
+    /// What stands before the batches and between them; the batch stays where it is.
+    Around { bytes: Vec<u8>, before: usize, batch: Bytes },
 }
 
 impl ProduceFrame {
+    /// `altered`: each request gets a stamp or keys of its own.
     pub fn new(
         topic: &str,
         partitions: &[i32],
         batch: &Bytes,
-        acks: i16,
+        (acks, altered): (i16, bool),
         client_id: &StrBytes,
     ) -> Result<ProduceFrame, ClientError> {
         let of =
@@ -67,40 +73,63 @@ impl ProduceFrame {
         let data =
             TopicProduceData::default().with_name(name(topic)).with_partition_data(partitions.iter().map(of).collect());
         let request = ProduceRequest::default().with_acks(acks).with_timeout_ms(30_000).with_topic_data(vec![data]);
-        let bytes = encode_request(&request, PRODUCE_VERSION, 0, client_id)?.to_vec();
+        let mut bytes = encode_request(&request, PRODUCE_VERSION, 0, client_id)?.to_vec();
         // Partitions end the request, each with index and length before its batch.
-        let from_end = |behind: usize| bytes.len() - behind * (batch.len() + 8);
-        let batches = (0..partitions.len()).map(|k| from_end(k) - batch.len()..from_end(k)).collect();
-        Ok(ProduceFrame { bytes, batches, value_at: first_value(batch), keys_at: keys(batch) })
-    }
-
-    /// The frame under this correlation id.
-    pub fn numbered(&mut self, correlation: i32) -> &[u8] {
-        self.bytes[CORRELATION].copy_from_slice(&correlation.to_be_bytes());
-        &self.bytes
-    }
-
-    /// Writes a number into the first value of each batch, and the CRC anew.
-    pub fn stamp(&mut self, stamp: u64) {
-        for range in &self.batches {
-            let batch = &mut self.bytes[range.clone()];
-            batch[self.value_at..self.value_at + STAMP_BYTES as usize].copy_from_slice(&stamp.to_be_bytes());
-            seal(batch);
+        let step = batch.len() + BETWEEN;
+        let first = bytes.len() + BETWEEN - partitions.len() * step;
+        let batches = (0..partitions.len()).map(|number| first + number * step).map(|at| at..at + batch.len());
+        if altered || batch.len() < SHARED_BYTES_MIN {
+            let (batches, keys_at) = (batches.collect(), keys(batch));
+            return Ok(ProduceFrame::Whole { bytes, batches, value_at: first_value(batch), keys_at });
         }
+        for range in batches.rev() {
+            bytes.drain(range);
+        }
+        Ok(ProduceFrame::Around { bytes, before: first, batch: batch.clone() })
     }
 
-    /// Draws a key below `keys` for each record, and writes the CRC anew.
+    /// Draws a key below `keys` for each record.
     pub fn draw_keys(&mut self, keys: u64, random: &mut fastrand::Rng) {
-        for range in &self.batches {
-            let batch = &mut self.bytes[range.clone()];
-            for at in &self.keys_at {
+        let ProduceFrame::Whole { bytes, batches, keys_at, .. } = self else { return };
+        for range in batches {
+            let batch = &mut bytes[range.clone()];
+            for at in &*keys_at {
                 batch[*at..*at + KEY_BYTES].copy_from_slice(&random.u64(..keys).to_be_bytes());
             }
             seal(batch);
         }
     }
+
+    /// Puts the frame into what is to be sent, under this correlation id. A stamp is a number in the first value of each batch.
+    pub fn put(&mut self, correlation: i32, stamp: Option<u64>, out: &mut Outbox) {
+        match self {
+            ProduceFrame::Whole { bytes, batches, value_at, .. } => {
+                bytes[CORRELATION].copy_from_slice(&correlation.to_be_bytes());
+                if let Some(stamp) = stamp {
+                    batches.iter().for_each(|range| write_stamp(&mut bytes[range.clone()], *value_at, stamp));
+                }
+                out.copy(bytes);
+            }
+            ProduceFrame::Around { bytes, before, batch } => {
+                bytes[CORRELATION].copy_from_slice(&correlation.to_be_bytes());
+                let (head, between) = bytes.split_at(*before);
+                out.copy(head);
+                out.share(batch.clone());
+                for between in between.chunks_exact(BETWEEN) {
+                    out.copy(between);
+                    out.share(batch.clone());
+                }
+            }
+        }
+    }
 }
 
+fn write_stamp(batch: &mut [u8], value_at: usize, stamp: u64) {
+    batch[value_at..value_at + STAMP_BYTES as usize].copy_from_slice(&stamp.to_be_bytes());
+    seal(batch);
+}
+
+/// Writes the CRC anew.
 fn seal(batch: &mut [u8]) {
     let crc = crc32c(&batch[ATTRIBUTES_AT..]);
     batch[CRC].copy_from_slice(&crc.to_be_bytes());
@@ -121,7 +150,7 @@ fn keys(batch: &Bytes) -> Vec<usize> {
     found
 }
 
-/// The stamp of a batch that `ProduceFrame::stamp` wrote; None if it bears none.
+/// The stamp of a batch that `ProduceFrame::put` wrote, from the batch's beginning; None if that is too short for one.
 pub fn stamp_of(batch: &[u8]) -> Option<u64> {
     let at = first_value(batch);
     batch.get(at..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
@@ -160,13 +189,13 @@ impl FetchFrame {
         Ok(FetchFrame { bytes: encode_request(&request, FETCH_VERSION, 0, client_id)?.to_vec() })
     }
 
-    /// The frame that asks for what lies at this offset.
-    pub fn at(&mut self, offset: i64, correlation: i32) -> &[u8] {
+    /// Asks for what lies at this offset.
+    pub fn put(&mut self, offset: i64, correlation: i32, out: &mut Outbox) {
         self.bytes[CORRELATION].copy_from_slice(&correlation.to_be_bytes());
         // Behind the offset: log start offset, greatest size, and the number of forgotten topics.
         let end = self.bytes.len() - (8 + 4 + 4);
         self.bytes[end - 8..end].copy_from_slice(&offset.to_be_bytes());
-        &self.bytes
+        out.copy(&self.bytes);
     }
 }
 
@@ -191,46 +220,38 @@ pub fn produce_error(mut frame: &[u8]) -> Result<i16, TryGetError> {
     Ok(first)
 }
 
-/// What a Fetch answer for one partition says.
-pub struct Fetched<'f> {
+/// What stands before the records in a Fetch answer for one partition.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchHead {
     pub error: i16,
     pub high_watermark: i64,
-    /// Batches, of which the last may be cut.
-    pub records: &'f [u8],
+    /// Bytes of records: batches, of which the last may be cut.
+    pub records: usize,
+    /// Bytes of this head, behind the frame's length.
+    pub length: usize,
 }
 
-/// Reads a Fetch answer for one partition. The frame begins behind its length.
-pub fn fetched(mut frame: &[u8]) -> Result<Fetched<'_>, TryGetError> {
-    let answer = &mut frame;
-    skip(answer, 4 + 4)?;
-    let whole = answer.try_get_i16()?;
-    answer.try_get_i32()?;
-    if whole != 0 {
-        return Ok(Fetched { error: whole, high_watermark: -1, records: &[] });
+/// Reads the head of a Fetch answer for one partition, from behind its length; an error means that more bytes are needed.
+pub fn fetch_head(answer: &[u8]) -> Result<FetchHead, TryGetError> {
+    let mut rest = answer;
+    let left = &mut rest;
+    skip(left, 4 + 4)?;
+    let whole = left.try_get_i16()?;
+    left.try_get_i32()?;
+    let topics = left.try_get_i32()?;
+    if whole != 0 || topics == 0 {
+        return Ok(FetchHead { error: whole, high_watermark: -1, records: 0, length: answer.len() - rest.len() });
     }
     // One topic, its name, one partition, its index.
-    answer.try_get_i32()?;
-    skip_string(answer)?;
-    skip(answer, 4 + 4)?;
-    let error = answer.try_get_i16()?;
-    let high_watermark = answer.try_get_i64()?;
-    skip(answer, 8 + 8)?;
-    let aborted = answer.try_get_i32()?.max(0) as usize;
-    skip(answer, aborted.saturating_mul(16))?;
-    let length = answer.try_get_i32()?.max(0) as usize;
-    let records = frame.get(..length).ok_or(TryGetError { requested: length, available: frame.len() })?;
-    Ok(Fetched { error, high_watermark, records })
-}
-
-/// Whole batches one after the other: header and bytes.
-pub fn batches(mut records: &[u8]) -> impl Iterator<Item = (BatchHeader, &[u8])> {
-    std::iter::from_fn(move || {
-        let header = BatchHeader::parse(records).ok()?;
-        let length = usize::try_from(header.batch_length).ok()?.checked_add(12)?;
-        let (batch, rest) = records.split_at_checked(length)?;
-        records = rest;
-        Some((header, batch))
-    })
+    skip_string(left)?;
+    skip(left, 4 + 4)?;
+    let error = left.try_get_i16()?;
+    let high_watermark = left.try_get_i64()?;
+    skip(left, 8 + 8)?;
+    let aborted = left.try_get_i32()?.max(0) as usize;
+    skip(left, aborted.saturating_mul(16))?;
+    let records = left.try_get_i32()?.max(0) as usize;
+    Ok(FetchHead { error, high_watermark, records, length: answer.len() - rest.len() })
 }
 
 fn skip(bytes: &mut &[u8], length: usize) -> Result<(), TryGetError> {
@@ -250,9 +271,8 @@ fn skip_string(bytes: &mut &[u8]) -> Result<(), TryGetError> {
 mod tests {
     use super::super::plan::tests::plan;
     use super::*;
-    use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
     use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
-    use kafka_protocol::messages::{FetchResponse, ProduceResponse, RequestHeader, ResponseHeader};
+    use kafka_protocol::messages::{ProduceResponse, RequestHeader, ResponseHeader};
     use kafka_protocol::protocol::{Decodable, Encodable};
 
     fn client_id() -> StrBytes {
@@ -270,26 +290,35 @@ mod tests {
         bytes
     }
 
+    fn request(frame: &mut ProduceFrame, correlation: i32, stamp: Option<u64>) -> ProduceRequest {
+        let mut out = Outbox::default();
+        frame.put(correlation, stamp, &mut out);
+        let mut sent = Bytes::from(out.gathered());
+        assert_eq!(sent.get_i32() as usize, sent.len());
+        let header = RequestHeader::decode(&mut sent, 1).expect("header");
+        assert_eq!(header.correlation_id, correlation);
+        let request = ProduceRequest::decode(&mut sent, PRODUCE_VERSION).expect("request");
+        assert!(sent.is_empty());
+        request
+    }
+
     #[test]
-    fn a_stamped_request_decodes_and_its_batches_are_whole() {
+    fn a_request_decodes_and_its_batches_are_whole() {
         for (bytes, records) in [(8, 1), (100, 10), (1024, 64), (70_000, 1)] {
-            let mut frame =
-                ProduceFrame::new("topic", &[3, 5, 8], &plain(bytes, records), -1, &client_id()).expect("built");
-            frame.stamp(0x1234_5678_9abc);
-            let mut sent = Bytes::copy_from_slice(&frame.numbered(77)[4..]);
-            let header = RequestHeader::decode(&mut sent, 1).expect("header");
-            assert_eq!(header.correlation_id, 77);
-            let request = ProduceRequest::decode(&mut sent, PRODUCE_VERSION).expect("request");
-            assert!(sent.is_empty());
-            let partitions = &request.topic_data[0].partition_data;
-            assert_eq!(partitions.iter().map(|p| p.index).collect::<Vec<_>>(), [3, 5, 8]);
-            for partition in partitions {
-                let batch = partition.records.as_ref().expect("records");
-                let header = BatchHeader::parse(batch).expect("header");
-                assert!(header.crc_matches(batch));
-                assert_eq!(header.record_count, records as i32);
-                assert_eq!(stamp_of(batch), Some(0x1234_5678_9abc));
-                assert_eq!(batches(batch).count(), 1);
+            for stamp in [None, Some(0x1234_5678_9abc)] {
+                let how = (-1, stamp.is_some());
+                let batch = plain(bytes, records);
+                let mut frame = ProduceFrame::new("topic", &[3, 5, 8], &batch, how, &client_id()).expect("built");
+                let request = request(&mut frame, 77, stamp);
+                let partitions = &request.topic_data[0].partition_data;
+                assert_eq!(partitions.iter().map(|p| p.index).collect::<Vec<_>>(), [3, 5, 8]);
+                for partition in partitions {
+                    let batch = partition.records.as_ref().expect("records");
+                    let header = BatchHeader::parse(batch).expect("header");
+                    assert!(header.crc_matches(batch));
+                    assert_eq!((header.record_count, header.total_len()), (records as i32, batch.len()));
+                    assert!(stamp.is_none_or(|stamp| stamp_of(batch) == Some(stamp)));
+                }
             }
         }
     }
@@ -298,12 +327,11 @@ mod tests {
     fn records_get_keys_by_chance() {
         let plan = Plan { keys: Some(300), record_bytes: 50, batch_records: 200, ..plan() };
         let batch = batch(&plan, 1_700_000_000_000).expect("built");
-        let mut frame = ProduceFrame::new("topic", &[0], &batch, -1, &client_id()).expect("built");
+        let mut frame = ProduceFrame::new("topic", &[0], &batch, (-1, true), &client_id()).expect("built");
         let mut random = fastrand::Rng::with_seed(7);
-        let drawn = |frame: &mut ProduceFrame| -> Vec<u64> {
-            let mut sent = Bytes::copy_from_slice(&frame.numbered(1)[4..]);
-            RequestHeader::decode(&mut sent, 1).expect("header");
-            let request = ProduceRequest::decode(&mut sent, PRODUCE_VERSION).expect("request");
+        let mut drawn = || -> Vec<u64> {
+            frame.draw_keys(300, &mut random);
+            let request = request(&mut frame, 1, None);
             let batch = request.topic_data[0].partition_data[0].records.clone().expect("records");
             let header = BatchHeader::parse(&batch).expect("header");
             assert!(header.crc_matches(&batch));
@@ -315,10 +343,7 @@ mod tests {
             }
             keys
         };
-        frame.draw_keys(300, &mut random);
-        let first = drawn(&mut frame);
-        frame.draw_keys(300, &mut random);
-        let second = drawn(&mut frame);
+        let (first, second) = (drawn(), drawn());
         assert_eq!((first.len(), second.len()), (200, 200));
         assert!(first != second && first.iter().chain(&second).all(|key| *key < 300));
         assert!(first.iter().collect::<std::collections::BTreeSet<_>>().len() > 100);
@@ -327,7 +352,9 @@ mod tests {
     #[test]
     fn a_fetch_asks_for_its_offset() {
         let mut frame = FetchFrame::new("topic", 4, (1 << 20, 1, 500), &client_id()).expect("built");
-        let mut sent = Bytes::copy_from_slice(&frame.at(1 << 40, 5)[4..]);
+        let mut out = Outbox::default();
+        frame.put(1 << 40, 5, &mut out);
+        let mut sent = Bytes::from(out.gathered()).slice(4..);
         RequestHeader::decode(&mut sent, 1).expect("header");
         let request = FetchRequest::decode(&mut sent, FETCH_VERSION).expect("request");
         let partition = &request.topics[0].partitions[0];
@@ -335,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_tell_errors_and_records() {
+    fn an_answer_tells_its_first_error() {
         let partition = |error| PartitionProduceResponse::default().with_error_code(error);
         let topic = TopicProduceResponse::default().with_name(name("t")).with_partition_responses(vec![
             partition(0),
@@ -344,23 +371,9 @@ mod tests {
         ]);
         let produced = answer(&ProduceResponse::default().with_responses(vec![topic]), PRODUCE_VERSION);
         assert_eq!(produce_error(&produced).expect("whole"), 6);
-
-        let records = [plain(10, 3), plain(20, 4)].concat();
-        let cut = records.len() - 1;
-        let data = PartitionData::default()
-            .with_high_watermark(12)
-            .with_records(Some(Bytes::copy_from_slice(&records[..cut])));
-        let topic = FetchableTopicResponse::default().with_topic(name("t")).with_partitions(vec![data]);
-        let bytes = answer(&FetchResponse::default().with_responses(vec![topic]), FETCH_VERSION);
-        let got = fetched(&bytes).expect("whole");
-        assert_eq!((got.error, got.high_watermark), (0, 12));
-        assert_eq!(batches(got.records).map(|(header, _)| header.record_count).collect::<Vec<_>>(), [3]);
-
-        for bytes in [&produced, &bytes] {
-            for length in 0..bytes.len() {
-                // Cut answers are refused or end early; they never panic.
-                let _ = (produce_error(&bytes[..length]), fetched(&bytes[..length]));
-            }
+        for length in 0..produced.len() {
+            // Cut answers are refused or end early; they never panic.
+            let _ = (produce_error(&produced[..length]), fetch_head(&produced[..length]));
         }
     }
 }

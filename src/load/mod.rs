@@ -1,19 +1,36 @@
 //! A load generator for any Kafka-compatible cluster, which costs a small part of what it measures: batches are built before
-//! the clock starts, each connection has a thread of its own that writes many requests at a time, and answers are only skimmed.
+//! the clock starts, few threads drive all connections, many requests leave with one write, and answers are only skimmed.
 //!
-//! - `plan` says what to do and when each request is due, `frames` holds the bytes; both are pure.
-//! - `lane` drives one connection, `measure` counts, `run` starts and ends it all.
+//! Pure:
+//! - `plan` says what to do and when each request is due, `spread` which connection goes where.
+//! - `frames` holds requests, `outbox` what is to be sent of them.
+//! - `pipeline` decides when a producer sends, `reading` where a consumer reads.
+//! - `cutter` cuts answers to produces, `skim` looks through answers to fetches while they pass.
+//!
+//! Performing:
+//! - `link` is a socket, `lane` a connection with what it does, `engine` a thread with its epoll.
+//! - `measure` counts, `run` starts and ends it all.
 //!
 //! # Latency without coordinated omission
 //! With a rate, each request has the time at which it is due, whatever became of those before it, and its latency counts from then:
 //! a broker that stops for a second is charged for every request that was due in that second. Without a rate the loop is closed:
 //! a connection keeps `depth` requests in flight, and latency counts from sending.
 
+mod cutter;
+mod engine;
+mod error;
 mod frames;
 mod lane;
+mod link;
 pub mod measure;
+mod outbox;
+mod pipeline;
 pub mod plan;
 mod process;
+mod reading;
 mod run;
+mod skim;
+mod spread;
 
-pub use run::{LoadError, Progress, run};
+pub use error::LoadError;
+pub use run::{Progress, run};

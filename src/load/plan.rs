@@ -21,6 +21,8 @@ pub struct Plan {
     pub work: Work,
     pub topic: String,
     pub connections: u32,
+    /// Threads that drive them.
+    pub threads: u32,
     /// Requests in flight on a connection.
     pub depth: u32,
     /// Records a second of all connections together; None: as fast as it goes.
@@ -52,6 +54,8 @@ pub struct FetchPlan {
     pub max_wait: Duration,
     /// Ends when every partition was read to its end; otherwise it begins again at its start.
     pub once: bool,
+    /// Compute the CRC of every batch.
+    pub verify: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +73,7 @@ impl Plan {
         let rate_is_sane = self.rate.is_none_or(|rate| rate.is_finite() && rate > 0.0);
         let faults = [
             (self.connections == 0, "at least one connection is needed"),
+            (self.threads == 0, "at least one thread is needed"),
             (self.depth == 0, "at least one request must be in flight"),
             (self.batch_records == 0, "a batch needs at least one record"),
             (self.partitions_per_request == 0, "a request needs at least one partition"),
@@ -96,6 +101,11 @@ impl Plan {
             Some((_, text)) => Err((*text).to_owned()),
             None => Ok(()),
         }
+    }
+
+    /// Whether consumers wait at the end of their partitions for what comes.
+    pub fn stays_at_end(&self) -> bool {
+        self.work == Work::EndToEnd || self.fetch.from == From::Latest
     }
 
     /// Records that one request of a producer carries.
@@ -135,6 +145,7 @@ pub mod tests {
             work: Work::Produce,
             topic: "load".to_owned(),
             connections: 4,
+            threads: 1,
             depth: 1,
             rate: Some(1000.0),
             record_bytes: 100,
@@ -152,6 +163,7 @@ pub mod tests {
                 min_bytes: 1,
                 max_wait: Duration::from_millis(500),
                 once: false,
+                verify: false,
             },
         }
     }
@@ -180,6 +192,7 @@ pub mod tests {
             Plan { keys: Some(5), compression: Compression { codec: Codec::Lz4, level: 0 }, ..plan() },
             Plan { connections: 0, ..plan() },
             Plan { depth: 0, ..plan() },
+            Plan { threads: 0, ..plan() },
             Plan { batch_records: 0, ..plan() },
             Plan { partitions_per_request: 0, ..plan() },
             Plan { measured: Duration::ZERO, ..plan() },

@@ -1,60 +1,43 @@
 //! Starts the connections of a run, watches the clock, and adds up what they saw.
 
+use super::cutter::Cutter;
+use super::engine::drive;
+use super::error::LoadError;
 use super::frames::{FetchFrame, ProduceFrame, batch};
 use super::lane::{ConsumeLane, Lane, ProduceLane};
-use super::measure::{Board, Latencies, Outcome, Phase, Totals, Usage};
-use super::plan::{From, Plan, Work};
+use super::link::Link;
+use super::measure::{Board, Outcome, Phase, SERIES_STEPS, Seen, Totals, Usage};
+use super::pipeline::Pipeline;
+use super::plan::{Plan, Work};
 use super::process;
+use super::reading::{AtEnd, Place, Reading};
+use super::skim::Skim;
+use super::spread::Spread;
 use crate::client::address::HostPort;
 use crate::client::cluster::Cluster;
-use crate::client::error::ClientError;
 use crate::client::metadata::{PartitionInfo, Topics};
 use crate::client::offsets::{Isolation, Lookup, list_offsets};
-use crate::record::builder::BuildError;
 use kafka_protocol::protocol::StrBytes;
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::net::{Shutdown, TcpStream};
 use std::num::NonZeroU64;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often the clock, and what has passed, are looked at.
 const TICK: Duration = Duration::from_millis(5);
-/// What answers that are under way at the end get, before their connections are closed.
-const GRACE: Duration = Duration::from_millis(200);
+/// How long until brokers are asked again for leaders that are missing.
+const LEADER_PAUSE: Duration = Duration::from_millis(50);
+const LEADER_WAIT: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
-
-/// Why a run cannot begin, or did not come to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("{0}")]
-    Plan(String),
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error("the batch cannot be built: {0}")]
-    Batch(#[from] BuildError),
-    #[error("a connection under load failed: {0}")]
-    Io(#[from] io::Error),
-    #[error("the broker closed a frame that it had not finished: {0}")]
-    Cut(#[from] bytes::TryGetError),
-    #[error("the broker answered what nobody had asked")]
-    Unasked,
-    #[error("an answer's length makes no sense: is this a Kafka broker?")]
-    NotKafka,
-    #[error("process {pid}: {source}")]
-    Process { pid: u32, source: io::Error },
-}
 
 /// What a run tells while it goes on.
 pub struct Progress {
     pub phase: Phase,
-    /// Since the last report.
+    /// Since the last report, which was this long ago.
     pub passed: Totals,
+    pub step: Duration,
 }
 
-/// Carries out the plan. `brokers` are the processes whose CPU time counts as the broker's; `progress` is called each second.
+/// Carries out the plan. `brokers` are the processes whose CPU time counts as the broker's; `progress` is called at each step.
 pub fn run(
     plan: &Plan,
     cluster: &mut Cluster,
@@ -63,47 +46,73 @@ pub fn run(
 ) -> Result<Outcome, LoadError> {
     plan.check().map_err(LoadError::Plan)?;
     let partitions = leaders(plan, cluster)?;
-    let board = Arc::new(Board::default());
-    let (sockets, lanes) = start(connections(plan, cluster, &partitions)?, &board)?;
-    let seen = watch(plan, lanes.len(), &board, brokers, progress);
-    board.enter(Phase::Over);
-    std::thread::sleep(GRACE);
-    for socket in &sockets {
-        // One that is closed already needs no closing.
-        let _ = socket.shutdown(Shutdown::Both);
-    }
-    let mut all = Latencies::default();
-    let mut end_to_end = (plan.work == Work::EndToEnd).then(Latencies::default);
-    for lane in lanes {
-        let latencies = lane.thread.join().expect("a connection's thread does not panic")?;
-        match &mut end_to_end {
-            Some(end_to_end) if lane.is_tail => end_to_end.add(&latencies),
-            _ => all.add(&latencies),
-        }
-    }
-    let seen = seen?;
+    let lanes = lanes(plan, cluster, &partitions)?;
+    let step = (plan.measured / SERIES_STEPS).max(SECOND);
+    let board = Board::new(lanes.len(), step)?;
+    // No request was due while connections were made.
+    let start = Instant::now();
+    let (watched, seen) = std::thread::scope(|scope| {
+        let work = |(number, lanes): (usize, Vec<Lane>)| {
+            let board = &board;
+            scope.spawn(move || work(lanes, start, board, number))
+        };
+        let threads: Vec<_> = lanes.into_iter().enumerate().map(work).collect();
+        let watched = watch(plan, &board, start, brokers, progress);
+        board.enter(Phase::Over, start.elapsed());
+        let ends = threads.into_iter().map(|thread| thread.join().expect("a thread under load does not panic"));
+        let seen: Result<Vec<Seen>, LoadError> = ends.collect();
+        (watched, seen)
+    });
+    let mut all = Seen::default();
+    seen?.iter().for_each(|seen| all.add(seen));
+    let watched = watched?;
     Ok(Outcome {
-        elapsed: seen.elapsed,
-        totals: seen.totals,
+        elapsed: watched.elapsed,
+        totals: watched.totals,
         codes: board.codes(),
-        latencies: all,
-        end_to_end,
-        broker: (!brokers.is_empty()).then_some(seen.broker),
-        generator: seen.generator,
-        seconds: seen.seconds,
+        latencies: all.requests,
+        end_to_end: (plan.work == Work::EndToEnd).then_some(all.through),
+        broker: (!brokers.is_empty()).then_some(watched.broker),
+        generator: watched.generator,
+        steps: watched.steps,
+        series: all.series,
+        step,
+        checked: all.checked,
+        whole: board.totals(),
+        sent_records: board.sent_records(),
     })
 }
 
-/// Each partition's leader, by index.
+/// One thread's part. What fails when the run is over is no error: brokers may close connections then.
+fn work(lanes: Vec<Lane>, start: Instant, board: &Board, number: usize) -> Result<Seen, LoadError> {
+    // Sleeps end within a microsecond of their time instead of fifty; without it they are merely less exact.
+    let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+    let ended = drive(lanes, start, board, number);
+    board.thread_ended(ended.is_err());
+    ended
+}
+
+/// Each partition's leader, by index. A topic that has just been made needs a moment, on some brokers, until each has one.
 fn leaders(plan: &Plan, cluster: &mut Cluster) -> Result<Vec<(i32, HostPort)>, LoadError> {
+    let until = Instant::now() + cluster.options().retry_for.min(LEADER_WAIT);
+    loop {
+        match leaders_now(plan, cluster) {
+            Err(LoadError::NotThere(_)) if Instant::now() < until => std::thread::sleep(LEADER_PAUSE),
+            found => return found,
+        }
+    }
+}
+
+fn leaders_now(plan: &Plan, cluster: &mut Cluster) -> Result<Vec<(i32, HostPort)>, LoadError> {
     let metadata = cluster.metadata(&Topics::Named(vec![plan.topic.clone()]), false)?;
     let topic = metadata.topics.get(&plan.topic);
     let topic = topic.filter(|topic| topic.error.is_none() && !topic.partitions.is_empty());
-    let topic = topic.ok_or_else(|| LoadError::Plan(format!("topic {} does not exist", plan.topic)))?;
+    let topic = topic.ok_or_else(|| LoadError::NotThere(format!("topic {} does not exist", plan.topic)))?;
     let leader = |partition: &PartitionInfo| {
         let broker = partition.leader.and_then(|id| metadata.brokers.get(&id));
-        let broker = broker
-            .ok_or_else(|| LoadError::Plan(format!("partition {} of {} has no leader", partition.index, plan.topic)))?;
+        let broker = broker.ok_or_else(|| {
+            LoadError::NotThere(format!("partition {} of {} has no leader", partition.index, plan.topic))
+        })?;
         Ok((partition.index, broker.address.clone()))
     };
     let partitions: Vec<(i32, HostPort)> = topic.partitions.iter().map(leader).collect::<Result<_, LoadError>>()?;
@@ -118,74 +127,108 @@ fn leaders(plan: &Plan, cluster: &mut Cluster) -> Result<Vec<(i32, HostPort)>, L
     }
 }
 
-fn connections(plan: &Plan, cluster: &mut Cluster, partitions: &[(i32, HostPort)]) -> Result<Vec<Lane>, LoadError> {
+/// The connections of each thread.
+fn lanes(plan: &Plan, cluster: &mut Cluster, partitions: &[(i32, HostPort)]) -> Result<Vec<Vec<Lane>>, LoadError> {
     let client_id = StrBytes::from_string(cluster.options().client_id.clone());
     let batch = batch(plan, now_ms())?;
     let ends = match plan.work {
         Work::Produce => BTreeMap::new(),
         Work::Consume | Work::EndToEnd => ends(plan, cluster, partitions)?,
     };
-    let mut lanes = Vec::new();
-    for connection in 0..plan.connections {
-        let (partition, leader) = &partitions[connection as usize % partitions.len()];
-        if let Some(ends) = ends.get(partition) {
-            let socket = connect(leader, cluster)?;
-            lanes.push(Lane::Consume(consume_lane(plan, socket, *partition, *ends, &client_id)?));
+    let mut brokers: Vec<&HostPort> = Vec::new();
+    let mut number_of = |leader| {
+        brokers.iter().position(|broker| *broker == leader).unwrap_or_else(|| {
+            brokers.push(leader);
+            brokers.len() - 1
+        })
+    };
+    let leaders: Vec<usize> = partitions.iter().map(|(_, leader)| number_of(leader)).collect();
+    // Who reads everything needs a connection to everybody.
+    let connections = match plan.work == Work::Consume && !plan.stays_at_end() {
+        true => (plan.connections as usize).max(brokers.len()),
+        false => plan.connections as usize,
+    };
+    let indexes: Vec<i32> = partitions.iter().map(|(index, _)| *index).collect();
+    let spread = Spread::new(&indexes, &leaders, connections, plan.work == Work::Consume && !plan.stays_at_end());
+    let mut threads: Vec<Vec<Lane>> = (0..connections.min(plan.threads as usize)).map(|_| Vec::new()).collect();
+    for connection in 0..connections {
+        let own = indexes[connection % indexes.len()];
+        let broker = brokers[spread.leader(connection)];
+        let count = threads.len();
+        let lanes = &mut threads[connection % count];
+        if plan.work != Work::Produce {
+            let parts = match plan.stays_at_end() {
+                true => vec![own],
+                false => spread.parts(connection, !plan.fetch.once),
+            };
+            let parts: Vec<(i32, Ends)> = parts.iter().filter_map(|index| Some((*index, *ends.get(index)?))).collect();
+            let lane = consume_lane(plan, connect(broker, cluster)?, &parts, &client_id)?;
+            lanes.push(Lane::Consume(Box::new(lane)));
         }
         if plan.work != Work::Consume {
-            let socket = connect(leader, cluster)?;
-            let frame = |set: &Vec<i32>| ProduceFrame::new(&plan.topic, set, &batch, plan.acks, &client_id);
-            let frames = partition_sets(plan, partitions, connection).iter().map(frame).collect::<Result<_, _>>()?;
-            lanes.push(Lane::Produce(ProduceLane {
-                socket,
-                frames,
-                depth: plan.depth as usize,
-                pace: plan.pace(connection),
-                keys: plan.keys.map(|keys| (keys, fastrand::Rng::with_seed(u64::from(connection)))),
-                stamped: plan.work == Work::EndToEnd,
-                answered: plan.acks != 0,
-                request_records: plan.request_records(),
-                request_bytes: plan.request_records() * u64::from(plan.record_bytes),
-            }));
+            let sets = match plan.work {
+                Work::EndToEnd => vec![vec![own]],
+                _ => spread.sets(connection, plan.partitions_per_request as usize),
+            };
+            let how = (plan.acks, plan.work == Work::EndToEnd || plan.keys.is_some());
+            let frame = |set: &Vec<i32>| ProduceFrame::new(&plan.topic, set, &batch, how, &client_id);
+            let frames = sets.iter().map(frame).collect::<Result<_, _>>()?;
+            let lane = produce_lane(plan, connect(broker, cluster)?, frames, connection as u32);
+            lanes.push(Lane::Produce(Box::new(lane)));
         }
     }
-    Ok(lanes)
+    Ok(threads)
+}
+
+fn produce_lane(plan: &Plan, link: Link, frames: Vec<ProduceFrame>, connection: u32) -> ProduceLane {
+    ProduceLane {
+        link,
+        frames,
+        pipeline: Pipeline::new(plan.pace(connection), plan.depth as usize, plan.acks != 0),
+        stamped: plan.work == Work::EndToEnd,
+        keys: plan.keys.map(|keys| (keys, fastrand::Rng::with_seed(u64::from(connection)))),
+        answered: plan.acks != 0,
+        request_records: plan.request_records(),
+        request_bytes: plan.request_records() * u64::from(plan.record_bytes),
+        cutter: Cutter::default(),
+        wake: None,
+        has_more: false,
+    }
 }
 
 fn consume_lane(
     plan: &Plan,
-    socket: TcpStream,
-    partition: i32,
-    ends: Ends,
+    link: Link,
+    parts: &[(i32, Ends)],
     client_id: &StrBytes,
 ) -> Result<ConsumeLane, LoadError> {
     let stamped = plan.work == Work::EndToEnd;
-    let tail = stamped || plan.fetch.from == From::Latest;
+    let at_end = match (plan.stays_at_end(), plan.fetch.once) {
+        (true, _) => AtEnd::Stay,
+        (false, true) => AtEnd::Stop,
+        (false, false) => AtEnd::Again,
+    };
     let int = |value: u128| i32::try_from(value).unwrap_or(i32::MAX);
     let limits =
         (int(plan.fetch.max_bytes.into()), int(plan.fetch.min_bytes.into()), int(plan.fetch.max_wait.as_millis()));
-    Ok(ConsumeLane {
-        socket,
-        frame: FetchFrame::new(&plan.topic, partition, limits, client_id)?,
+    let place = |(_, ends): &(i32, Ends)| Place {
         beginning: ends.earliest,
-        offset: if tail { ends.latest } else { ends.earliest },
-        once: plan.fetch.once,
-        tail,
-        rate: plan.rate.filter(|_| !stamped).map(|rate| rate / f64::from(plan.connections)),
+        offset: if at_end == AtEnd::Stay { ends.latest } else { ends.earliest },
+    };
+    let rate = plan.rate.filter(|_| !stamped).map(|rate| rate / f64::from(plan.connections));
+    let frame = |(index, _): &(i32, Ends)| FetchFrame::new(&plan.topic, *index, limits, client_id);
+    Ok(ConsumeLane {
+        link,
+        frames: parts.iter().map(frame).collect::<Result<_, _>>()?,
+        reading: Reading::new(parts.iter().map(place).collect(), at_end, rate),
+        skim: Skim::new(plan.fetch.verify),
         stamped,
+        asked: None,
+        correlation: 0,
+        records: 0,
+        not_before: Duration::ZERO,
+        wake: None,
     })
-}
-
-/// Which partitions go into the requests of a connection, in turn. The sets of partitions that one broker leads are dealt out to its
-/// connections: with more sets than connections each has several, with fewer some share.
-fn partition_sets(plan: &Plan, partitions: &[(i32, HostPort)], connection: u32) -> Vec<Vec<i32>> {
-    let leader_of = |connection: u32| &partitions[connection as usize % partitions.len()].1;
-    let leader = leader_of(connection);
-    let led: Vec<i32> = partitions.iter().filter(|(_, other)| other == leader).map(|(index, _)| *index).collect();
-    let sets: Vec<&[i32]> = led.chunks_exact(plan.partitions_per_request as usize).collect();
-    let siblings = (0..plan.connections).filter(|other| leader_of(*other) == leader).count();
-    let number = (0..connection).filter(|other| leader_of(*other) == leader).count();
-    sets.iter().skip(number % sets.len()).step_by(siblings).map(|set| set.to_vec()).collect()
 }
 
 /// Where a partition begins and ends.
@@ -204,99 +247,71 @@ fn ends(plan: &Plan, cluster: &mut Cluster, partitions: &[(i32, HostPort)]) -> R
     Ok(indexes.iter().map(of).collect())
 }
 
-fn connect(leader: &HostPort, cluster: &Cluster) -> Result<TcpStream, LoadError> {
+fn connect(leader: &HostPort, cluster: &Cluster) -> Result<Link, LoadError> {
     let socket = crate::client::connection::dial(leader, cluster.options().timeouts.connect)?;
     socket.set_nodelay(true)?;
-    Ok(socket)
-}
-
-struct Running {
-    is_tail: bool,
-    thread: JoinHandle<Result<Latencies, LoadError>>,
-}
-
-/// Starts a thread for each; the sockets are for closing them in the end.
-fn start(lanes: Vec<Lane>, board: &Arc<Board>) -> io::Result<(Vec<TcpStream>, Vec<Running>)> {
-    let sockets = lanes.iter().map(|lane| lane.socket().try_clone()).collect::<io::Result<Vec<_>>>()?;
-    // No request was due while connections were made.
-    let start = Instant::now();
-    let work = |lane: Lane| {
-        let is_tail = matches!(&lane, Lane::Consume(lane) if lane.stamped);
-        let board = Arc::clone(board);
-        let thread = std::thread::spawn(move || {
-            // Sleeps end within a microsecond of their time instead of fifty; without it they are merely less exact.
-            let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-            let ended = lane.run(start, &board);
-            board.lane_ended(ended.is_err());
-            ended
-        });
-        Running { is_tail, thread }
-    };
-    Ok((sockets, lanes.into_iter().map(work).collect()))
+    Ok(Link::new(socket)?)
 }
 
 /// What was seen from outside in the measured part.
-struct Seen {
+struct Watched {
     elapsed: Duration,
     totals: Totals,
     broker: Usage,
     generator: Usage,
-    seconds: Vec<Totals>,
+    steps: Vec<Totals>,
 }
 
 fn watch(
     plan: &Plan,
-    lanes: usize,
     board: &Board,
+    start: Instant,
     brokers: &[u32],
     progress: &mut dyn FnMut(&Progress),
-) -> Result<Seen, LoadError> {
-    let mut clock = Clock::new(board, lanes);
+) -> Result<Watched, LoadError> {
+    let mut clock = Clock { board, step: SECOND, last: (Instant::now(), Totals::default()), steps: Vec::new() };
     clock.pass(plan.warm_up, None, progress);
     let (broker, generator) = (usage_of(brokers)?, usage_of(&[std::process::id()])?);
     let before = board.totals();
-    clock.seconds.clear();
-    board.enter(Phase::Measured);
     let began = Instant::now();
+    board.enter(Phase::Measured, began.duration_since(start));
+    let mut clock =
+        Clock { step: (plan.measured / SERIES_STEPS).max(SECOND), last: (began, before), steps: Vec::new(), ..clock };
     clock.pass(plan.measured, plan.bytes_max.map(|bytes| before.bytes + bytes), progress);
     let elapsed = began.elapsed();
     let totals = board.totals().since(before);
     let used = |now: Usage, before: Usage| Usage { cpu: now.cpu.saturating_sub(before.cpu), ..now };
-    Ok(Seen {
+    Ok(Watched {
         elapsed,
         totals,
         broker: used(usage_of(brokers)?, broker),
         generator: used(usage_of(&[std::process::id()])?, generator),
-        seconds: clock.seconds,
+        steps: clock.steps,
     })
 }
 
-/// Lets time pass, and reports each second of it.
+/// Lets time pass, and reports each step of it.
 struct Clock<'b> {
     board: &'b Board,
-    lanes: usize,
+    step: Duration,
     last: (Instant, Totals),
-    seconds: Vec<Totals>,
+    steps: Vec<Totals>,
 }
 
-impl<'b> Clock<'b> {
-    fn new(board: &'b Board, lanes: usize) -> Clock<'b> {
-        Clock { board, lanes, last: (Instant::now(), Totals::default()), seconds: Vec::new() }
-    }
-
+impl Clock<'_> {
     /// Waits for so long, until so many bytes have passed, or until no connection has anything to do.
     fn pass(&mut self, time: Duration, bytes: Option<u64>, progress: &mut dyn FnMut(&Progress)) {
         let until = Instant::now() + time;
         loop {
             let now = Instant::now();
             let totals = self.board.totals();
-            if now.duration_since(self.last.0) >= SECOND {
+            if now.duration_since(self.last.0) >= self.step {
                 let passed = totals.since(self.last.1);
-                self.last = (self.last.0 + SECOND, totals);
-                self.seconds.push(passed);
-                progress(&Progress { phase: self.board.phase(), passed });
+                self.last = (self.last.0 + self.step, totals);
+                self.steps.push(passed);
+                progress(&Progress { phase: self.board.phase(), step: self.step, passed });
             }
-            if now >= until || bytes.is_some_and(|bytes| totals.bytes >= bytes) || self.board.has_ended(self.lanes) {
+            if now >= until || bytes.is_some_and(|bytes| totals.bytes >= bytes) || self.board.has_ended() {
                 return;
             }
             std::thread::sleep(TICK.min(until - now));
@@ -313,40 +328,4 @@ fn usage_of(pids: &[u32]) -> Result<Usage, LoadError> {
 
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::plan::tests::plan;
-    use super::*;
-    use std::collections::BTreeSet;
-
-    fn spread(connections: u32, partitions_per_request: u32, count: i32, leaders: u16) -> Vec<Vec<Vec<i32>>> {
-        let plan = Plan { connections, partitions_per_request, ..plan() };
-        let leader = |index: i32| HostPort { host: "h".to_owned(), port: 9092 + index as u16 % leaders };
-        let partitions: Vec<_> = (0..count).map(|index| (index, leader(index))).collect();
-        (0..connections).map(|connection| partition_sets(&plan, &partitions, connection)).collect()
-    }
-
-    #[test]
-    fn every_partition_has_a_connection_and_every_connection_a_partition() {
-        for (connections, count, leaders) in
-            [(1, 1, 1), (4, 4, 1), (4, 4, 2), (64, 4, 2), (64, 1000, 2), (3, 10, 1), (5, 7, 3)]
-        {
-            let sets = spread(connections, 1, count, leaders);
-            assert!(sets.iter().all(|sets| !sets.is_empty()), "{connections} {count} {leaders}");
-            let all: BTreeSet<i32> = sets.iter().flatten().flatten().copied().collect();
-            assert_eq!(all, (0..count).collect(), "{connections} {count} {leaders}");
-            for sets in sets {
-                let of: BTreeSet<i32> = sets.iter().flatten().map(|index| index % i32::from(leaders)).collect();
-                assert_eq!(of.len(), 1, "a connection leads to one broker");
-            }
-        }
-    }
-
-    #[test]
-    fn requests_hold_as_many_partitions_as_wanted() {
-        let sets = spread(4, 50, 1000, 1);
-        assert!(sets.iter().all(|sets| sets.len() == 5 && sets.iter().all(|set| set.len() == 50)));
-    }
 }

@@ -45,7 +45,7 @@ def scrub(broker, *words):
 def test_consumers_are_told_of_damage_and_go_on_behind_it(client, own_broker, connect):
     broker = own_broker({"log.initial.task.delay.ms": "0"})
     tested = connect(client, broker)
-    tested.create_topic("t", 1, {"segment.bytes": "100000"})
+    tested.create_topic("t", 1, {"segment.bytes": "100000", "retention.ms": "-1"})
     for number in range(BATCHES):
         records = [Record(os.urandom(1000), f"{number}-{i}".encode(), [], 1_700_000_000_000 + number) for i in range(10)]
         tested.produce("t", 0, records, "none", 1_000_000)

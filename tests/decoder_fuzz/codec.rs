@@ -92,6 +92,18 @@ static RESPONSES: &[Codec] = response_codecs![
     DescribeLogDirsRequest,
     CreatePartitionsRequest,
     IncrementalAlterConfigsRequest,
+    OffsetCommitRequest,
+    OffsetFetchRequest,
+    FindCoordinatorRequest,
+    JoinGroupRequest,
+    HeartbeatRequest,
+    LeaveGroupRequest,
+    SyncGroupRequest,
+    DescribeGroupsRequest,
+    ListGroupsRequest,
+    DeleteGroupsRequest,
+    OffsetDeleteRequest,
+    ConsumerGroupDescribeRequest,
 ];
 
 /// Header and body.

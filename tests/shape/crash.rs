@@ -3,7 +3,9 @@
 //! What the kernel has taken outlives the process, so this holds for acks=1 as for acks=all.
 
 use crate::broker::Start;
-use crate::wire::{Client, PRODUCE_VERSION, batch, create_topic, kept, produce, produce_request, produced, read_all};
+use crate::wire::{
+    Client, PRODUCE_VERSION, await_leader, batch, create_topic, kept, produce, produce_request, produced, read_all,
+};
 use bytes::Bytes;
 use kafka_protocol::messages::ProduceRequest;
 use std::collections::{BTreeMap, VecDeque};
@@ -75,6 +77,7 @@ fn what_was_acknowledged_survives_kill_9_in_mid_write() {
         broker = Start::new(dir.path()).port(port).start();
         for partition in 0..PARTITIONS {
             let mut client = Client::connect(leaders[partition as usize]);
+            await_leader(&mut client, "crash", partition);
             let found: BTreeMap<i64, Bytes> =
                 read_all(&mut client, "crash", partition).iter().map(|(at, bytes)| (*at, kept(bytes))).collect();
             for (offset, batch) in &acked[partition as usize] {

@@ -2,7 +2,8 @@
 
 use crate::broker::{Broker, Start};
 use crate::wire::{
-    Client, PRODUCE_VERSION, batch, create_topic, kept, leaders, produce, produce_request, produced, read_all,
+    Client, PRODUCE_VERSION, await_leader, batch, create_topic, kept, leaders, produce, produce_request, produced,
+    read_all,
 };
 use kafka_protocol::messages::ProduceRequest;
 use rustix::process::Signal;
@@ -69,6 +70,7 @@ fn the_same_ports_serve_again_at_once_though_clients_are_connected() {
         }
         broker = started_again(dir.path(), port);
         let mut fresh = Client::connect(leader);
+        await_leader(&mut fresh, "again", 0);
         assert_eq!(produce(&mut fresh, "again", 0, 1, batch(100 + round, 1, 100)), Ok(expected));
         expected += 1;
         assert!(client.is_closed_by_peer() && connected.iter_mut().all(Client::is_closed_by_peer));

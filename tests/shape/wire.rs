@@ -18,11 +18,13 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 pub const PRODUCE_VERSION: i16 = 9;
 pub const FETCH_VERSION: i16 = 12;
 const METADATA_VERSION: i16 = 9;
 const CREATE_TOPICS_VERSION: i16 = 5;
+const NOT_LEADER: i16 = 6;
 
 pub struct Client {
     pub stream: TcpStream,
@@ -195,6 +197,19 @@ pub fn fetch(client: &mut Client, topic: &str, partition: i32, offset: i64, max_
     let data = &answer.responses[0].partitions[0];
     assert_eq!(data.error_code, 0, "{topic}-{partition} from {offset}");
     (data.high_watermark, data.records.clone().unwrap_or_default())
+}
+
+/// After a crash a partition that is being recovered has no leader yet; any client asks again.
+pub fn await_leader(client: &mut Client, topic: &str, partition: i32) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let request = fetch_request(topic, partition, 0, 1, 0);
+        let answer = client.call(FETCH_VERSION, &request).expect("an answer to fetch");
+        match answer.responses[0].partitions[0].error_code {
+            NOT_LEADER if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
+            code => return assert_eq!(code, 0, "{topic}-{partition}"),
+        }
+    }
 }
 
 /// All batches of a partition from its beginning: base offset and bytes. Checks that offsets have no gap and that

@@ -1,5 +1,7 @@
 //! `corelog bench`: load on a cluster, and what it shows.
 
+mod html;
+mod plot;
 mod report;
 
 use super::choices::{AcksArg, CodecArg};
@@ -14,17 +16,18 @@ use crate::load::measure::Phase;
 use crate::load::plan::{FetchPlan, From, Plan, Work};
 use crate::load::{self, Progress};
 use crate::record::compression::Compression;
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use kafka_protocol::error::ResponseError;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Measure any Kafka-compatible cluster under load.
 ///
-/// Batches are built before the clock starts, and each connection has a thread of its own: the generator costs a small part of what it
+/// Batches are built before the clock starts, and few threads drive all connections: the generator costs a small part of what it
 /// measures, and tells how much. With --rate latency counts from when a request was due (no coordinated omission); without it the
 /// loop is closed, and latency counts from sending.
 #[derive(Subcommand)]
@@ -37,10 +40,12 @@ Examples:
 pub enum BenchCommand {
     /// Send batches: rate, and latency until they are acknowledged
     Produce(ProduceBench),
-    /// Fetch a topic's partitions, one for each connection, over and over
+    /// Fetch a topic's partitions, over and over or --once; --verify checks what comes
     Consume(ConsumeBench),
     /// Send at a rate and read what was sent: latency from due to received
     E2e(EndToEndBench),
+    /// Lay runs over each other in one HTML file with plots
+    Report(ReportArgs),
 }
 
 #[derive(Args)]
@@ -78,6 +83,9 @@ pub struct ConsumeBench {
     /// End when everything was read, instead of beginning again
     #[arg(long)]
     once: bool,
+    /// Compute the CRC of every batch, and fail if one is damaged or offsets are missing
+    #[arg(long)]
+    verify: bool,
 }
 
 #[derive(Args)]
@@ -94,6 +102,16 @@ pub struct EndToEndBench {
 }
 
 #[derive(Args)]
+pub struct ReportArgs {
+    /// What --json printed, one run a file
+    #[arg(required = true, value_name = "FILE")]
+    runs: Vec<PathBuf>,
+    /// Where to write the report
+    #[arg(long, short = 'o', value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
 struct CommonArgs {
     /// The topic; made if it does not exist, and removed afterwards unless --keep
     #[arg(long, value_name = "TOPIC", default_value = "corelog-bench")]
@@ -107,9 +125,12 @@ struct CommonArgs {
     /// Leave the topic that was made
     #[arg(long)]
     keep: bool,
-    /// Connections; each producer and each consumer has its own. Producers take turns over all partitions, a consumer reads one
+    /// Connections; each producer and each consumer has its own. Producers and consumers take turns over all partitions; at a topic's end a consumer reads one
     #[arg(long, short = 'c', value_name = "N", default_value_t = 4)]
     connections: u32,
+    /// Threads that drive them [default: one for each two cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<u32>,
     /// How long to measure
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     duration: Duration,
@@ -131,6 +152,9 @@ struct CommonArgs {
     /// Write latencies as an .hgrm file, for HdrHistogram's plotter
     #[arg(long, value_name = "FILE")]
     hgrm: Option<PathBuf>,
+    /// Write a report with plots, as one HTML file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -171,7 +195,29 @@ enum FromArg {
 }
 
 pub fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
-    let (common, plan) = command.plan();
+    match command {
+        BenchCommand::Produce(args) => measure(args.plan()),
+        BenchCommand::Consume(args) => measure(args.plan()),
+        BenchCommand::E2e(args) => measure(args.plan()),
+        BenchCommand::Report(args) => write_report(&args),
+    }
+}
+
+fn write_report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
+    let read = |path: &PathBuf| -> anyhow::Result<serde_json::Value> {
+        let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+        serde_json::from_slice(&text).with_context(|| format!("{}: no JSON", path.display()))
+    };
+    let documents = args.runs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    write(&args.out, &html::page(&documents)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+fn measure((common, plan): (CommonArgs, Plan)) -> anyhow::Result<ExitCode> {
     plan.check().map_err(anyhow::Error::msg)?;
     let mut cluster = common.connect.connect()?;
     let made = plan.work != Work::Consume && make_topic(&common, &mut cluster)?;
@@ -184,43 +230,50 @@ pub fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
     };
     let outcome = outcome?;
     if let Some(path) = &common.hgrm {
-        std::fs::write(path, report::hgrm(report::main_latencies(&outcome)))?;
+        write(path, &report::hgrm(report::main_latencies(&outcome)))?;
+    }
+    if let Some(path) = &common.html {
+        write(path, &html::page(&[report::json(&common.label, &plan, &outcome)])?)?;
     }
     match common.json {
         true => output::json(&report::json(&common.label, &plan, &outcome))?,
         false => report::print(&common.label, &plan, &outcome)?,
     }
     removed?;
-    Ok(if outcome.totals.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_sound = outcome.checked.damaged == 0 && (!plan.fetch.verify || outcome.checked.missing == 0);
+    Ok(if outcome.totals.errors == 0 && is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-impl BenchCommand {
+impl ProduceBench {
     fn plan(self) -> (CommonArgs, Plan) {
-        match self {
-            BenchCommand::Produce(args) => {
-                let plan = Plan {
-                    rate: args.rate,
-                    keys: args.keys,
-                    compression: Compression::of(args.compression.into()),
-                    partitions_per_request: args.partitions_per_request,
-                    ..plan(Work::Produce, &args.common, Some(&args.produce), None)
-                };
-                (args.common, plan)
-            }
-            BenchCommand::Consume(args) => {
-                let mut plan = Plan { rate: args.rate, ..plan(Work::Consume, &args.common, None, Some(&args.fetch)) };
-                plan.fetch.once = args.once;
-                plan.fetch.from = match args.from {
-                    FromArg::Earliest => From::Earliest,
-                    FromArg::Latest => From::Latest,
-                };
-                (args.common, plan)
-            }
-            BenchCommand::E2e(args) => {
-                let plan = plan(Work::EndToEnd, &args.common, Some(&args.produce), Some(&args.fetch));
-                (args.common, Plan { rate: Some(args.rate), ..plan })
-            }
-        }
+        let plan = Plan {
+            rate: self.rate,
+            keys: self.keys,
+            compression: Compression::of(self.compression.into()),
+            partitions_per_request: self.partitions_per_request,
+            ..plan(Work::Produce, &self.common, Some(&self.produce), None)
+        };
+        (self.common, plan)
+    }
+}
+
+impl ConsumeBench {
+    fn plan(self) -> (CommonArgs, Plan) {
+        let mut plan = Plan { rate: self.rate, ..plan(Work::Consume, &self.common, None, Some(&self.fetch)) };
+        plan.fetch.once = self.once;
+        plan.fetch.verify = self.verify;
+        plan.fetch.from = match self.from {
+            FromArg::Earliest => From::Earliest,
+            FromArg::Latest => From::Latest,
+        };
+        (self.common, plan)
+    }
+}
+
+impl EndToEndBench {
+    fn plan(self) -> (CommonArgs, Plan) {
+        let plan = plan(Work::EndToEnd, &self.common, Some(&self.produce), Some(&self.fetch));
+        (self.common, Plan { rate: Some(self.rate), ..plan })
     }
 }
 
@@ -229,6 +282,7 @@ fn plan(work: Work, common: &CommonArgs, produce: Option<&ProduceArgs>, fetch: O
         work,
         topic: common.topic.clone(),
         connections: common.connections,
+        threads: common.threads.unwrap_or_else(default_threads),
         depth: produce.map_or(1, |args| args.depth),
         rate: None,
         record_bytes: produce.map_or(0, |args| args.size),
@@ -246,8 +300,15 @@ fn plan(work: Work, common: &CommonArgs, produce: Option<&ProduceArgs>, fetch: O
             min_bytes: fetch.map_or(0, |args| args.min_bytes),
             max_wait: fetch.map_or(Duration::ZERO, |args| args.max_wait),
             once: false,
+            verify: false,
         },
     }
+}
+
+/// The broker may be on this machine, and one thread drives what a broker's core can take.
+fn default_threads() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    u32::try_from(cores / 2).unwrap_or(1).max(1)
 }
 
 /// Makes the topic if it is not there; whether it was.
@@ -276,10 +337,11 @@ fn progress_bar(common: &CommonArgs) -> ProgressBar {
 }
 
 fn show(bar: &ProgressBar, progress: &Progress) {
-    bar.inc(1);
+    bar.inc(progress.step.as_secs());
     let phase = if progress.phase == Phase::WarmUp { ", warming up" } else { "" };
-    let (records, megabytes) = (progress.passed.records, progress.passed.bytes as f64 / 1e6);
+    let seconds = progress.step.as_secs_f64();
+    let (records, megabytes) = (progress.passed.records as f64 / seconds, progress.passed.bytes as f64 / 1e6 / seconds);
     let errors =
         if progress.passed.errors > 0 { format!(", {} errors", progress.passed.errors) } else { String::new() };
-    bar.set_message(format!("{records} records/s, {megabytes:.1} MB/s{errors}{phase}"));
+    bar.set_message(format!("{records:.0} records/s, {megabytes:.1} MB/s{errors}{phase}"));
 }

@@ -2,8 +2,9 @@
 
 use super::super::output::{self, Table};
 use crate::client::error::code_name;
-use crate::load::measure::{Latencies, Outcome, Totals, Usage};
+use crate::load::measure::{Brief, Latencies, Outcome, Totals, Usage};
 use crate::load::plan::{Plan, Work};
+use hdrhistogram::Histogram;
 use kafka_protocol::error::ResponseError;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -60,6 +61,13 @@ pub fn print(label: &str, plan: &Plan, outcome: &Outcome) -> io::Result<()> {
         ))?;
     }
     output::line(format_args!("  generator: {:.2} cores", outcome.generator.cpu.as_secs_f64() / seconds))?;
+    if plan.fetch.verify {
+        let checked = outcome.checked;
+        output::line(format_args!(
+            "  checked: {} batches, {} with a wrong CRC, {} offsets missing",
+            checked.batches, checked.damaged, checked.missing
+        ))?;
+    }
     for (code, times) in &outcome.codes {
         output::line(format_args!("  {times} times {}", error_name(*code)))?;
     }
@@ -71,11 +79,13 @@ pub fn json(label: &str, plan: &Plan, outcome: &Outcome) -> Value {
     let usage = |used: Usage| json!({ "cpu_seconds": used.cpu.as_secs_f64(), "resident_bytes": used.resident_bytes });
     let errors: serde_json::Map<String, Value> =
         outcome.codes.iter().map(|(code, times)| (error_name(*code), json!(times))).collect();
+    let checked = outcome.checked;
     json!({
         "label": label,
         "work": work_name(plan.work),
         "topic": plan.topic,
         "connections": plan.connections,
+        "threads": plan.threads,
         "depth": plan.depth,
         "rate_records_per_second": plan.rate,
         "record_bytes": plan.record_bytes,
@@ -90,7 +100,12 @@ pub fn json(label: &str, plan: &Plan, outcome: &Outcome) -> Value {
         "broker": outcome.broker.map(usage),
         "generator": usage(outcome.generator),
         "errors": errors,
-        "seconds": outcome.seconds.iter().map(|second| totals(*second)).collect::<Vec<_>>(),
+        "latency_curve_us": curve(main_latencies(outcome)),
+        "consumed": { "batches": checked.batches, "damaged": checked.damaged, "missing_offsets": checked.missing },
+        "whole_run": { "totals": totals(outcome.whole), "sent_records": outcome.sent_records },
+        "step_seconds": outcome.step.as_secs_f64(),
+        "steps": outcome.steps.iter().map(|step| totals(*step)).collect::<Vec<_>>(),
+        "step_latency_us": outcome.series.iter().map(brief).collect::<Vec<_>>(),
     })
 }
 
@@ -145,7 +160,20 @@ fn totals(totals: Totals) -> Value {
 }
 
 fn percentiles(latencies: &Latencies) -> Value {
-    let histogram = latencies.histogram();
+    percentiles_of(latencies.histogram())
+}
+
+/// Pairs of quantile and microseconds, closer to each other towards the end.
+fn curve(latencies: &Latencies) -> Vec<(f64, u64)> {
+    let steps = latencies.histogram().iter_quantiles(5);
+    steps.map(|step| (step.quantile_iterated_to(), step.value_iterated_to())).collect()
+}
+
+fn brief(step: &Brief) -> Value {
+    percentiles_of(step.histogram())
+}
+
+fn percentiles_of(histogram: &Histogram<u64>) -> Value {
     let mut map: serde_json::Map<String, Value> =
         PERCENTILES.iter().map(|(name, at)| ((*name).to_owned(), json!(histogram.value_at_quantile(*at)))).collect();
     map.insert("max".to_owned(), json!(histogram.max()));

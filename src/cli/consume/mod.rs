@@ -1,23 +1,27 @@
-//! `corelog consume`: a topic's records, by partition and offset or time.
+//! `corelog consume`: a topic's records, by partition and offset or time, or as a member of a group.
 
 pub mod format;
+mod group;
 
 use super::connect::ConnectArgs;
 use super::moment::parse_moment_now;
-use super::output;
+use super::{output, stop};
 use crate::client::cluster::Cluster;
 use crate::client::consumer::{self, Assignment, ConsumerOptions, Reset, Sink};
 use crate::client::error::ClientError;
+use crate::client::groups::{self, Progress};
 use crate::client::metadata::Topics;
 use crate::client::offsets::{Isolation, Lookup, list_offsets};
 use crate::record::records::Record;
 use anyhow::bail;
+use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use format::Format;
 use kafka_protocol::error::ResponseError;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -29,6 +33,7 @@ Examples:
   corelog consume clicks --timestamp 2h -e           the last two hours
   corelog consume clicks -e -f '%p %o %k=%v\\n'
   corelog consume clicks -e --json | jq .value
+  corelog consume clicks --group reports             a share of it, from where the group is; Ctrl-C leaves
 ";
 
 #[derive(Args)]
@@ -46,7 +51,7 @@ pub struct ConsumeArgs {
     #[arg(long, short = 't', value_name = "TIME", conflicts_with = "offset", allow_negative_numbers = true, value_parser = parse_moment_now)]
     timestamp: Option<i64>,
     /// Stop after this many records
-    #[arg(long, short = 'c', value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, short = 'c', visible_alias = "max-records", value_name = "N", allow_negative_numbers = true)]
     count: Option<u64>,
     /// Stop where the log ended when the command began
     #[arg(long, short = 'e')]
@@ -66,6 +71,8 @@ pub struct ConsumeArgs {
     /// Bytes to fetch at a time from each broker
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 20, value_parser = clap::value_parser!(i32).range(1..=100 << 20))]
     fetch_bytes: i32,
+    #[command(flatten)]
+    group: group::GroupArgs,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -94,8 +101,8 @@ enum ResetArg {
 
 pub fn run(args: ConsumeArgs) -> anyhow::Result<ExitCode> {
     let options = args.options();
+    let begin = args.group.group.as_ref().map(|_| args.begin()).transpose()?;
     let mut cluster = args.connect.connect()?;
-    let assignments = assign(&mut cluster, &args, args.timestamp)?;
     let format = match (&args.format, args.json) {
         (_, true) => Format::Json,
         (Some(format), _) => format.clone(),
@@ -108,8 +115,24 @@ pub fn run(args: ConsumeArgs) -> anyhow::Result<ExitCode> {
         line_by_line: io::stdout().is_terminal(),
         out: BufWriter::with_capacity(64 << 10, io::stdout()),
     };
-    if args.count != Some(0) {
-        consumer::consume(&mut cluster, &args.topic, &assignments, &options, &mut sink)?;
+    match (&args.group.group, begin) {
+        (Some(group), Some(begin)) => {
+            // A topic that is not there would be waited for, as it may come.
+            partitions(&mut cluster, &args)?;
+            let member = args.group.member(&args.topic, group);
+            let progress = Progress { begin, commit_every: args.group.commit_interval, exit_at_end: args.exit_at_end };
+            let stop = stop::on_signal()?;
+            let stop = || stop.load(Ordering::Relaxed);
+            if args.count != Some(0) {
+                groups::consume_as_member(&mut cluster, &member, &options, &progress, &mut sink, &stop)?;
+            }
+        }
+        _ => {
+            let assignments = assign(&mut cluster, &args, args.timestamp)?;
+            if args.count != Some(0) {
+                consumer::consume(&mut cluster, &args.topic, &assignments, &options, &mut sink)?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -129,6 +152,19 @@ impl ConsumeArgs {
             fetch_bytes: self.fetch_bytes,
             partition_fetch_bytes: self.fetch_bytes.min(4 << 20),
             max_wait: Duration::from_millis(500),
+        }
+    }
+
+    /// Where a group begins that has committed nothing.
+    fn begin(&self) -> Result<Reset, clap::Error> {
+        match self.offset {
+            Start::Earliest => Ok(Reset::Earliest),
+            Start::Latest => Ok(Reset::Latest),
+            Start::At(_) | Start::BeforeEnd(_) => {
+                let reason = "a group goes on where it is: with --group, --offset is earliest or latest; \
+                              `corelog group reset-offsets` has it go on elsewhere\n";
+                Err(clap::Error::raw(ErrorKind::ArgumentConflict, reason))
+            }
         }
     }
 }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 /// Answers that wait to be decoded, over all brokers: what bounds memory.
 const WAITING_ANSWERS_MAX: usize = 4;
 
-const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
+/// Between two looks for leaders, and at whether to stop.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Reads the partitions until each has reached its `to_offset`, the sink wants no more, or something is wrong that
 /// does not pass within the cluster's `retry_for`.
@@ -64,9 +65,9 @@ struct Driver<'a> {
 
 impl Driver<'_> {
     fn run(&mut self, inbox: &Receiver<Event>, sink: &mut dyn Sink) -> Result<(), ClientError> {
-        while !self.lanes.is_empty() {
+        while !self.lanes.is_empty() && !sink.is_over().map_err(ClientError::output)? {
             if !self.homeless.is_empty() && self.look_again <= Instant::now() {
-                self.look_again = Instant::now() + TROUBLE_PAUSE;
+                self.look_again = Instant::now() + PAUSE;
                 if let Err(error) = self.find_homes() {
                     self.be_patient(self.homeless.clone(), error)?;
                 }
@@ -95,10 +96,7 @@ impl Driver<'_> {
             return Ok(Some(event));
         }
         sink.idle().map_err(ClientError::output)?;
-        Ok(match self.homeless.is_empty() {
-            true => inbox.recv().ok(),
-            false => inbox.recv_timeout(TROUBLE_PAUSE).ok(),
-        })
+        Ok(inbox.recv_timeout(PAUSE).ok())
     }
 
     fn show(
@@ -113,6 +111,7 @@ impl Driver<'_> {
         let Some(lane) = self.lanes.get_mut(&partition) else { return Ok(Read::More) };
         match lane.read(bytes, aborted, self.options.isolation, &mut |p, r| sink.record(p, r)) {
             Ok(Read::More) => {
+                sink.passed(partition, lane.position);
                 if lane.is_done() {
                     self.leave(partition);
                 }

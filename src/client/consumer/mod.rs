@@ -51,6 +51,12 @@ pub trait Sink {
     fn idle(&mut self) -> io::Result<()>;
     /// Something that the operator should know.
     fn notice(&mut self, text: &str);
+    /// Everything before this offset was shown, or is none of a reader's business (control batches).
+    fn passed(&mut self, _partition: i32, _next_offset: i64) {}
+    /// Whether to stop, though the sink would take more. Asked a few times a second at least.
+    fn is_over(&mut self) -> io::Result<bool> {
+        Ok(false)
+    }
 }
 
 fn corrupt(topic: &str, partition: i32, offset: i64, reason: impl std::fmt::Display) -> ClientError {

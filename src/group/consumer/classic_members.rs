@@ -25,6 +25,10 @@ impl Group {
     ) -> Result<Decision<JoinAnswer>, (String, ResponseError)> {
         let told_id = request.member_id.as_str();
         let refuse = |error| (told_id.to_owned(), error);
+        if self.members.is_empty() && told_id.is_empty() {
+            // It was to become a classic one, and the log did not take that: the client asks again.
+            return Err(refuse(ResponseError::CoordinatorNotAvailable));
+        }
         if self.members.len() >= env.limits.members_max && !self.members.contains_key(told_id) {
             return Err((String::new(), ResponseError::GroupMaxSizeReached));
         }
@@ -35,6 +39,11 @@ impl Group {
             return Err((request.fresh_id.clone(), ResponseError::MemberIdRequired));
         }
         let known = self.known_classic(request).map_err(refuse)?;
+        if known.is_new && subscription.owned.iter().any(|(_, partitions)| !partitions.is_empty()) {
+            // It was put out meanwhile, and does not know: what it reads from may be another's by now. Kafka takes it in, and it may
+            // commit for that until it has synced; so it is told instead, as a classic group would tell it.
+            return Err(refuse(ResponseError::UnknownMemberId));
+        }
         let before = &known.member.profile;
         let classic = Classic { session_timeout_ms: request.session_timeout_ms, protocols: request.protocols.clone() };
         let profile = Profile {

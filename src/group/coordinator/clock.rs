@@ -16,9 +16,10 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// A group's next deadline was `before` and is `after`, in ms since 1970.
+    /// A group's next deadline was `before` and is `after`, in ms since 1970. They may be the same: one that was told meanwhile is told
+    /// again, or a rebalance whose end is put off by 0 ms would never end.
     pub fn change(&self, (partition, group): (PartitionIndex, &str), before: Option<i64>, after: Option<i64>) {
-        if before == after {
+        if before.is_none() && after.is_none() {
             return;
         }
         let mut entries = self.entries.borrow_mut();
@@ -70,6 +71,9 @@ mod tests {
             assert!(deadlines.entries.borrow().is_empty(), "nobody has to take it back");
             deadlines.change(group, Some(1), Some(2));
             assert_eq!(deadlines.due().await.0, PartitionIndex(3), "a new one is told");
+            deadlines.change(group, Some(2), Some(2));
+            assert_eq!(deadlines.due().await.0, PartitionIndex(3), "the same once more, if it still is one");
+            assert!(deadlines.entries.borrow().is_empty());
         });
     }
 }

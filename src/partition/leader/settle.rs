@@ -60,6 +60,8 @@ impl Partition {
         self.save_epochs_now().await?;
         // Not beside `seal`, which writes the same files.
         let _one = self.index_files.acquire().await.expect("the semaphore is never closed");
+        // Nor beside a removal: files that were made behind its back would lie there for ever.
+        let _names = self.cleaning.names().acquire_owned().await;
         let Some(segment) = self.settled_segment(end) else { return Ok(()) };
         let Some(indexes) = segment.unsettled_indexes() else { return Ok(()) };
         let dir = self.home.borrow().dir.to_path_buf();

@@ -148,6 +148,11 @@ impl Partition {
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
             let _one = this.index_files.acquire().await.expect("the semaphore is never closed");
+            // Whoever removes it waits until its files are there, and takes them along.
+            let _names = this.cleaning.names().acquire_owned().await;
+            if sealed.is_removed() {
+                return;
+            }
             let written = tokio::task::spawn_blocking(move || {
                 materialise::write_sealed(&detached, &indexes, (&snapshot_path, &snapshot))
             });

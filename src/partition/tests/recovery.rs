@@ -1,13 +1,18 @@
 //! What recovery does about each kind of tear, what it says of it, and what it need not read.
 
 use super::world::World;
+use crate::base::clock::now_ms;
 use crate::base::config::TopicConfig;
 use crate::base::ids::Offset;
 use crate::log::paths;
 use crate::log::testing::Batch;
+use crate::maintenance::Lane;
 use crate::partition::leader::Acks;
 use crate::partition::waiters::AppendWait;
 use std::fs;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// Five batches of one record each in one segment, the first three below the recovery point.
 async fn five_batches() -> (World, Vec<u8>) {
@@ -196,6 +201,41 @@ fn what_is_settled_is_not_read_again() {
         let (rebuilt, _) = segment.encode_indexes().expect("in memory");
         assert!(settled.len() > 8 * 20, "{} bytes", settled.len());
         assert!(rebuilt.len().abs_diff(settled.len()) <= 8 * 4, "{} and {}", rebuilt.len(), settled.len());
+    });
+}
+
+/// A segment that is removed while it is being settled takes all its files along: nobody would look for those that came afterwards.
+#[test]
+fn a_segment_that_goes_while_it_is_settled_leaves_nothing() {
+    tokio_uring::start(async {
+        let mut world = World::maintained(TopicConfig { retention_ms: Some(1), ..TopicConfig::default() });
+        world.reopen(true).await;
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        // All that settles waits.
+        let holders: Vec<_> = (0..2)
+            .map(|_| {
+                let (go, held) = oneshot::channel::<()>();
+                let maintenance = world.shared.maintenance.clone();
+                let job = async move { maintenance.run(Lane::Settle, async move |_| drop(held.await)).await };
+                (go, tokio::task::spawn_local(job))
+            })
+            .collect();
+        let partition = Rc::clone(&world.partition);
+        let settling = tokio::task::spawn_local(async move { partition.settle().await });
+        // Long enough for it to reach the lane. Were it not, the test would pass all the same.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(world.partition.enforce_retention(now_ms() + 1_000_000), 1);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for (go, holder) in holders {
+            let _ = go.send(());
+            holder.await.expect("no panic").expect("not stopped");
+        }
+        settling.await.expect("no panic").expect("settled, or gone");
+        world.quiet().await;
+        for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX] {
+            let first = world.files(suffix).iter().any(|(base, _)| *base == Offset(0));
+            assert!(!first, "{suffix} of the first segment");
+        }
     });
 }
 

@@ -12,6 +12,7 @@
 
 mod admin;
 mod data;
+mod group_responses;
 mod groups;
 pub mod responses;
 pub mod schema;

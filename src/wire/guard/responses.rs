@@ -2,14 +2,24 @@
 //!
 //! The versions are those that the client speaks: it negotiates none that has no table here.
 
+use super::group_responses::*;
 use super::schema::*;
 
 /// All answers that the client may decode.
-pub static RESPONSES: [Response; 12] = [
+pub static RESPONSES: [Response; 24] = [
     PRODUCE,
     FETCH,
     LIST_OFFSETS,
     METADATA,
+    OFFSET_COMMIT,
+    OFFSET_FETCH,
+    FIND_COORDINATOR,
+    JOIN_GROUP,
+    HEARTBEAT,
+    LEAVE_GROUP,
+    SYNC_GROUP,
+    DESCRIBE_GROUPS,
+    LIST_GROUPS,
     API_VERSIONS,
     CREATE_TOPICS,
     DELETE_TOPICS,
@@ -17,7 +27,10 @@ pub static RESPONSES: [Response; 12] = [
     DESCRIBE_CONFIGS,
     DESCRIBE_LOG_DIRS,
     CREATE_PARTITIONS,
+    DELETE_GROUPS,
     INCREMENTAL_ALTER_CONFIGS,
+    OFFSET_DELETE,
+    CONSUMER_GROUP_DESCRIBE,
 ];
 
 /// Version 13 names topics by their ids, which the client has no need of.

@@ -1,107 +1,165 @@
-"""One member of a consumer group, a process of its own so that it can be killed: at-least-once processing.
+"""Members of consumer groups in one process, so that it can be killed and stopped: at-least-once processing.
 
-    member.py CLIENT BOOTSTRAP GROUP TOPIC ASSIGNOR
+    member.py CLIENT BOOTSTRAP TOPIC GROUP:ASSIGNOR...
 
-Each record is "processed" (told on standard output) and only then committed, one by one; what is told is a JSON line with the
-time of the machine's monotonic clock. Ends by itself, leaving the group, when standard input is closed.
+One consumer for each group. Records are "processed" (told on standard output) some at a time, and only then committed. Where a commit
+is refused and the partition stays (a cooperative group goes on reading while others join), the position is committed again. What is told
+is a JSON line: ms of the wall clock, group, what ("processed", "committed", "refused"), partition, first offset, next offset, and of what was
+processed the SHA-1 of its values. Ends by itself, leaving the groups, when standard input is closed. `../java/GroupMember.java`
+and `../js/member.js` do the same with their clients.
 """
 
 import asyncio
+import hashlib
 import json
 import sys
 import threading
 import time
 
 SESSION_MS = 6000
-# How long one record takes: so that there is something left to do when members change.
-WORK_S = 0.002
+HEARTBEAT_MS = 500
+BATCH = 250
+# How long a batch takes: so that there is something left to do when members change.
+WORK_S = 0.1
+_told = threading.Lock()
 
 
-def tell(what, partition, offset):
-    print(json.dumps([time.monotonic_ns(), what, partition, offset]), flush=True)
+def tell(group, what, partition, first, following, detail=""):
+    line = json.dumps([time.time_ns() // 1_000_000, group, what, partition, first, following, detail])
+    with _told:
+        print(line, flush=True)
 
 
-def until_closed():
-    stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
-    return stop
+def processed(group, messages, value):
+    """Tells of records of one partition; gives partition and next offset."""
+    first, last = messages[0], messages[-1]
+    return _processed(group, at(first)[0], at(first)[1], at(last)[1] + 1, [value(message) for message in messages])
 
 
-def confluent(bootstrap, group, topic, assignor):
-    from confluent_kafka import Consumer, KafkaException
+def _processed(group, partition, first, following, values):
+    assert following - first == len(values), "a partition's records come without a gap"
+    tell(group, "processed", partition, first, following, hashlib.sha1(b"".join(values)).hexdigest())
+    return partition, first, following
 
-    stop = until_closed()
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest",
-                         "enable.auto.commit": False, "session.timeout.ms": SESSION_MS, "heartbeat.interval.ms": 500,
-                         "partition.assignment.strategy": assignor})
+
+def at(message):
+    """librdkafka has methods where the others have fields."""
+    if callable(message.partition):
+        return message.partition(), message.offset()
+    return message.partition, message.offset
+
+
+def confluent(bootstrap, topic, group, assignor, stop):
+    from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "client.id": "confluent", "auto.offset.reset": "earliest",
+                         "enable.auto.commit": False, "session.timeout.ms": SESSION_MS, "heartbeat.interval.ms": HEARTBEAT_MS,
+                         "reconnect.backoff.max.ms": 500, "partition.assignment.strategy": assignor})
     consumer.subscribe([topic])
+    uncommitted = set()
     while not stop.is_set():
-        message = consumer.poll(0.1)
-        if message is None or message.error():
-            continue
-        time.sleep(WORK_S)
-        tell("processed", message.partition(), message.offset())
-        try:
-            consumer.commit(message, asynchronous=False)
-            tell("committed", message.partition(), message.offset() + 1)
-        except KafkaException:
-            # Another member has the partition now, or the broker is away: somebody processes the record again.
-            pass
+        by_partition = {}
+        for message in consumer.consume(BATCH, 0.1):
+            if not message.error():
+                by_partition.setdefault(message.partition(), []).append(message)
+        for messages in by_partition.values():
+            partition, first, following = processed(group, messages, lambda message: message.value())
+            time.sleep(WORK_S)
+            try:
+                consumer.commit(offsets=[TopicPartition(topic, partition, following)], asynchronous=False)
+                uncommitted.discard(partition)
+                tell(group, "committed", partition, first, following)
+            except KafkaException as error:
+                # Another member has the partition now, or the broker is away: somebody processes the records again.
+                uncommitted.add(partition)
+                tell(group, "refused", partition, first, following, str(error))
+        uncommitted &= {of.partition for of in consumer.assignment()}
+        for position in consumer.position([TopicPartition(topic, partition) for partition in uncommitted]):
+            try:
+                if position.offset >= 0:
+                    consumer.commit(offsets=[position], asynchronous=False)
+                uncommitted.discard(position.partition)
+            except KafkaException:
+                pass  # the next time
     consumer.close()
 
 
-def kafkapython(bootstrap, group, topic, assignor):
+def kafkapython(bootstrap, topic, group, assignor, stop):
     from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+    from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
     from kafka.coordinator.assignors.range import RangePartitionAssignor
     from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+    from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
     from kafka.errors import KafkaError
 
-    stop = until_closed()
-    assignors = {"range": RangePartitionAssignor, "roundrobin": RoundRobinPartitionAssignor}
-    consumer = KafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=group, auto_offset_reset="earliest",
-                             enable_auto_commit=False, session_timeout_ms=SESSION_MS, heartbeat_interval_ms=500,
-                             max_poll_records=1, partition_assignment_strategy=[assignors[assignor]])
+    assignors = {"range": RangePartitionAssignor, "roundrobin": RoundRobinPartitionAssignor, "sticky": StickyPartitionAssignor,
+                 "cooperative-sticky": CooperativeStickyAssignor}
+    consumer = KafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=group, client_id="kafkapython", auto_offset_reset="earliest",
+                             enable_auto_commit=False, session_timeout_ms=SESSION_MS, heartbeat_interval_ms=HEARTBEAT_MS,
+                             max_poll_records=BATCH, partition_assignment_strategy=[assignors[assignor]])
+    uncommitted = set()
     while not stop.is_set():
-        for partition, messages in consumer.poll(timeout_ms=100).items():
-            for message in messages:
-                time.sleep(WORK_S)
-                tell("processed", message.partition, message.offset)
-                try:
-                    consumer.commit({TopicPartition(topic, message.partition): OffsetAndMetadata(message.offset + 1, "", -1)})
-                    tell("committed", message.partition, message.offset + 1)
-                except KafkaError:
-                    pass
+        for messages in consumer.poll(timeout_ms=100).values():
+            partition, first, following = processed(group, messages, lambda message: message.value)
+            time.sleep(WORK_S)
+            try:
+                consumer.commit({TopicPartition(topic, partition): OffsetAndMetadata(following, "", -1)})
+                uncommitted.discard(TopicPartition(topic, partition))
+                tell(group, "committed", partition, first, following)
+            except KafkaError as error:
+                uncommitted.add(TopicPartition(topic, partition))
+                tell(group, "refused", partition, first, following, repr(error))
+        uncommitted &= consumer.assignment()
+        for of in list(uncommitted):
+            try:
+                consumer.commit({of: OffsetAndMetadata(consumer.position(of), "", -1)})
+                uncommitted.discard(of)
+            except KafkaError:
+                pass  # the next time
     consumer.close()
 
 
-async def aio(bootstrap, group, topic, assignor):
+async def aio(bootstrap, topic, group, assignor, stop):
     from aiokafka import AIOKafkaConsumer, TopicPartition
     from aiokafka.coordinator.assignors.range import RangePartitionAssignor
     from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+    from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
     from aiokafka.errors import KafkaError
 
-    stop = until_closed()
-    assignors = {"range": RangePartitionAssignor, "roundrobin": RoundRobinPartitionAssignor}
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=group, auto_offset_reset="earliest",
-                                enable_auto_commit=False, session_timeout_ms=SESSION_MS, heartbeat_interval_ms=500,
-                                max_poll_records=1, partition_assignment_strategy=[assignors[assignor]])
+    assignors = {"range": RangePartitionAssignor, "roundrobin": RoundRobinPartitionAssignor, "sticky": StickyPartitionAssignor}
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=group, client_id="aio", auto_offset_reset="earliest",
+                                enable_auto_commit=False, session_timeout_ms=SESSION_MS, heartbeat_interval_ms=HEARTBEAT_MS,
+                                max_poll_records=BATCH, partition_assignment_strategy=[assignors[assignor]])
     await consumer.start()
     while not stop.is_set():
-        for partition, messages in (await consumer.getmany(timeout_ms=100, max_records=1)).items():
-            for message in messages:
-                await asyncio.sleep(WORK_S)
-                tell("processed", message.partition, message.offset)
-                try:
-                    await consumer.commit({TopicPartition(topic, message.partition): message.offset + 1})
-                    tell("committed", message.partition, message.offset + 1)
-                except KafkaError:
-                    pass
+        for messages in (await consumer.getmany(timeout_ms=100, max_records=BATCH)).values():
+            partition, first, following = processed(group, messages, lambda message: message.value)
+            await asyncio.sleep(WORK_S)
+            try:
+                await consumer.commit({TopicPartition(topic, partition): following})
+                tell(group, "committed", partition, first, following)
+            except KafkaError as error:
+                tell(group, "refused", partition, first, following, repr(error))
     await consumer.stop()
 
 
-if __name__ == "__main__":
-    client, *arguments = sys.argv[1:]
+def main(client, bootstrap, topic, *memberships):
+    stop = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    memberships = [membership.split(":") for membership in memberships]
     if client == "aio":
-        asyncio.run(aio(*arguments))
-    else:
-        {"confluent": confluent, "kafkapython": kafkapython}[client](*arguments)
+        async def all_of_them():
+            await asyncio.gather(*(aio(bootstrap, topic, group, assignor, stop) for group, assignor in memberships))
+
+        asyncio.run(all_of_them())
+        return
+    member = {"confluent": confluent, "kafkapython": kafkapython}[client]
+    threads = [threading.Thread(target=member, args=(bootstrap, topic, group, assignor, stop)) for group, assignor in memberships]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -91,6 +91,23 @@ def batches(port: int, topic: str, partition: int) -> list[Batch]:
         assert records, f"fetch of {topic}-{partition} from {offset} is empty below the high watermark {high_watermark}"
 
 
+def coordinator(port: int, group: str) -> tuple[str, int]:
+    """The broker that has a group, by FindCoordinator v0."""
+    reader = _call(("127.0.0.1", port), 10, 0, _string(group))
+    error, _node, host, at = reader.i16(), reader.i32(), reader.string(), reader.i32()
+    assert error == 0, f"coordinator of {group}: error {error}"
+    return host, at
+
+
+def commit(port: int, group: str, generation: int, member: str, topic: str, partition: int, offset: int) -> int:
+    """OffsetCommit v2 in somebody's name; returns the error code."""
+    body = _string(group) + struct.pack(">i", generation) + _string(member) + struct.pack(">qi", -1, 1) + _string(topic)
+    body += struct.pack(">iiq", 1, partition, offset) + _string("")
+    reader = _call(coordinator(port, group), 8, 2, body)
+    assert reader.i32() == 1 and reader.string() == topic and reader.i32() == 1 and reader.i32() == partition
+    return reader.i16()
+
+
 def _fetch(leader: tuple[str, int], topic: str, partition: int, offset: int) -> tuple[int, bytes]:
     body = struct.pack(">iiiibi", -1, 500, 1, 50_000_000, 0, 1) + _string(topic)
     body += struct.pack(">iiqi", 1, partition, offset, 40_000_000)
@@ -120,12 +137,12 @@ def _headers(records: bytes) -> list[Batch]:
     return found
 
 
-def _call(address: tuple[str, int], key: int, version: int, body: bytes) -> "_Reader":
+def _call(address: tuple[str, int], key: int, version: int, body: bytes) -> "Reader":
     request = struct.pack(">hhi", key, version, 7) + _string("harness") + body
     with socket.create_connection(address, 10) as sock:
         sock.sendall(struct.pack(">i", len(request)) + request)
         (size,) = struct.unpack(">i", _exactly(sock, 4))
-        reader = _Reader(_exactly(sock, size))
+        reader = Reader(_exactly(sock, size))
     assert reader.i32() == 7, "correlation id"
     return reader
 
@@ -144,7 +161,7 @@ def _string(text: str) -> bytes:
     return struct.pack(">h", len(text)) + text.encode()
 
 
-class _Reader:
+class Reader:
     def __init__(self, data: bytes):
         self.data, self.at = data, 0
 

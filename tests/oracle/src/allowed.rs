@@ -34,6 +34,8 @@ pub const ALLOWED: &[Allowed] = &[
     allow("Ranges", "api-versions-ranges", "DescribeLogDirs", "0-4", "1-4", FLOORS),
     allow("Ranges", "api-versions-ranges", "OffsetCommit", "0-9", "2-9", FLOORS),
     allow("Ranges", "api-versions-ranges", "OffsetFetch", "0-9", "1-9", FLOORS),
+    allow("Ranges", "api-versions-ranges", "ConsumerGroupHeartbeat|ConsumerGroupDescribe", "0-0", "0-1",
+        "the new group protocol was a preview in 3.9; Corelog serves it as Apache Kafka 4 does"),
     allow("FindCoordinator", "find-coordinator-type-1|find-coordinator-type-2|find-coordinator-type-3|find-coordinator-type--1", "error_code|coordinators[*].error_code",
         "15 CoordinatorNotAvailable", "42 InvalidRequest",
         "there are no transactions yet; a retriable error would make clients wait for ever"),

@@ -2,6 +2,7 @@
 //! generation, no stale member commits, nobody is answered twice, and in the end everybody has its part.
 
 use super::super::*;
+use crate::group::tests::each_seed;
 use fastrand::Rng;
 use std::collections::{BTreeMap, HashSet};
 
@@ -380,18 +381,7 @@ fn assign(members: Vec<JoinedMember>) -> Vec<(String, Bytes)> {
 
 #[test]
 fn members_come_go_hang_and_the_coordinator_crashes() {
-    let seeds = std::env::var("CORELOG_GROUP_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(150);
-    let first = std::env::var("CORELOG_GROUP_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    let mut met = HashSet::new();
-    for seed in first..first + seeds {
-        match std::panic::catch_unwind(|| Sim::new(seed).run()) {
-            Ok(run) => met.extend(run),
-            Err(panic) => {
-                eprintln!("seed {seed}: CORELOG_GROUP_SEED={seed} CORELOG_GROUP_SEEDS=1 reproduces it");
-                std::panic::resume_unwind(panic);
-            }
-        }
-    }
+    let (seeds, met) = each_seed(|seed| Sim::new(seed).run());
     let expected = [
         "UnknownMemberId",
         "IllegalGeneration",

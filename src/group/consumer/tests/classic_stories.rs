@@ -144,8 +144,16 @@ fn a_classic_member_that_does_not_join_or_sync_in_time_is_out() {
 #[test]
 fn what_a_group_of_the_new_protocol_refuses_of_classic_members() {
     let mut story = Story::new();
+    let nobody = JoinRequest { requires_known_id: false, ..request("", &[]) };
+    let refused_of_nobody = story.join_classic(&nobody).unwrap_err().1;
+    assert_eq!(refused_of_nobody, ResponseError::CoordinatorNotAvailable, "it should be a classic group by now");
     story.join("new");
     let refused = |story: &mut Story, request: &JoinRequest| story.join_classic(request).unwrap_err().1;
+    assert_eq!(
+        refused(&mut story, &request("x", &[1])),
+        ResponseError::UnknownMemberId,
+        "it was put out, and still reads"
+    );
     let other_type = JoinRequest { protocol_type: "connect".to_owned(), ..request("x", &[]) };
     assert_eq!(refused(&mut story, &other_type), ResponseError::InconsistentGroupProtocol);
     let nonsense = JoinRequest { protocols: vec![("range".to_owned(), Bytes::from_static(b"x"))], ..request("x", &[]) };
