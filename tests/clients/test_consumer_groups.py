@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from confluent_kafka import ConsumerGroupType
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.timeout(150)
 SOURCES = CLIENTS / "consumer_groups"
 PARTITIONS = 6
 RECORDS = 80
+# Of each partition, while members come and go.
+PORTION = 8
 # So that whoever dies is missed soon.
 SETTINGS = {f"group.consumer.{bound}session.timeout.ms": "6000" for bound in ("min.", "")} \
     | {f"group.consumer.{bound}heartbeat.interval.ms": "500" for bound in ("min.", "")}
@@ -103,13 +106,16 @@ def assert_at_least_once(members, records):
     """Nothing is left out, and what is processed again lies behind the last commit."""
     done = {partition: 0 for partition in range(PARTITIONS)}
     committed = dict(done)
-    for _, what, partition, offset in sorted(line for member in members for line in member.told):
+    lines = sorted((*line, number) for number, member in enumerate(members) for line in member.told)
+    for at, (_, what, partition, offset, _) in enumerate(lines):
         if what == "committed":
             committed[partition] = max(committed[partition], offset)
             continue
         if offset != done[partition]:
             # Somebody begins anew: not before what is committed, and not behind what was processed.
-            assert committed[partition] <= offset <= done[partition], f"partition {partition}: {offset}, done {done}, committed {committed}"
+            assert committed[partition] <= offset <= done[partition], "\n".join(
+                [f"partition {partition}: {offset} after {done[partition]}, committed {committed[partition]}"]
+                + [str(line) for line in lines[:at + 6] if line[2] == partition][-24:])
         done[partition] = max(done[partition], offset + 1)
     assert all(count == records for count in done.values()), done
 
@@ -181,23 +187,40 @@ def test_the_tool_sees_them_and_patterns_find_new_topics(own_broker, connect, jo
 
 def test_members_change_their_protocol_while_they_work(own_broker, connect, join):
     broker = own_broker(SETTINGS | {"group.initial.rebalance.delay.ms": "0"})
-    fill(connect("confluent", broker), broker, "work", PARTITIONS, RECORDS)
+    producer = connect("confluent", broker)
+    fill(producer, broker, "work", PARTITIONS, 0)
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    members, produced = [], 0
 
     def kind():
         return {group.group_id: group.type for group in admin.list_consumer_groups().result().valid}.get("movers")
 
-    # librdkafka of the classic protocol, Java of the new one.
-    members = [join("confluent", broker, "movers", "work", "classic")]
-    wait_until(lambda: members[0].told, "the first does not work", 30)
-    assert kind() == ConsumerGroupType.CLASSIC
-    members.append(join("java41", broker, "movers", "work", "consumer"))
-    wait_until(lambda: members[1].told and kind() == ConsumerGroupType.CONSUMER, lambda: f"the second does not work: {kind()}", 30)
+    def become(wanted):
+        """Work comes until the group is of this kind, and everybody has had a part of it since."""
+        nonlocal produced
+        before = [len(member.told) for member in members]
+        alive = [at for at, member in enumerate(members) if member.process.poll() is None]
+        deadline = time.monotonic() + 40
+        while kind() != wanted or any(len(members[at].told) == before[at] for at in alive):
+            assert time.monotonic() < deadline, f"the group is {kind()}, they have told {before} and {[len(m.told) for m in members]}"
+            for partition in range(PARTITIONS):
+                producer.produce("work", partition, [Record(b"%d" % n) for n in range(PORTION)], "none", 1_000_000)
+            produced += PORTION
+            time.sleep(0.3)
+
     members.append(join("confluent", broker, "movers", "work", "classic"))
-    wait_until(lambda: members[2].told, "a classic member does not find its way in", 30)
+    become(ConsumerGroupType.CLASSIC)
+    members.append(join("java41", broker, "movers", "work", "consumer"))
+    become(ConsumerGroupType.CONSUMER)
+    members.append(join("java41", broker, "movers", "work", "classic"))
+    become(ConsumerGroupType.CONSUMER)
     members[1].end()
-    wait_until(lambda: kind() == ConsumerGroupType.CLASSIC, lambda: f"the group does not go back: {kind()}", 10)
-    wait_until(lambda: len(processed(members)) == PARTITIONS * RECORDS, lambda: f"{len(processed(members))} records were processed", 60)
-    for member in members[::2]:
-        member.end()
-    assert_at_least_once(members, RECORDS)
+    become(ConsumerGroupType.CLASSIC)
+    members.append(join("confluent", broker, "movers", "work", "consumer"))
+    become(ConsumerGroupType.CONSUMER)
+    members[0].end()
+    members[2].end()
+    become(ConsumerGroupType.CONSUMER)
+    wait_until(lambda: len(processed(members)) == PARTITIONS * produced, lambda: f"{len(processed(members))} records were processed", 60)
+    members[3].end()
+    assert_at_least_once(members, produced)

@@ -76,7 +76,8 @@ impl Group {
             && self.members.values().all(Member::is_classic)
     }
 
-    /// The group as a classic one's record has it. Its members are to share anew then.
+    /// The group as a classic one's record has it. Its members are to share anew then. The generation is the newest that any of them
+    /// knows: that somebody went has raised the group's epoch, and none could commit any more before it has joined again.
     pub fn to_classic(&self, image: &ClusterImage, now_ms: i64) -> GroupRecord {
         let all: Vec<(&Member, &Classic)> =
             self.members.values().filter_map(|member| Some((member, member.profile.classic.as_ref()?))).collect();
@@ -101,7 +102,7 @@ impl Group {
         };
         GroupRecord {
             protocol_type: CONSUMER.to_owned(),
-            generation: self.epoch,
+            generation: all.iter().map(|(member, _)| member.epoch()).fold(0, i32::max),
             leader: all.first().map(|(member, _)| member.id.to_string()),
             state_since_ms: now_ms,
             members: all.iter().map(member).collect(),

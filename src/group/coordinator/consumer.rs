@@ -142,7 +142,7 @@ impl Slice {
         let mut groups = self.groups.borrow_mut();
         let new = Kind::Consumer(Box::new(begun));
         match groups.get_mut(id) {
-            Some(entry) => (entry.kind, entry.life) = (new, self.number()),
+            Some(entry) => entry.change_to(new, self.number()),
             None => drop(groups.insert(id.to_owned(), Entry::new(new, self.number()))),
         }
     }
@@ -157,8 +157,8 @@ impl Slice {
         drop(self.when_stored(id, ticket));
         let limits = self.shared.settings().limits;
         if let Some(entry) = self.groups.borrow_mut().get_mut(id) {
-            entry.kind = Kind::Classic(Box::new(crate::group::classic::Group::new(limits, now_ms())));
-            entry.life = self.number();
+            let empty = crate::group::classic::Group::new(limits, now_ms());
+            entry.change_to(Kind::Classic(Box::new(empty)), self.number());
         }
         self.rearm(id);
         Ok(())

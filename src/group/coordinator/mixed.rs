@@ -126,8 +126,8 @@ impl Slice {
         }
         info!("group {id} is one of the classic protocol from now on");
         if let Some(entry) = self.groups.borrow_mut().get_mut(id) {
-            entry.kind = Kind::Classic(Box::new(classic::Group::restored(settings.limits, &record, now_ms)));
-            entry.life = self.number();
+            let group = classic::Group::restored(settings.limits, &record, now_ms);
+            entry.change_to(Kind::Classic(Box::new(group)), self.number());
         }
         self.rearm(id);
         self.feed(id, Event::Rebalance);

@@ -52,7 +52,9 @@ pub(super) struct Entry {
     /// As `Deadlines` knows it.
     deadline_ms: Option<i64>,
     /// Differs from that of a group of the same name that was forgotten: what is stored for the one is not told to the other.
-    pub life: u64,
+    life: u64,
+    /// Differs from that of the group in its protocol before. Offsets stay when a group changes that, and commits under way count.
+    term: u64,
 }
 
 /// A group as requests see it.
@@ -63,7 +65,12 @@ pub struct GroupView<'g> {
 
 impl Entry {
     pub fn new(kind: Kind, life: u64) -> Entry {
-        Entry { kind, offsets: Offsets::default(), deadline_ms: None, life }
+        Entry { kind, offsets: Offsets::default(), deadline_ms: None, life, term: life }
+    }
+
+    /// The group goes on in the other protocol.
+    pub fn change_to(&mut self, kind: Kind, term: u64) {
+        (self.kind, self.term) = (kind, term);
     }
 }
 
@@ -186,17 +193,21 @@ impl Slice {
     fn store_group(self: &Rc<Self>, id: &str, ticket: Ticket, record: &GroupRecord) {
         let key = Key::Group { group: id.to_owned() };
         let stored = store::append(&self.partition, &[(key, Some(record.encode()))]);
-        let life = self.life_of(id);
+        let term = self.term_of(id);
         let (slice, id) = (Rc::clone(self), id.to_owned());
         self.tasks.spawn(async move {
             let error = stored.done().await.err();
             if let Some(error) = error {
                 warn!("group {id}: its record cannot be stored: {error:?}");
             }
-            if slice.life_of(&id) == life {
+            if slice.term_of(&id) == term {
                 slice.feed(&id, Event::Stored(ticket, error));
             }
         });
+    }
+
+    fn term_of(&self, id: &str) -> Option<u64> {
+        self.groups.borrow().get(id).map(|entry| entry.term)
     }
 
     fn life_of(&self, id: &str) -> Option<u64> {
@@ -334,7 +345,7 @@ impl Slice {
             };
             let deadline_ms = kind.next_deadline_ms();
             self.shared.deadlines.change((self.partition.index(), &id), None, deadline_ms);
-            entries.insert(id, Entry { kind, offsets, deadline_ms, life: self.number() });
+            entries.insert(id, Entry { offsets, deadline_ms, ..Entry::new(kind, self.number()) });
         }
         self.state.set(Loaded::Ready);
     }
