@@ -80,14 +80,14 @@ mod tests {
     #[test]
     fn chance_keeps_to_the_shares() {
         let harmonic: f64 = (1..=10).map(|n| 1.0 / f64::from(n)).sum();
-        let wanted: [(Skew, fn(usize, f64) -> f64); 3] = [
-            (Skew::Uniform, |_, _| 0.1),
-            (Skew::Zipf, |number, harmonic| 1.0 / (number + 1) as f64 / harmonic),
-            (Skew::Hot, |number, _| if number == 0 { 0.9 } else { 0.1 / 9.0 }),
-        ];
-        for (skew, wanted) in wanted {
+        for skew in [Skew::Uniform, Skew::Zipf, Skew::Hot] {
             for (number, found) in drawn(skew).into_iter().enumerate() {
-                let wanted = wanted(number, harmonic);
+                let wanted = match skew {
+                    Skew::Uniform => 0.1,
+                    Skew::Zipf => 1.0 / (number + 1) as f64 / harmonic,
+                    Skew::Hot if number == 0 => 0.9,
+                    Skew::Hot => 0.1 / 9.0,
+                };
                 assert!((found - wanted).abs() < 0.005, "{skew:?} {number}: {found}, wanted {wanted}");
             }
         }

@@ -35,7 +35,7 @@ pub fn page(documents: &[Value]) -> anyhow::Result<String> {
         [only] => format!("corelog bench: {}", only.name),
         all => format!("corelog bench: {} runs", all.len()),
     };
-    let (sweeps, runs): (Vec<Run>, Vec<Run>) = all.into_iter().partition(|run| run.list("runs").len() > 0);
+    let (sweeps, runs): (Vec<Run>, Vec<Run>) = all.into_iter().partition(|run| !run.list("runs").is_empty());
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title><style>{STYLE}</style></head><body>\n<h1>{0}</h1>\n",
         escaped(&title)
