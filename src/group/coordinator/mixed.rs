@@ -63,7 +63,7 @@ impl Slice {
             errors.push(self.decided(id, decide).err());
         }
         let answered = Answered { answer: errors, stored: self.when_stored(id, None) };
-        self.answer_later(id, waiter, Ok(answered), |waiter, answer| Effect::Left(waiter, answer));
+        self.answer_later(id, waiter, Ok(answered), Effect::Left);
         self.downgrade(id);
     }
 
