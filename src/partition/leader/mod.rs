@@ -25,7 +25,7 @@ use crate::base::metrics::ShardMetrics;
 use crate::base::owner::Owner;
 use crate::log::core::{AppendError, Appended, LogCore, ReadSpan, Write};
 use crate::log::open_files::OpenFiles;
-use crate::log::segment::Segment;
+use crate::log::segment::{DetachedSegment, Segment};
 use crate::record::batch::BatchHeader;
 use bytes::Bytes;
 use std::cell::{Cell, OnceCell, Ref, RefCell};
@@ -82,8 +82,10 @@ pub struct Partition {
     full: Cell<bool>,
     /// The write that found none; it is done again then.
     stalled: RefCell<Option<Write>>,
-    /// Full segments whose indexes found none.
+    /// Full segments whose indexes could not be written.
     unsealed: RefCell<Vec<Rc<Segment>>>,
+    /// Segments that left the log and still have their names, oldest first.
+    leaving: RefCell<Vec<DetachedSegment>>,
     /// Index files are written by one at a time.
     index_files: Semaphore,
     /// What a clean stop writes is not written over.
@@ -153,6 +155,7 @@ impl Partition {
             full: Cell::new(shared.disks.health(&home.log_dir) == Health::Full),
             stalled: RefCell::new(None),
             unsealed: RefCell::default(),
+            leaving: RefCell::default(),
             deleted: Cell::new(false),
             cleaning: Cleaning::new(),
             damage: Damage::default(),

@@ -162,10 +162,10 @@ impl Partition {
                     sealed.drop_indexes();
                 }
                 Err(e) if sealed.is_removed() => tracing::debug!("indexes of a removed segment: {e}"),
-                // They stay in memory, and the recovery point below the segment, until the log is closed.
+                // They stay in memory, and the recovery point below the segment, until it is tried again.
                 Err(e) => {
                     warn!("{}-{}: indexes of a full segment: {e}", this.topic, this.index());
-                    if this.report("writing the indexes of a full segment", &e) == Harm::Full {
+                    if this.report("writing the indexes of a full segment", &e) != Harm::Directory {
                         this.unsealed.borrow_mut().push(sealed);
                     }
                 }
@@ -175,7 +175,7 @@ impl Partition {
         });
     }
 
-    /// There is space again: what found none when its segment was full is written now.
+    /// There is space again, or retention needs to know: what could not be written when its segment was full is written now.
     pub(super) fn seal_again(self: &Rc<Self>) {
         self.unsealed.take().into_iter().for_each(|segment| self.seal(segment));
     }
