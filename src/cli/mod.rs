@@ -67,7 +67,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Measure any Kafka-compatible cluster under load: rates, latencies, CPU
     #[command(subcommand)]
-    Bench(bench::BenchCommand),
+    Bench(Box<bench::BenchCommand>),
     /// Watch and steer the background reading for damage
     Scrub(scrub::ScrubArgs),
     /// Print a completion script for your shell
@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
         Command::Group(args) => group::run(*args),
         Command::Dump(args) => dump::run(args),
         Command::Verify(args) => verify::run(args),
-        Command::Bench(command) => bench::run(command),
+        Command::Bench(command) => bench::run(*command),
         Command::Scrub(args) => scrub::run(args),
         Command::Completions(args) => completions::run(args),
     };

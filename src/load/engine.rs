@@ -1,5 +1,6 @@
 //! A thread of the generator: many connections, one epoll, and an alarm for the next request that is due.
 
+use super::crew::Crew;
 use super::error::LoadError;
 use super::lane::{Hub, Lane};
 use super::measure::{Board, Phase, Scores, Seen};
@@ -20,8 +21,8 @@ const EVENTS_MAX: usize = 256;
 const BELL: u64 = u64::MAX;
 
 /// Drives these connections until the run is over, or none has anything left to do. Requests are due, and stamps count, from `start`.
-pub fn drive(lanes: Vec<Lane>, start: Instant, board: &Board, thread: usize) -> Result<Seen, LoadError> {
-    let hub = Hub { start, buffer: Vec::new(), scores: Scores::new(board, thread) };
+pub fn drive(crew: Crew, start: Instant, board: &Board, thread: usize) -> Result<Seen, LoadError> {
+    let hub = Hub { start, buffer: Vec::new(), stock: crew.stock, scores: Scores::new(board, thread) };
     let mut engine = Engine {
         board,
         thread,
@@ -31,7 +32,7 @@ pub fn drive(lanes: Vec<Lane>, start: Instant, board: &Board, thread: usize) -> 
         alarms: BinaryHeap::new(),
     };
     epoll::add(&engine.epoll, board.bell(thread), EventData::new_u64(BELL), EventFlags::IN).map_err(io::Error::from)?;
-    for lane in lanes {
+    for lane in crew.lanes {
         engine.add(lane)?;
     }
     let ended = engine.run();

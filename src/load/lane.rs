@@ -1,12 +1,16 @@
 //! One connection under load: does what is due, takes what has come, and never waits.
 
+use super::batches::NOT_COUNTED;
+use super::crew::Stock;
 use super::cutter::Cutter;
 use super::error::LoadError;
-use super::frames::{self, FetchFrame, ProduceFrame};
+use super::frames::{self, FetchFrame};
+use super::identity::Identity;
 use super::link::Link;
 use super::measure::{Phase, Scores};
 use super::pipeline::{Next, Pipeline};
 use super::reading::Reading;
+use super::skew::Turns;
 use super::skim::{Found, Skim};
 use std::time::{Duration, Instant};
 
@@ -24,6 +28,7 @@ pub struct Hub<'b> {
     /// When the run began; all times count from here.
     pub start: Instant,
     pub buffer: Vec<u8>,
+    pub stock: Stock,
     pub scores: Scores<'b>,
 }
 
@@ -38,18 +43,25 @@ pub enum Lane {
     Consume(Box<ConsumeLane>),
 }
 
-/// Sends batches. `frames` take turns.
+/// Sends batches of the thread's stock.
 pub struct ProduceLane {
     pub link: Link,
-    pub frames: Vec<ProduceFrame>,
+    /// Which frames.
+    pub turns: Turns,
+    /// One record at a time: only its latency counts.
+    pub is_probe: bool,
+    /// The batch that its first request carries.
+    pub first: u64,
     pub pipeline: Pipeline,
     /// Write into each batch when it was due, in microseconds since the start.
     pub stamped: bool,
     /// Draw a key for each record: below how many, and by what chance.
     pub keys: Option<(u64, fastrand::Rng)>,
+    pub identity: Option<Identity>,
     pub answered: bool,
     pub request_records: u64,
-    pub request_bytes: u64,
+    /// Of one request.
+    pub partitions: u64,
     pub cutter: Cutter,
     /// When the next request is due, if nothing but time keeps it back.
     pub wake: Option<Duration>,
@@ -142,6 +154,10 @@ impl ProduceLane {
     fn fill(&mut self, hub: &mut Hub) -> bool {
         let now = hub.now();
         while self.link.out.len() < WRITE_BYTES {
+            let in_flight = self.pipeline.in_flight();
+            if !self.identity.as_mut().is_none_or(|identity| identity.may_send(in_flight)) {
+                break;
+            }
             let (number, due) = match self.pipeline.next(now) {
                 Next::Send { number, due } => (number, due),
                 Next::Wait(due) => {
@@ -150,15 +166,18 @@ impl ProduceLane {
                 }
                 Next::Full => break,
             };
-            let turn = number as usize % self.frames.len();
             let stamp = self.stamped.then_some(due.as_micros() as u64);
-            if let Some((keys, random)) = &mut self.keys {
-                self.frames[turn].draw_keys(*keys, random);
+            let turn = self.first + number;
+            let (frame, batch) = hub.stock.pick(self.turns.next(number), self.is_probe, turn);
+            frame.put(number as i32, batch, &mut self.link.out, |partition, batch| {
+                let author = self.identity.as_mut().map(|identity| identity.next(partition, batch.records()));
+                batch.mark(stamp, self.keys.as_mut().map(|(keys, random)| (*keys, random)), author);
+            });
+            if !self.is_probe {
+                hub.scores.sent(self.request_records);
             }
-            self.frames[turn].put(number as i32, stamp, &mut self.link.out);
-            hub.scores.sent(self.request_records);
             if !self.answered {
-                hub.scores.request(self.request_records, self.request_bytes);
+                self.count(number, &hub.stock, &mut hub.scores);
             }
         }
         !self.link.out.is_empty()
@@ -168,16 +187,33 @@ impl ProduceLane {
         let at = self.cutter.prepare(&mut hub.buffer, READ_BYTES)?;
         let Some(read) = self.link.read(&mut hub.buffer[at..])? else { return Ok(()) };
         let now = hub.now();
-        let (pipeline, scores) = (&mut self.pipeline, &mut hub.scores);
-        self.cutter.cut(&hub.buffer[..at + read], |answer| {
-            let due = pipeline.answer().ok_or(LoadError::Unasked)?;
+        let Hub { buffer, stock, scores, .. } = hub;
+        let mut cutter = std::mem::take(&mut self.cutter);
+        let cut = cutter.cut(&buffer[..at + read], |answer| {
+            let (number, due) = self.pipeline.answer().ok_or(LoadError::Unasked)?;
             match frames::produce_error(answer)? {
-                0 => scores.request(self.request_records, self.request_bytes),
-                code => scores.error(code),
+                0 => self.count(number, stock, scores),
+                code => {
+                    scores.error(code);
+                    self.identity.iter_mut().for_each(Identity::fail);
+                }
             }
-            scores.latency(now, now.saturating_sub(due));
+            match self.is_probe {
+                true => scores.probe(now.saturating_sub(due)),
+                false => scores.latency(now, now.saturating_sub(due)),
+            }
             Ok(())
-        })
+        });
+        self.cutter = cutter;
+        cut
+    }
+
+    /// A request was answered, or will never be.
+    fn count(&self, number: u64, stock: &Stock, scores: &mut Scores) {
+        if !self.is_probe {
+            let bytes = stock.value_bytes(false, self.first + number) * self.partitions;
+            scores.request(self.request_records, bytes);
+        }
     }
 }
 
@@ -217,7 +253,7 @@ impl ConsumeLane {
                     *records += count;
                     let gap = reading.batch(header.base_offset.0, header.next_offset().0, count);
                     scores.batch(gap, is_intact);
-                    if let (true, Some(stamp)) = (*stamped, stamp) {
+                    if let (true, Some(stamp)) = (*stamped, stamp.filter(|stamp| *stamp != NOT_COUNTED)) {
                         scores.through(now, now.saturating_sub(Duration::from_micros(stamp)), count);
                     }
                 }

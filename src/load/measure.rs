@@ -82,6 +82,8 @@ pub struct Board {
     threads: Vec<Counters>,
     /// Length of one step of the series of latencies.
     step: Duration,
+    /// The run is about latencies from due to received, not about those of requests.
+    is_about_through: bool,
     codes: Mutex<BTreeMap<i16, u64>>,
     /// Threads that have nothing more to do.
     ended: AtomicUsize,
@@ -100,7 +102,7 @@ struct Counters {
 }
 
 impl Board {
-    pub fn new(threads: usize, step: Duration) -> io::Result<Board> {
+    pub fn new(threads: usize, step: Duration, is_about_through: bool) -> io::Result<Board> {
         let bell = |_| Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         Ok(Board {
             bells: (0..threads).map(bell).collect::<io::Result<_>>()?,
@@ -108,6 +110,7 @@ impl Board {
             measured_from: AtomicU64::new(0),
             threads: std::iter::repeat_with(Counters::default).take(threads).collect(),
             step,
+            is_about_through,
             codes: Mutex::default(),
             ended: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
@@ -197,6 +200,8 @@ pub struct Seen {
     pub requests: Latencies,
     /// End to end, of records.
     pub through: Latencies,
+    /// Of probes.
+    pub probes: Latencies,
     /// Of whichever of both the run is about, step by step.
     pub series: Vec<Brief>,
     /// Over the whole run.
@@ -294,7 +299,16 @@ impl<'b> Scores<'b> {
     pub fn latency(&mut self, now: Duration, latency: Duration) {
         if self.phase == Phase::Measured {
             self.seen.requests.note(latency, 1);
-            self.note_step(now, latency, 1);
+            if !self.board.is_about_through {
+                self.note_step(now, latency, 1);
+            }
+        }
+    }
+
+    /// A probe's latency.
+    pub fn probe(&mut self, latency: Duration) {
+        if self.phase == Phase::Measured {
+            self.seen.probes.note(latency, 1);
         }
     }
 
@@ -322,6 +336,7 @@ impl Seen {
     pub fn add(&mut self, other: &Seen) {
         self.requests.add(&other.requests);
         self.through.add(&other.through);
+        self.probes.add(&other.probes);
         self.checked.add(other.checked);
         if self.series.len() < other.series.len() {
             self.series.resize_with(other.series.len(), Brief::default);
@@ -365,6 +380,8 @@ pub struct Outcome {
     pub latencies: Latencies,
     /// End to end: from due to received, for each record.
     pub end_to_end: Option<Latencies>,
+    /// Of probes, if there were any: from sent to acknowledged.
+    pub probes: Option<Latencies>,
     /// Of the brokers, all together, if they were named.
     pub broker: Option<Usage>,
     /// Of this process.

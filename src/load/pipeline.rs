@@ -47,9 +47,10 @@ impl Pipeline {
         Next::Send { number, due }
     }
 
-    /// Takes the oldest request as answered, and tells when it was due; None if nothing was asked.
-    pub fn answer(&mut self) -> Option<Duration> {
-        self.in_flight.pop_front()
+    /// Takes the oldest request as answered, and tells its number and when it was due; None if nothing was asked.
+    pub fn answer(&mut self) -> Option<(u64, Duration)> {
+        let number = self.sent - self.in_flight.len() as u64;
+        self.in_flight.pop_front().map(|due| (number, due))
     }
 
     pub fn in_flight(&self) -> usize {
@@ -70,9 +71,12 @@ mod tests {
         assert_eq!(pipeline.next(MS(5)), Next::Send { number: 0, due: MS(5) });
         assert_eq!(pipeline.next(MS(6)), Next::Send { number: 1, due: MS(6) });
         assert_eq!(pipeline.next(MS(7)), Next::Full);
-        assert_eq!(pipeline.answer(), Some(MS(5)));
+        assert_eq!(pipeline.answer(), Some((0, MS(5))));
         assert_eq!(pipeline.next(MS(9)), Next::Send { number: 2, due: MS(9) });
-        assert_eq!((pipeline.answer(), pipeline.answer(), pipeline.answer()), (Some(MS(6)), Some(MS(9)), None));
+        assert_eq!(
+            (pipeline.answer(), pipeline.answer(), pipeline.answer()),
+            (Some((1, MS(6))), Some((2, MS(9))), None)
+        );
     }
 
     #[test]
@@ -84,7 +88,7 @@ mod tests {
         assert_eq!(pipeline.next(MS(41)), Next::Send { number: 1, due: MS(40) });
         // Nothing is answered for a second: two are in flight, and the others cannot leave. They stay due when they were.
         assert_eq!(pipeline.next(MS(1000)), Next::Full);
-        assert_eq!((pipeline.answer(), pipeline.answer()), (Some(MS(0)), Some(MS(40))));
+        assert_eq!((pipeline.answer(), pipeline.answer()), (Some((0, MS(0))), Some((1, MS(40)))));
         assert_eq!(pipeline.next(MS(1000)), Next::Send { number: 2, due: MS(80) });
         assert_eq!(pipeline.next(MS(1000)), Next::Send { number: 3, due: MS(120) });
         assert_eq!(pipeline.in_flight(), 2);

@@ -1,7 +1,10 @@
 //! What a run does, and when each of its requests is due. Pure.
 
+use super::skew::Skew;
 use crate::record::batch::Codec;
 use crate::record::compression::Compression;
+use bytes::Bytes;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the connections do.
@@ -13,27 +16,76 @@ pub enum Work {
     Consume,
     /// Each connection sends batches and another one reads them; latency is from due to received.
     EndToEnd,
+    /// Producers, consumers at the end of their partitions, and probes: producers of one record at a time, each waiting for its answer.
+    Mixed,
 }
 
-/// A run. All connections do the same, on partitions that are spread over them.
+/// Values of records, by their bytes.
+#[derive(Clone, Debug)]
+pub enum Values {
+    Fixed(u32),
+    /// All sizes from one to the other are as frequent.
+    Uniform {
+        least: u32,
+        most: u32,
+    },
+    /// Many short ones and few long ones.
+    Exponential {
+        mean: u32,
+    },
+    /// Those of a file, in order, over and over; at least one.
+    Lines(Arc<[Bytes]>),
+}
+
+impl Values {
+    /// The fewest bytes that a value has.
+    pub fn least(&self) -> u32 {
+        match self {
+            Values::Fixed(bytes) => *bytes,
+            Values::Uniform { least, .. } => *least,
+            Values::Exponential { .. } | Values::Lines(_) => 0,
+        }
+    }
+
+    /// The mean of their bytes.
+    pub fn mean(&self) -> f64 {
+        match self {
+            Values::Fixed(bytes) => f64::from(*bytes),
+            Values::Uniform { least, most } => (f64::from(*least) + f64::from(*most)) / 2.0,
+            Values::Exponential { mean } => f64::from(*mean),
+            Values::Lines(lines) => lines.iter().map(Bytes::len).sum::<usize>() as f64 / lines.len().max(1) as f64,
+        }
+    }
+}
+
+/// A run: what its connections do, on partitions that are spread over them.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub work: Work,
     pub topic: String,
+    /// Of them all; where the work is mixed, of its producers.
     pub connections: u32,
+    /// Of mixed work: connections that consume, and that probe.
+    pub consumers: u32,
+    pub probes: u32,
+    /// Connections beside them that are open and do nothing.
+    pub idle: u32,
     /// Threads that drive them.
     pub threads: u32,
     /// Requests in flight on a connection.
     pub depth: u32,
-    /// Records a second of all connections together; None: as fast as it goes.
+    /// Records a second of all connections (or producers) together; None: as fast as it goes.
     pub rate: Option<f64>,
-    /// Bytes of a record's value.
-    pub record_bytes: u32,
+    pub values: Values,
     /// Each record has one of so many keys, by chance; None: it has no key.
     pub keys: Option<u64>,
     pub batch_records: u32,
     /// One batch for each of so many partitions of the same broker goes into a request.
     pub partitions_per_request: u32,
+    /// None: a connection's requests take turns over its partitions.
+    pub skew: Option<Skew>,
+    /// Each connection is an idempotent producer.
+    pub idempotent: bool,
     /// Kafka's: 0, 1, or -1 for all.
     pub acks: i16,
     pub compression: Compression,
@@ -85,16 +137,23 @@ impl Plan {
                 "keys need uncompressed batches: each gets its own when it is sent",
             ),
             (
+                matches!(self.values, Values::Uniform { least, most } if least > most),
+                "of a range of sizes the first must not exceed the second",
+            ),
+            (matches!(&self.values, Values::Lines(lines) if lines.is_empty()), "there is nothing to replay"),
+            (self.probes > 0 && self.acks == 0, "probes wait for answers, which acks=0 has none of"),
+            (self.idempotent && self.acks != -1, "idempotent producers need acks=all"),
+            (
                 self.work == Work::EndToEnd && self.rate.is_none(),
                 "end to end needs a rate: without one, latency is the length of the queue",
             ),
             (
-                self.work == Work::EndToEnd && self.record_bytes < STAMP_BYTES,
-                "end to end needs values of at least 8 bytes: they carry the time",
+                self.is_stamped() && self.values.least() < STAMP_BYTES,
+                "end to end latency needs values of at least 8 bytes: they carry the time",
             ),
             (
-                self.work == Work::EndToEnd && self.compression.codec != Codec::None,
-                "end to end works on uncompressed batches: each carries the time at which it was due",
+                self.is_stamped() && self.compression.codec != Codec::None,
+                "end to end latency needs uncompressed batches: each carries the time at which it was due",
             ),
         ];
         match faults.iter().find(|(is_wrong, _)| *is_wrong) {
@@ -105,7 +164,17 @@ impl Plan {
 
     /// Whether consumers wait at the end of their partitions for what comes.
     pub fn stays_at_end(&self) -> bool {
-        self.work == Work::EndToEnd || self.fetch.from == From::Latest
+        self.is_stamped() || self.fetch.from == From::Latest
+    }
+
+    /// Whether batches bear the time at which they were due, and their records are waited for.
+    pub fn is_stamped(&self) -> bool {
+        matches!(self.work, Work::EndToEnd | Work::Mixed)
+    }
+
+    /// Whether each request's batches differ from those of others.
+    pub fn is_marked(&self) -> bool {
+        self.is_stamped() || self.keys.is_some() || self.idempotent
     }
 
     /// Records that one request of a producer carries.
@@ -145,13 +214,18 @@ pub mod tests {
             work: Work::Produce,
             topic: "load".to_owned(),
             connections: 4,
+            consumers: 0,
+            probes: 0,
+            idle: 0,
             threads: 1,
             depth: 1,
             rate: Some(1000.0),
-            record_bytes: 100,
+            values: Values::Fixed(100),
             keys: None,
             batch_records: 10,
             partitions_per_request: 1,
+            skew: None,
+            idempotent: false,
             acks: 1,
             compression: Compression::NONE,
             warm_up: Duration::ZERO,
@@ -184,12 +258,19 @@ pub mod tests {
         assert_eq!(plan().check(), Ok(()));
         let e2e = Plan { work: Work::EndToEnd, ..plan() };
         assert_eq!(e2e.check(), Ok(()));
+        assert_eq!(Plan { work: Work::Mixed, rate: None, ..plan() }.check(), Ok(()));
         let faults = [
             Plan { rate: None, ..e2e.clone() },
-            Plan { record_bytes: 7, ..e2e.clone() },
+            Plan { values: Values::Fixed(7), ..e2e.clone() },
+            Plan { values: Values::Exponential { mean: 100 }, ..e2e.clone() },
+            Plan { work: Work::Mixed, values: Values::Fixed(7), rate: None, ..e2e.clone() },
             Plan { compression: Compression { codec: Codec::Lz4, level: 0 }, ..e2e },
             Plan { keys: Some(0), ..plan() },
             Plan { keys: Some(5), compression: Compression { codec: Codec::Lz4, level: 0 }, ..plan() },
+            Plan { values: Values::Uniform { least: 9, most: 8 }, ..plan() },
+            Plan { values: Values::Lines([].into()), ..plan() },
+            Plan { idempotent: true, ..plan() },
+            Plan { probes: 1, acks: 0, ..plan() },
             Plan { connections: 0, ..plan() },
             Plan { depth: 0, ..plan() },
             Plan { threads: 0, ..plan() },

@@ -3,7 +3,8 @@
 //! Of the records only the batches' headers are looked at, and on request the CRC of each batch is computed as it passes. So
 //! an answer of any size goes through one small buffer that stays in the cache.
 
-use super::frames::{FetchHead, fetch_head, stamp_of};
+use super::batches::stamp_of;
+use super::frames::{FetchHead, fetch_head};
 use crate::record::batch::{BatchError, BatchHeader};
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -189,8 +190,9 @@ impl Skim {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frames::{FETCH_VERSION, batch};
-    use super::super::plan::{Plan, tests::plan};
+    use super::super::batches::batches;
+    use super::super::frames::FETCH_VERSION;
+    use super::super::plan::{Plan, Values, tests::plan};
     use super::*;
     use bytes::Bytes;
     use kafka_protocol::messages::fetch_response::{AbortedTransaction, FetchableTopicResponse, PartitionData};
@@ -198,7 +200,9 @@ mod tests {
     use kafka_protocol::protocol::{Encodable, StrBytes};
 
     fn plain(record_bytes: u32, records: u32) -> Bytes {
-        batch(&Plan { record_bytes, batch_records: records, ..plan() }, 1_700_000_000_000).expect("built")
+        let plan = Plan { values: Values::Fixed(record_bytes), batch_records: records, ..plan() };
+        let batches = batches(&plan, 1_700_000_000_000).expect("built");
+        Bytes::copy_from_slice(batches[0].bytes())
     }
 
     fn answer(error: i16, name: &str, aborted: usize, records: &[u8]) -> Vec<u8> {

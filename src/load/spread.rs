@@ -41,13 +41,16 @@ impl Spread {
         self.seats[connection].leader
     }
 
-    /// Which partitions go into the requests of a connection, in turn, so many in each. With more sets than connections each has several,
-    /// with fewer some share. What does not fill a set is left out.
-    pub fn sets(&self, connection: usize, partitions_per_request: usize) -> Vec<Vec<i32>> {
+    /// The partitions that go into one request each, of those of a leader. What does not fill a set is left out.
+    pub fn chunks(&self, leader: usize, partitions_per_request: usize) -> impl Iterator<Item = &[i32]> {
+        self.led[leader].chunks_exact(partitions_per_request)
+    }
+
+    /// Which of its leader's sets (so many) a connection sends to in turn. With more sets than connections each has several, with fewer some share.
+    pub fn sets(&self, connection: usize, count: usize) -> Vec<usize> {
         let Seat { leader, number } = self.seats[connection];
-        let sets: Vec<&[i32]> = self.led[leader].chunks_exact(partitions_per_request).collect();
-        let first = if sets.is_empty() { 0 } else { number % sets.len() };
-        sets.iter().skip(first).step_by(self.siblings[leader]).map(|set| set.to_vec()).collect()
+        let first = if count == 0 { 0 } else { number % count };
+        (first..count).step_by(self.siblings[leader]).collect()
     }
 
     /// The partitions that a connection reads. Each is read by one connection, or if `shared`, those that would have none read one
@@ -71,13 +74,19 @@ mod tests {
         Spread::new(&partitions, &leaders, connections, false)
     }
 
+    /// The partitions of a connection's requests.
+    fn sets(spread: &Spread, connection: usize, partitions_per_request: usize) -> Vec<Vec<i32>> {
+        let all: Vec<&[i32]> = spread.chunks(spread.leader(connection), partitions_per_request).collect();
+        spread.sets(connection, all.len()).into_iter().map(|at| all[at].to_vec()).collect()
+    }
+
     #[test]
     fn every_partition_has_a_connection_and_every_connection_a_partition() {
         for (connections, count, leaders) in
             [(1, 1, 1), (4, 4, 1), (4, 4, 2), (64, 4, 2), (64, 1000, 2), (3, 10, 1), (5, 7, 3)]
         {
             let spread = spread(connections, count, leaders);
-            let written: Vec<Vec<i32>> = (0..connections).map(|c| spread.sets(c, 1).concat()).collect();
+            let written: Vec<Vec<i32>> = (0..connections).map(|c| sets(&spread, c, 1).concat()).collect();
             let read: Vec<Vec<i32>> = (0..connections).map(|c| spread.parts(c, true)).collect();
             for (connection, of) in written.iter().chain(&read).enumerate() {
                 assert!(!of.is_empty(), "{connections} {count} {leaders}");
@@ -102,7 +111,7 @@ mod tests {
     fn requests_hold_as_many_partitions_as_wanted() {
         let spread = spread(4, 1000, 1);
         for connection in 0..4 {
-            let sets = spread.sets(connection, 50);
+            let sets = sets(&spread, connection, 50);
             assert!(sets.len() == 5 && sets.iter().all(|set| set.len() == 50));
         }
     }

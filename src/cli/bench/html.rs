@@ -1,6 +1,7 @@
 //! The report: one HTML file, with a table and plots of one or several runs laid over each other. It needs no network.
 
 use super::plot::{Axis, Line, Plot, Scale, colour, escaped};
+use super::sweep_plots;
 use anyhow::Context;
 use serde_json::Value;
 use std::fmt::Write;
@@ -28,21 +29,25 @@ struct Run<'r> {
 
 /// The page for these runs, each being what `--json` prints.
 pub fn page(documents: &[Value]) -> anyhow::Result<String> {
-    let runs: Vec<Run> =
+    let all: Vec<Run> =
         documents.iter().enumerate().map(|(number, document)| run(number, document)).collect::<Result<_, _>>()?;
-    let title = match &runs[..] {
+    let title = match &all[..] {
         [only] => format!("corelog bench: {}", only.name),
         all => format!("corelog bench: {} runs", all.len()),
     };
+    let (sweeps, runs): (Vec<Run>, Vec<Run>) = all.into_iter().partition(|run| !run.list("runs").is_empty());
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title><style>{STYLE}</style></head><body>\n<h1>{0}</h1>\n",
         escaped(&title)
     );
-    page.push_str(&table(&runs));
-    page.push_str("<p>Latencies are in microseconds. A click on a row hides its lines.</p>\n");
-    for plot in [by_percentile(&runs), throughput(&runs), over_time(&runs)] {
-        page.push_str(&plot.svg());
+    if !runs.is_empty() {
+        page.push_str(&table(&runs));
+        page.push_str("<p>Latencies are in microseconds. A click on a row hides its lines.</p>\n");
+        for plot in [by_percentile(&runs), throughput(&runs), over_time(&runs)] {
+            page.push_str(&plot.svg());
+        }
     }
+    page.push_str(&sweep_plots::of(&sweeps.iter().map(|sweep| (&*sweep.name, sweep.document)).collect::<Vec<_>>()));
     let _ = writeln!(page, "<script>{SCRIPT}</script></body></html>");
     Ok(page)
 }
@@ -52,7 +57,7 @@ fn run(number: usize, document: &Value) -> anyhow::Result<Run<'_>> {
     let work = text("work").with_context(|| format!("run {}: not what corelog bench --json prints", number + 1))?;
     let name = match text("label") {
         Some(label) if !label.is_empty() => label.to_owned(),
-        _ => format!("{} {}", number + 1, work),
+        _ => format!("{} {}", number + 1, text("over").unwrap_or(work)),
     };
     Ok(Run { document, name })
 }

@@ -3,7 +3,7 @@
 use super::super::output::{self, Table};
 use crate::client::error::code_name;
 use crate::load::measure::{Brief, Latencies, Outcome, Totals, Usage};
-use crate::load::plan::{Plan, Work};
+use crate::load::plan::{Plan, Values, Work};
 use hdrhistogram::Histogram;
 use kafka_protocol::error::ResponseError;
 use serde_json::{Value, json};
@@ -49,6 +49,9 @@ pub fn print(label: &str, plan: &Plan, outcome: &Outcome) -> io::Result<()> {
     if let Some(latencies) = &outcome.end_to_end {
         row("end to end", latencies);
     }
+    if let Some(latencies) = &outcome.probes {
+        row("probe", latencies);
+    }
     table.print(2)?;
     if let Some(broker) = outcome.broker {
         let cpu = broker.cpu.as_secs_f64();
@@ -88,15 +91,22 @@ pub fn json(label: &str, plan: &Plan, outcome: &Outcome) -> Value {
         "threads": plan.threads,
         "depth": plan.depth,
         "rate_records_per_second": plan.rate,
-        "record_bytes": plan.record_bytes,
+        "record_bytes": plan.values.mean(),
+        "record_sizes": sizes(&plan.values),
         "batch_records": plan.batch_records,
         "partitions_per_request": plan.partitions_per_request,
+        "skew": plan.skew.map(|skew| format!("{skew:?}").to_lowercase()),
+        "idempotent": plan.idempotent,
+        "consumers": plan.consumers,
+        "probes": plan.probes,
+        "idle_connections": plan.idle,
         "acks": plan.acks,
         "compression": format!("{:?}", plan.compression.codec).to_lowercase(),
         "elapsed_seconds": seconds,
         "totals": totals(outcome.totals),
         "request_latency_us": percentiles(&outcome.latencies),
         "end_to_end_latency_us": outcome.end_to_end.as_ref().map(percentiles),
+        "probe_latency_us": outcome.probes.as_ref().map(percentiles),
         "broker": outcome.broker.map(usage),
         "generator": usage(outcome.generator),
         "errors": errors,
@@ -127,7 +137,10 @@ pub fn hgrm(latencies: &Latencies) -> String {
 }
 
 fn describe(plan: &Plan) -> String {
-    let batches = format!("{} B x {} records, acks={}", plan.record_bytes, plan.batch_records, plan.acks);
+    let idempotent = if plan.idempotent { ", idempotent" } else { "" };
+    let skew = plan.skew.map(|skew| format!(", {skew:?} skew").to_lowercase()).unwrap_or_default();
+    let (sizes, records, acks) = (sizes(&plan.values), plan.batch_records, plan.acks);
+    let batches = format!("{sizes} x {records} records, acks={acks}{idempotent}{skew}");
     let rate = plan.rate.map(|rate| format!(", {rate} records/s wanted")).unwrap_or_default();
     match plan.work {
         Work::Produce => {
@@ -137,6 +150,19 @@ fn describe(plan: &Plan) -> String {
             format!("consume, {} connections, {} B a fetch{rate}", plan.connections, plan.fetch.max_bytes)
         }
         Work::EndToEnd => format!("end to end, {} producers and consumers, {batches}{rate}", plan.connections),
+        Work::Mixed => format!(
+            "mixed, {} producers x {} in flight, {} consumers, {} probes, {batches}{rate}",
+            plan.connections, plan.depth, plan.consumers, plan.probes
+        ),
+    }
+}
+
+fn sizes(values: &Values) -> String {
+    match values {
+        Values::Fixed(bytes) => format!("{bytes} B"),
+        Values::Uniform { least, most } => format!("{least}-{most} B"),
+        Values::Exponential { mean } => format!("about {mean} B"),
+        Values::Lines(lines) => format!("{} replayed lines of {:.0} B", lines.len(), values.mean()),
     }
 }
 
@@ -145,13 +171,14 @@ fn work_name(work: Work) -> &'static str {
         Work::Produce => "produce",
         Work::Consume => "consume",
         Work::EndToEnd => "e2e",
+        Work::Mixed => "mixed",
     }
 }
 
 fn request_name(plan: &Plan) -> &'static str {
     match plan.work {
         Work::Consume => "fetch",
-        Work::Produce | Work::EndToEnd => "acknowledged",
+        Work::Produce | Work::EndToEnd | Work::Mixed => "acknowledged",
     }
 }
 
