@@ -25,7 +25,7 @@ use crate::base::metrics::ShardMetrics;
 use crate::base::owner::Owner;
 use crate::log::core::{AppendError, Appended, LogCore, ReadSpan, Write};
 use crate::log::open_files::OpenFiles;
-use crate::log::segment::{DetachedSegment, Segment};
+use crate::log::segment::DetachedSegment;
 use crate::record::batch::BatchHeader;
 use bytes::Bytes;
 use std::cell::{Cell, OnceCell, Ref, RefCell};
@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tracing::error;
+use write::Unsealed;
 
 /// The end of a log that was written a moment ago is not looked up in the page cache before it is sent.
 const HOT_TAIL_BYTES: u64 = 4 << 20;
@@ -83,7 +84,7 @@ pub struct Partition {
     /// The write that found none; it is done again then.
     stalled: RefCell<Option<Write>>,
     /// Full segments whose indexes could not be written.
-    unsealed: RefCell<Vec<Rc<Segment>>>,
+    unsealed: RefCell<Vec<Unsealed>>,
     /// Segments that left the log and still have their names, oldest first.
     leaving: RefCell<Vec<DetachedSegment>>,
     /// Index files are written by one at a time.
