@@ -202,6 +202,7 @@ fn group_settings(config: &BrokerConfig) -> Settings {
             heartbeat_ms: groups.consumer_heartbeat_ms,
             members_max: groups.consumer_members_max,
             assignors: groups.consumer_assignors.iter().filter_map(|name| Assignor::parse(name)).collect(),
+            policy: consumer::Policy::parse(&groups.consumer_migration_policy),
         },
         limits: Limits {
             members_max: groups.members_max,

@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
+from confluent_kafka import ConsumerGroupType
+from confluent_kafka.admin import AdminClient
 
 from harness.paths import CLIENTS, kafka_libs
 from harness.records import Record
@@ -17,7 +20,9 @@ from harness.wait import wait_for_leader, wait_until
 pytestmark = pytest.mark.timeout(150)
 SOURCES = CLIENTS / "consumer_groups"
 PARTITIONS = 6
-RECORDS = 100
+RECORDS = 80
+# Of each partition, while members come and go.
+PORTION = 8
 # So that whoever dies is missed soon.
 SETTINGS = {f"group.consumer.{bound}session.timeout.ms": "6000" for bound in ("min.", "")} \
     | {f"group.consumer.{bound}heartbeat.interval.ms": "500" for bound in ("min.", "")}
@@ -101,13 +106,16 @@ def assert_at_least_once(members, records):
     """Nothing is left out, and what is processed again lies behind the last commit."""
     done = {partition: 0 for partition in range(PARTITIONS)}
     committed = dict(done)
-    for _, what, partition, offset in sorted(line for member in members for line in member.told):
+    lines = sorted((*line, number) for number, member in enumerate(members) for line in member.told)
+    for at, (_, what, partition, offset, _) in enumerate(lines):
         if what == "committed":
             committed[partition] = max(committed[partition], offset)
             continue
         if offset != done[partition]:
             # Somebody begins anew: not before what is committed, and not behind what was processed.
-            assert committed[partition] <= offset <= done[partition], f"partition {partition}: {offset}, done {done}, committed {committed}"
+            assert committed[partition] <= offset <= done[partition], "\n".join(
+                [f"partition {partition}: {offset} after {done[partition]}, committed {committed[partition]}"]
+                + [str(line) for line in lines[:at + 6] if line[2] == partition][-24:])
         done[partition] = max(done[partition], offset + 1)
     assert all(count == records for count in done.values()), done
 
@@ -175,3 +183,44 @@ def test_the_tool_sees_them_and_patterns_find_new_topics(own_broker, connect, jo
                "the member does not go", 20)
     assert "Deletion of requested consumer groups" in tools.run("consumer-groups", "--delete", "--group", "seers")
     assert "seers" not in tools.run("consumer-groups", "--list")
+
+
+def test_members_change_their_protocol_while_they_work(own_broker, connect, join):
+    broker = own_broker(SETTINGS | {"group.initial.rebalance.delay.ms": "0"})
+    producer = connect("confluent", broker)
+    fill(producer, broker, "work", PARTITIONS, 0)
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    members, produced = [], 0
+
+    def kind():
+        return {group.group_id: group.type for group in admin.list_consumer_groups().result().valid}.get("movers")
+
+    def become(wanted):
+        """Work comes until the group is of this kind, and everybody has had a part of it since."""
+        nonlocal produced
+        before = [len(member.told) for member in members]
+        alive = [at for at, member in enumerate(members) if member.process.poll() is None]
+        deadline = time.monotonic() + 40
+        while kind() != wanted or any(len(members[at].told) == before[at] for at in alive):
+            assert time.monotonic() < deadline, f"the group is {kind()}, they have told {before} and {[len(m.told) for m in members]}"
+            for partition in range(PARTITIONS):
+                producer.produce("work", partition, [Record(b"%d" % n) for n in range(PORTION)], "none", 1_000_000)
+            produced += PORTION
+            time.sleep(0.3)
+
+    members.append(join("confluent", broker, "movers", "work", "classic"))
+    become(ConsumerGroupType.CLASSIC)
+    members.append(join("java41", broker, "movers", "work", "consumer"))
+    become(ConsumerGroupType.CONSUMER)
+    members.append(join("java41", broker, "movers", "work", "classic"))
+    become(ConsumerGroupType.CONSUMER)
+    members[1].end()
+    become(ConsumerGroupType.CLASSIC)
+    members.append(join("confluent", broker, "movers", "work", "consumer"))
+    become(ConsumerGroupType.CONSUMER)
+    members[0].end()
+    members[2].end()
+    become(ConsumerGroupType.CONSUMER)
+    wait_until(lambda: len(processed(members)) == PARTITIONS * produced, lambda: f"{len(processed(members))} records were processed", 60)
+    members[3].end()
+    assert_at_least_once(members, produced)

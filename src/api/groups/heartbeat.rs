@@ -5,7 +5,7 @@
 use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
-use super::{answered, ask, claim, code};
+use super::{ask, claim, code, when_answered};
 use crate::group::classic::{Effect, Event};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -18,13 +18,12 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
     info.decoded(body, |request: HeartbeatRequest| {
         let claim = claim(request.generation_id, &request.member_id, request.group_instance_id.as_ref());
         let asked = ask(context, &request.group_id, |waiter| Event::Heartbeat(waiter, claim));
-        // Heartbeats are answered at once.
-        match super::super::now_or_never(answered(asked)) {
-            Some(Ok(Effect::Beaten(_, error))) => info.reply(&response(error)),
-            Some(Err(ResponseError::CoordinatorLoadInProgress)) => info.reply(&response(None)),
-            Some(Err(error)) => info.reply(&response(Some(error))),
-            Some(Ok(_)) | None => info.reply(&response(Some(ResponseError::UnknownServerError))),
-        }
+        when_answered(info, asked, |info, answer| match answer {
+            Ok(Effect::Beaten(_, error)) => info.answer(&response(error)),
+            Err(ResponseError::CoordinatorLoadInProgress) => info.answer(&response(None)),
+            Err(error) => info.answer(&response(Some(error))),
+            Ok(_) => info.answer(&response(Some(ResponseError::UnknownServerError))),
+        })
     })
 }
 

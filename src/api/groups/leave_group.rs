@@ -6,7 +6,7 @@
 use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
-use super::{answered, code, slice_of};
+use super::{code, slice_of, when_answered};
 use crate::group::classic::{Effect, Event, Leaving};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -34,15 +34,19 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
             slice.ask(&request.group_id, false, |waiter| Event::Leave(waiter, leaving.collect()))
         });
         let unknown = || Ok(vec![Some(ResponseError::UnknownMemberId); members.len()]);
-        let left = match asked {
-            Err(error) => Err(error),
-            Ok(None) => unknown(),
-            Ok(Some(asked)) => match super::super::now_or_never(answered(Ok(asked))) {
-                Some(Ok(Effect::Left(_, left))) => left,
-                _ => Err(ResponseError::UnknownServerError),
-            },
+        let asked = match asked {
+            Err(error) => return info.reply(&response(info.version, &members, Err(error))),
+            Ok(None) => return info.reply(&response(info.version, &members, unknown())),
+            Ok(Some(asked)) => asked,
         };
-        info.reply(&response(info.version, &members, left))
+        when_answered(info, Ok(asked), move |info, answer| {
+            let left = match answer {
+                Ok(Effect::Left(_, left)) => left,
+                Ok(_) => Err(ResponseError::UnknownServerError),
+                Err(error) => Err(error),
+            };
+            info.answer(&response(info.version, &members, left))
+        })
     })
 }
 

@@ -16,12 +16,14 @@ pub mod offset_fetch;
 pub mod sync_group;
 
 use super::context::ShardContext;
+use super::{Answer, Outcome, RequestInfo};
 use crate::group::classic::{Effect, Event, MemberClaim, Waiter};
 use crate::group::coordinator::{OFFSETS_TOPIC, Slice, partition_of};
 use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
 use std::rc::Rc;
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 /// The slice of the coordinator that has a group. Where groups without a name are of old consumers, `nameless` allows them.
 fn slice_of(context: &ShardContext, group: &str, nameless: bool) -> Result<Rc<Slice>, ResponseError> {
@@ -54,6 +56,33 @@ fn ask(
 /// The answer that a group gave; one that was dropped with its coordinator is to be asked for elsewhere.
 async fn answered(answer: Result<oneshot::Receiver<Effect>, ResponseError>) -> Result<Effect, ResponseError> {
     answer?.await.map_err(|_| ResponseError::NotCoordinator)
+}
+
+/// Answers at once if the group has: it has to wait only where the answer follows from a record that is not in the log yet.
+fn when_answered(
+    info: &RequestInfo,
+    asked: Result<oneshot::Receiver<Effect>, ResponseError>,
+    then: impl FnOnce(&RequestInfo, Result<Effect, ResponseError>) -> Answer + 'static,
+) -> Outcome {
+    let mut asked = match asked {
+        Ok(asked) => asked,
+        Err(error) => return at_once(then(info, Err(error))),
+    };
+    match asked.try_recv() {
+        Ok(effect) => at_once(then(info, Ok(effect))),
+        Err(TryRecvError::Closed) => at_once(then(info, Err(ResponseError::NotCoordinator))),
+        Err(TryRecvError::Empty) => {
+            let info = info.clone();
+            Outcome::Wait(Box::pin(async move { then(&info, answered(Ok(asked)).await) }))
+        }
+    }
+}
+
+fn at_once(answer: Answer) -> Outcome {
+    match answer {
+        Ok(frame) => Outcome::Reply(frame),
+        Err(error) => Outcome::Close(error.to_string()),
+    }
 }
 
 fn claim(generation: i32, member_id: &StrBytes, instance_id: Option<&StrBytes>) -> MemberClaim {

@@ -34,6 +34,8 @@ pub struct GroupConfig {
     pub consumer_members_max: usize,
     /// `group.consumer.assignors`: short names or Kafka's classes.
     pub consumer_assignors: Vec<String>,
+    /// `group.consumer.migration.policy`, in any case.
+    pub consumer_migration_policy: String,
 }
 
 impl GroupConfig {
@@ -54,6 +56,7 @@ impl GroupConfig {
             consumer_session_ms: int("group.consumer.session.timeout.ms"),
             consumer_heartbeat_ms: int("group.consumer.heartbeat.interval.ms"),
             consumer_members_max: size("group.consumer.max.size"),
+            consumer_migration_policy: settings.text("group.consumer.migration.policy").unwrap_or_default().to_owned(),
             consumer_assignors: settings
                 .text("group.consumer.assignors")
                 .unwrap_or_default()

@@ -22,8 +22,10 @@ pub enum Event {
     Stored(Ticket, Option<ResponseError>),
     /// Time has passed: what was due until now happens.
     Tick,
-    /// Another broker leads the group's partition now.
-    Unloaded,
+    /// The group is here no more, or no more one of this protocol: who waits is told so.
+    Ended(ResponseError),
+    /// Members are to share anew.
+    Rebalance,
 }
 
 /// JoinGroup, as far as it concerns the group.

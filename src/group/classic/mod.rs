@@ -188,7 +188,8 @@ impl Group {
             Event::Leave(waiter, leaving) => self.leave(now_ms, waiter, &leaving),
             Event::Stored(ticket, error) => self.stored(now_ms, ticket, error),
             Event::Tick => self.tick(now_ms),
-            Event::Unloaded => self.unload(now_ms),
+            Event::Ended(error) => self.end(now_ms, error),
+            Event::Rebalance => self.rebalance(now_ms),
         }
         #[cfg(any(test, debug_assertions))]
         self.check();
@@ -361,18 +362,18 @@ impl Group {
         }
     }
 
-    fn unload(&mut self, now_ms: i64) {
+    fn end(&mut self, now_ms: i64, error: ResponseError) {
         let ids: Vec<String> = self.members.ids().map(str::to_owned).collect();
         for id in ids {
-            self.answer_join(&id, |_| JoinAnswer::refused(&id, ResponseError::NotCoordinator));
-            self.answer_sync(&id, SyncAnswer::refused(ResponseError::NotCoordinator));
+            self.answer_join(&id, |_| JoinAnswer::refused(&id, error));
+            self.answer_sync(&id, SyncAnswer::refused(error));
         }
         self.members = Members::default();
         self.pending.clear();
         (self.joining, self.syncing) = (None, None);
         for store in std::mem::take(&mut self.stores).into_values() {
             if let Store::Replaced { member_id, waiter, .. } = store {
-                let answer = JoinAnswer::refused(&member_id, ResponseError::NotCoordinator);
+                let answer = JoinAnswer::refused(&member_id, error);
                 self.effects.push(Effect::Joined(waiter, answer));
             }
         }

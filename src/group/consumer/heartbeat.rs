@@ -110,11 +110,11 @@ impl Heartbeat {
 }
 
 /// Who a request is from, as the group knows him until now.
-struct Known {
-    member: Member,
-    is_new: bool,
+pub(super) struct Known {
+    pub member: Member,
+    pub is_new: bool,
     /// The static member whose place it takes.
-    replaced: Option<MemberId>,
+    pub replaced: Option<MemberId>,
 }
 
 impl Group {
@@ -171,8 +171,7 @@ impl Group {
                     return Err(fenced_instance(holder, request));
                 } else if joins && holder.is_away() {
                     // It comes back with the id that it had: what it held is still its own.
-                    let current = Current { epoch: JOINS, previous_epoch: JOINS, ..(*holder.current).clone() };
-                    (Member { current: Rc::new(current), ..holder.clone() }, false, None)
+                    (copy_for(holder, id), false, None)
                 } else {
                     check_epoch(holder, request)?;
                     (holder.clone(), false, None)
@@ -193,17 +192,11 @@ impl Group {
             );
             return Err(Refusal::new(ResponseError::UnreleasedInstanceId, message));
         }
-        let current = Current { epoch: JOINS, previous_epoch: JOINS, ..(*holder.current).clone() };
-        let member = Member {
-            id: request.member_id.as_str().into(),
-            profile: Rc::clone(&holder.profile),
-            current: Rc::new(current),
-        };
-        Ok((member, false, Some(Rc::clone(&holder.id))))
+        Ok((copy_for(holder, &request.member_id), false, Some(Rc::clone(&holder.id))))
     }
 
     /// A member with what it says about itself now: what it leads to for the group, and for it. Gives what it had, too.
-    fn settle(
+    pub(super) fn settle(
         &self,
         now_ms: i64,
         env: &Env<'_>,
@@ -262,7 +255,9 @@ impl Group {
         };
         if let Some(next) = reconcile(&updated, &goal) {
             let next = Rc::new(next);
-            let until_ms = (next.state == MemberState::Unrevoked).then(|| now_ms + rebalance_ms(&updated));
+            // A member of the classic protocol has its time to join instead.
+            let is_timed = next.state == MemberState::Unrevoked && !updated.is_classic();
+            let until_ms = is_timed.then(|| now_ms + rebalance_ms(&updated));
             decision.records.push(Record::Current(id, Some(Rc::clone(&next))));
             decision.timers.push((Rc::clone(&updated.id), Timer::Rebalance, until_ms));
             decision.answer = next;
@@ -358,6 +353,12 @@ impl Group {
         }
         Ok(view)
     }
+}
+
+/// The member that takes the place of a static one, under another id: it has what that had, and is to join.
+pub(super) fn copy_for(holder: &Member, id: &str) -> Member {
+    let current = Current { epoch: JOINS, previous_epoch: JOINS, ..(*holder.current).clone() };
+    Member { id: id.into(), profile: Rc::clone(&holder.profile), current: Rc::new(current) }
 }
 
 /// The records that take a member out.

@@ -13,9 +13,11 @@
 //! not in the background (they cannot take longer than one look at each topic's name; `regex` backtracks as little as RE2J).
 
 pub mod assign;
+mod classic_members;
 mod heartbeat;
 mod leave;
 pub mod member;
+mod migrate;
 mod reconcile;
 pub mod record;
 mod subscription;
@@ -23,6 +25,7 @@ mod subscription;
 mod tests;
 
 pub use heartbeat::{Beaten, Heartbeat};
+pub use migrate::Policy;
 pub use subscription::topics_of_pattern;
 
 use crate::base::ids::TopicId;
@@ -45,6 +48,8 @@ pub struct Limits {
     pub members_max: usize,
     /// `group.consumer.assignors`; the first is taken where members have no wish.
     pub assignors: Vec<Assignor>,
+    /// `group.consumer.migration.policy`
+    pub policy: Policy,
 }
 
 /// What a group is judged by besides itself.
@@ -88,6 +93,10 @@ pub enum Timer {
     Session,
     /// To give up partitions.
     Rebalance,
+    /// Of the classic protocol: to join again.
+    Join,
+    /// Of the classic protocol: to fetch what it got.
+    Sync,
 }
 
 /// When the image was last looked at. Not stored: whoever loads the group looks anew.
@@ -180,7 +189,7 @@ impl Group {
         let members: Vec<Member> = group.members.values().cloned().collect();
         for member in members {
             group.set_timer(&member.id, Timer::Session, Some(now_ms + session_ms(&member, limits)));
-            if member.current.state == member::MemberState::Unrevoked {
+            if member.current.state == member::MemberState::Unrevoked && !member.is_classic() {
                 group.set_timer(&member.id, Timer::Rebalance, Some(now_ms + rebalance_ms(&member)));
             }
         }
@@ -239,7 +248,7 @@ impl Group {
         {
             self.instances.remove(instance_id);
         }
-        for timer in [Timer::Session, Timer::Rebalance] {
+        for timer in [Timer::Session, Timer::Rebalance, Timer::Join, Timer::Sync] {
             self.set_timer(&member.id, timer, None);
         }
     }

@@ -18,8 +18,8 @@ const AGAIN_MS: i64 = 1000;
 
 /// An answer, and what it has to wait for: a record that it follows from and that is not in the log yet.
 pub struct Answered<A> {
-    answer: A,
-    stored: Option<oneshot::Receiver<Result<(), ResponseError>>>,
+    pub(super) answer: A,
+    pub(super) stored: Option<oneshot::Receiver<Result<(), ResponseError>>>,
 }
 
 impl<A> Answered<A> {
@@ -47,6 +47,8 @@ impl Slice {
             return Err(Refusal::new(ResponseError::NotCoordinator, ""));
         }
         let (now_ms, joins) = (now_ms(), request.epoch == JOINS);
+        // What the group is until now, if it is none of the new protocol yet.
+        let mut begun = Group::default();
         let mut records = Vec::new();
         let decision = {
             let groups = self.groups.borrow();
@@ -56,9 +58,17 @@ impl Slice {
                     records = kind.gone(id);
                     Group::default().heartbeat(now_ms, &env, request)?
                 }
-                Some(Kind::Classic(_)) => {
-                    let message = format!("Group {id} is not a consumer group.");
-                    return Err(Refusal::new(ResponseError::GroupIdNotFound, message));
+                Some(kind @ Kind::Classic(group)) => {
+                    let upgraded = joins.then(|| Group::of_classic(group, &env, now_ms)).flatten();
+                    let (group, own) = upgraded.ok_or_else(|| {
+                        let message = format!("Group {id} is not a consumer group.");
+                        Refusal::new(ResponseError::GroupIdNotFound, message)
+                    })?;
+                    records = kind.gone(id);
+                    records.extend(store::of_consumer(id, &own));
+                    let decision = group.heartbeat(now_ms, &env, request)?;
+                    begun = group;
+                    decision
                 }
                 None if joins => Group::default().heartbeat(now_ms, &env, request)?,
                 None => return Err(Refusal::new(ResponseError::GroupIdNotFound, format!("Group {id} not found."))),
@@ -66,9 +76,13 @@ impl Slice {
         };
         records.extend(store::of_consumer(id, &decision.records));
         let ticket = self.append_for(id, &records).map_err(|error| Refusal::new(error, ""))?;
-        self.make_consumer(id);
+        self.make_consumer(id, begun);
         let answer = self.accept(id, decision).expect("invariant: the group was just made sure of");
-        Ok(Answered { answer, stored: self.when_stored(id, ticket) })
+        let stored = self.when_stored(id, ticket);
+        if request.epoch < JOINS {
+            self.downgrade(id);
+        }
+        Ok(Answered { answer, stored })
     }
 
     /// Members whose time is up go.
@@ -89,6 +103,7 @@ impl Slice {
                     info!("group {id}: member {member_id} is fenced, its {timer:?} time is up");
                     self.accept(id, decision);
                     drop(self.when_stored(id, ticket));
+                    self.downgrade(id);
                 }
                 Err(error) => {
                     warn!("group {id}: member {member_id} cannot be fenced yet: {error:?}");
@@ -99,34 +114,35 @@ impl Slice {
         self.rearm(id);
     }
 
-    fn with_consumer<T>(&self, id: &str, change: impl FnOnce(&mut Group) -> T) -> Option<T> {
+    pub(super) fn with_consumer<T>(&self, id: &str, change: impl FnOnce(&mut Group) -> T) -> Option<T> {
         match &mut self.groups.borrow_mut().get_mut(id)?.kind {
             Kind::Consumer(group) => Some(change(group)),
             Kind::Classic(_) => None,
         }
     }
 
-    fn accept<A>(self: &Rc<Self>, id: &str, decision: Decision<A>) -> Option<A> {
+    pub(super) fn accept<A>(self: &Rc<Self>, id: &str, decision: Decision<A>) -> Option<A> {
         let answer = self.with_consumer(id, |group| group.accept(decision));
         self.rearm(id);
         answer
     }
 
     /// From here on the group is one of the new protocol; its offsets stay.
-    fn make_consumer(self: &Rc<Self>, id: &str) {
+    fn make_consumer(self: &Rc<Self>, id: &str, begun: Group) {
         let is_classic = match self.groups.borrow().get(id).map(|entry| &entry.kind) {
             Some(Kind::Consumer(_)) => return,
             Some(Kind::Classic(_)) => true,
             None => false,
         };
         if is_classic {
-            // Nobody is a member; who waits is told to ask again.
-            self.feed(id, Event::Unloaded);
+            // Who waits for the others joins again, and finds the new group.
+            self.feed(id, Event::Ended(ResponseError::RebalanceInProgress));
+            info!("group {id} is one of the new protocol from now on");
         }
         let mut groups = self.groups.borrow_mut();
-        let new = Kind::Consumer(Box::default());
+        let new = Kind::Consumer(Box::new(begun));
         match groups.get_mut(id) {
-            Some(entry) => (entry.kind, entry.life) = (new, self.number()),
+            Some(entry) => entry.change_to(new, self.number()),
             None => drop(groups.insert(id.to_owned(), Entry::new(new, self.number()))),
         }
     }
@@ -141,15 +157,19 @@ impl Slice {
         drop(self.when_stored(id, ticket));
         let limits = self.shared.settings().limits;
         if let Some(entry) = self.groups.borrow_mut().get_mut(id) {
-            entry.kind = Kind::Classic(Box::new(crate::group::classic::Group::new(limits, now_ms())));
-            entry.life = self.number();
+            let empty = crate::group::classic::Group::new(limits, now_ms());
+            entry.change_to(Kind::Classic(Box::new(empty)), self.number());
         }
         self.rearm(id);
         Ok(())
     }
 
     /// Has records appended; None if there are none. An error: they are not, and never will be.
-    fn append_for(self: &Rc<Self>, id: &str, records: &[(Key, Option<Vec<u8>>)]) -> Result<Option<u64>, ResponseError> {
+    pub(super) fn append_for(
+        self: &Rc<Self>,
+        id: &str,
+        records: &[(Key, Option<Vec<u8>>)],
+    ) -> Result<Option<u64>, ResponseError> {
         if records.is_empty() {
             return Ok(None);
         }
@@ -179,7 +199,11 @@ impl Slice {
     }
 
     /// Tells when the append is through; without one of its own, an answer follows from those that are under way.
-    fn when_stored(&self, id: &str, ticket: Option<u64>) -> Option<oneshot::Receiver<Result<(), ResponseError>>> {
+    pub(super) fn when_stored(
+        &self,
+        id: &str,
+        ticket: Option<u64>,
+    ) -> Option<oneshot::Receiver<Result<(), ResponseError>>> {
         let mut under_way = self.under_way.borrow_mut();
         let of_group = under_way.get_mut(id)?;
         let waiting = match ticket {

@@ -8,6 +8,7 @@ mod clock;
 mod consumer;
 mod kind;
 mod load;
+mod mixed;
 mod slice;
 mod store;
 

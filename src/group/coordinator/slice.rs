@@ -5,7 +5,7 @@ use super::kind::{Kind, subscribed};
 use super::load::LoadedGroup;
 use super::store::{self, Stored};
 use crate::base::clock::now_ms;
-use crate::group::classic::{Effect, Event, Group, GroupRecord, JoinAnswer, MemberClaim, SyncAnswer, Ticket, Waiter};
+use crate::group::classic::{Effect, Event, Group, GroupRecord, MemberClaim, Ticket, Waiter};
 use crate::group::consumer;
 use crate::group::offsets::{Offsets, TopicPartitionName};
 use crate::group::records::{CommittedOffset, Key};
@@ -52,7 +52,9 @@ pub(super) struct Entry {
     /// As `Deadlines` knows it.
     deadline_ms: Option<i64>,
     /// Differs from that of a group of the same name that was forgotten: what is stored for the one is not told to the other.
-    pub life: u64,
+    life: u64,
+    /// Differs from that of the group in its protocol before. Offsets stay when a group changes that, and commits under way count.
+    term: u64,
 }
 
 /// A group as requests see it.
@@ -63,7 +65,12 @@ pub struct GroupView<'g> {
 
 impl Entry {
     pub fn new(kind: Kind, life: u64) -> Entry {
-        Entry { kind, offsets: Offsets::default(), deadline_ms: None, life }
+        Entry { kind, offsets: Offsets::default(), deadline_ms: None, life, term: life }
+    }
+
+    /// The group goes on in the other protocol.
+    pub fn change_to(&mut self, kind: Kind, term: u64) {
+        (self.kind, self.term) = (kind, term);
     }
 }
 
@@ -142,17 +149,16 @@ impl Slice {
 
     pub(super) fn feed(self: &Rc<Self>, id: &str, event: Event) {
         let effects = match self.groups.borrow_mut().get_mut(id).map(|entry| &mut entry.kind) {
-            Some(Kind::Classic(group)) => Some(group.step(now_ms(), event)),
-            Some(Kind::Consumer(_)) if matches!(event, Event::Tick) => None,
-            Some(Kind::Consumer(group)) => Some(of_other_protocol(group, event)),
+            Some(Kind::Classic(group)) => Ok(group.step(now_ms(), event)),
+            Some(Kind::Consumer(_)) => Err(event),
             None => return,
         };
         match effects {
-            Some(effects) => {
+            Ok(effects) => {
                 self.rearm(id);
                 self.perform(id, effects);
             }
-            None => self.fence_due(id),
+            Err(event) => self.feed_consumer(id, event),
         }
     }
 
@@ -172,30 +178,36 @@ impl Slice {
                 Effect::Joined(waiter, _)
                 | Effect::Synced(waiter, _)
                 | Effect::Beaten(waiter, _)
-                | Effect::Left(waiter, _) => {
-                    if let Some(answer) = self.waiting.borrow_mut().remove(&waiter) {
-                        // Its connection may be gone.
-                        let _ = answer.send(effect);
-                    }
-                }
+                | Effect::Left(waiter, _) => self.answer(waiter, effect),
             }
+        }
+    }
+
+    pub(super) fn answer(&self, waiter: Waiter, effect: Effect) {
+        if let Some(answer) = self.waiting.borrow_mut().remove(&waiter) {
+            // Its connection may be gone.
+            let _ = answer.send(effect);
         }
     }
 
     fn store_group(self: &Rc<Self>, id: &str, ticket: Ticket, record: &GroupRecord) {
         let key = Key::Group { group: id.to_owned() };
         let stored = store::append(&self.partition, &[(key, Some(record.encode()))]);
-        let life = self.life_of(id);
+        let term = self.term_of(id);
         let (slice, id) = (Rc::clone(self), id.to_owned());
         self.tasks.spawn(async move {
             let error = stored.done().await.err();
             if let Some(error) = error {
                 warn!("group {id}: its record cannot be stored: {error:?}");
             }
-            if slice.life_of(&id) == life {
+            if slice.term_of(&id) == term {
                 slice.feed(&id, Event::Stored(ticket, error));
             }
         });
+    }
+
+    fn term_of(&self, id: &str) -> Option<u64> {
+        self.groups.borrow().get(id).map(|entry| entry.term)
     }
 
     fn life_of(&self, id: &str) -> Option<u64> {
@@ -283,7 +295,7 @@ impl Slice {
     }
 
     fn forget(self: &Rc<Self>, id: &str) -> Stored {
-        self.feed(id, Event::Unloaded);
+        self.feed(id, Event::Ended(ResponseError::NotCoordinator));
         let Some(entry) = self.groups.borrow_mut().remove(id) else { return Stored::nothing() };
         self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, None);
         let offsets = entry.offsets.iter().map(|(of, _)| (offset_key(id, of), None));
@@ -333,7 +345,7 @@ impl Slice {
             };
             let deadline_ms = kind.next_deadline_ms();
             self.shared.deadlines.change((self.partition.index(), &id), None, deadline_ms);
-            entries.insert(id, Entry { kind, offsets, deadline_ms, life: self.number() });
+            entries.insert(id, Entry { offsets, deadline_ms, ..Entry::new(kind, self.number()) });
         }
         self.state.set(Loaded::Ready);
     }
@@ -351,7 +363,7 @@ impl Slice {
     pub(super) fn unload(self: &Rc<Self>) {
         self.state.set(Loaded::Gone);
         for id in self.ids() {
-            self.feed(&id, Event::Unloaded);
+            self.feed(&id, Event::Ended(ResponseError::NotCoordinator));
         }
         self.groups.borrow_mut().clear();
         // Who waits for a record is told to look for another coordinator.
@@ -361,25 +373,4 @@ impl Slice {
 
 fn offset_key(group: &str, (topic, partition): &TopicPartitionName) -> Key {
     Key::Offset { group: group.to_owned(), topic: topic.clone(), partition: *partition }
-}
-
-/// What a group of the new protocol answers to members of the classic one.
-fn of_other_protocol(group: &consumer::Group, event: Event) -> Vec<Effect> {
-    let unknown = ResponseError::UnknownMemberId;
-    let effect = match event {
-        Event::Join(waiter, request) => {
-            let error = match (request.member_id.is_empty(), group.is_empty()) {
-                // It was to become a classic one, and the log did not take that: the client asks again.
-                (true, true) => ResponseError::CoordinatorNotAvailable,
-                (true, false) => ResponseError::InconsistentGroupProtocol,
-                (false, _) => unknown,
-            };
-            Effect::Joined(waiter, JoinAnswer::refused(&request.member_id, error))
-        }
-        Event::Sync(waiter, _) => Effect::Synced(waiter, SyncAnswer::refused(unknown)),
-        Event::Heartbeat(waiter, _) => Effect::Beaten(waiter, Some(unknown)),
-        Event::Leave(waiter, leaving) => Effect::Left(waiter, Ok(vec![Some(unknown); leaving.len()])),
-        Event::Stored(..) | Event::Tick | Event::Unloaded => return Vec::new(),
-    };
-    vec![effect]
 }

@@ -1,8 +1,10 @@
 import java.time.Duration;
+import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
 import java.util.concurrent.atomic.AtomicBoolean;
+import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
@@ -40,9 +42,9 @@ public final class Member {
         }
         try (var consumer = new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
             if (arguments[2].startsWith("^")) {
-                consumer.subscribe(new SubscriptionPattern(arguments[2]));
+                consumer.subscribe(new SubscriptionPattern(arguments[2]), new Within());
             } else {
-                consumer.subscribe(List.of(arguments[2]));
+                consumer.subscribe(List.of(arguments[2]), new Within());
             }
             while (!stop.get()) {
                 for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(100))) {
@@ -54,10 +56,28 @@ public final class Member {
                         tell("committed", record.partition(), record.offset() + 1);
                     } catch (KafkaException error) {
                         // Another member has the partition now, or the broker is away: somebody processes the record again.
-                        System.err.println(error);
+                        System.err.println(System.nanoTime() + " refused " + record.partition() + " " + (record.offset() + 1) + " " + error);
                     }
                 }
             }
+        }
+    }
+
+    /** With a listener partitions go within poll, and not while a record of theirs is being processed: its commit would be taken. */
+    private static final class Within implements ConsumerRebalanceListener {
+        @Override
+        public void onPartitionsRevoked(Collection<TopicPartition> partitions) {
+            System.err.println(System.nanoTime() + " revoked " + partitions);
+        }
+
+        @Override
+        public void onPartitionsAssigned(Collection<TopicPartition> partitions) {
+            System.err.println(System.nanoTime() + " assigned " + partitions);
+        }
+
+        @Override
+        public void onPartitionsLost(Collection<TopicPartition> partitions) {
+            System.err.println(System.nanoTime() + " lost " + partitions);
         }
     }
 

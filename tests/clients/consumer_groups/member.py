@@ -32,7 +32,11 @@ def main(bootstrap, group, topic, protocol, instance_id=None):
     if instance_id:
         config["group.instance.id"] = instance_id
     consumer = Consumer(config)
-    consumer.subscribe([topic])
+    # With callbacks partitions go within poll, and not while a record of theirs is being processed: its commit would be taken.
+    def note(what):
+        return lambda _, partitions: print(time.monotonic_ns(), what, [of.partition for of in partitions], file=sys.stderr, flush=True)
+
+    consumer.subscribe([topic], on_assign=note("assigned"), on_revoke=note("revoked"), on_lost=note("lost"))
     while not stop.is_set():
         message = consumer.poll(0.1)
         if message is None:
@@ -47,7 +51,7 @@ def main(bootstrap, group, topic, protocol, instance_id=None):
             tell("committed", message.partition(), message.offset() + 1)
         except KafkaException as error:
             # Another member has the partition now, or the broker is away: somebody processes the record again.
-            print(error, file=sys.stderr, flush=True)
+            print(time.monotonic_ns(), "refused", message.partition(), message.offset() + 1, error, file=sys.stderr, flush=True)
     consumer.close()
 
 

@@ -1,8 +1,8 @@
 //! Consumer groups, share groups and transactions.
 
-use super::reason::{GROUPS, MIGRATION, TRANSACTIONS};
+use super::reason::{GROUPS, TRANSACTIONS};
 use crate::base::config::key::Check::{Any, AtLeast, Between, OneOf, OneOfAnyCase};
-use crate::base::config::key::Effect::{Built, NoEffect, NotBuilt};
+use crate::base::config::key::Effect::{Built, NoEffect};
 use crate::base::config::key::{Key, keys};
 
 pub(super) const KEYS: &[Key] = keys! {
@@ -65,8 +65,8 @@ pub(super) const KEYS: &[Key] = keys! {
             "range",
         ]), ReadOnly, Built,
         "Assignors of the new protocol; the first is the default";
-    "group.consumer.migration.policy": Str = "disabled",
-        OneOfAnyCase(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"]), ReadOnly, NotBuilt(MIGRATION),
+    "group.consumer.migration.policy": Str = "bidirectional",
+        OneOfAnyCase(&["DISABLED", "DOWNGRADE", "UPGRADE", "BIDIRECTIONAL"]), ReadOnly, Built,
         "Whether groups move between the protocols", internal;
     "group.share.enable": Bool = "false", Any, ReadOnly, NoEffect(GROUPS),
         "Whether share groups are offered (KIP-932)", internal;

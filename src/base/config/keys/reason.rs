@@ -19,8 +19,6 @@ pub(super) const NO_TIERS: &str = "tiered storage is not built";
 pub(super) const PLAIN: &str = "there is no authentication yet";
 
 pub(super) const REPLICATION: &str = "replication is not built yet; leave it at 1";
-pub(super) const MIGRATION: &str =
-    "members of both group protocols in one group are not built yet; remove it, or set it to disabled";
 pub(super) const LISTENERS: &str = "all listeners open together and serve the same; remove it";
 pub(super) const SECURITY: &str =
     "TLS, SASL and authorization are not built yet; remove it, or keep this node off open networks";

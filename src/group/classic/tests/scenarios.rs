@@ -104,7 +104,7 @@ impl Story {
                 Ok(self.feed(Event::Stored(ticket, error)))
             }
             "pass" => self.pass(millis(&said.who)?),
-            "unload" => Ok(self.feed(Event::Unloaded)),
+            "unload" => Ok(self.feed(Event::Ended(ResponseError::NotCoordinator))),
             "load" => {
                 let record = self.newest.clone().ok_or("nothing was stored yet")?;
                 self.group = Group::restored(self.group.limits, &record, self.now_ms);

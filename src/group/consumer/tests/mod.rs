@@ -1,3 +1,4 @@
+mod classic_stories;
 mod simulation;
 mod stories;
 
@@ -10,7 +11,8 @@ use std::sync::Arc;
 
 pub fn limits() -> Limits {
     let assignors = vec![Assignor::Uniform, Assignor::Range];
-    Limits { session_ms: 45_000, heartbeat_ms: 5_000, members_max: usize::MAX, assignors }
+    let policy = Policy::parse("BIDIRECTIONAL");
+    Limits { session_ms: 45_000, heartbeat_ms: 5_000, members_max: usize::MAX, assignors, policy }
 }
 
 /// Makes a topic, or gives it another number of partitions.

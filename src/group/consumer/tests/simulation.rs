@@ -1,9 +1,13 @@
 //! Members, a network that loses and delays, topics that change, and a coordinator that crashes: whatever happens, no partition has
 //! two owners, nobody commits for a partition that is another's, and in the end everybody has what he is to have.
 
+use super::super::classic_members::{names_of, of_names};
 use super::super::member::{JOINS, LEAVES, LEAVES_FOR_A_WHILE};
 use super::super::*;
+use super::classic_stories::{request, subscription_of};
 use super::{drop_topic, limits, reloaded, set_topic, topics};
+use crate::group::classic::{JoinRequest, MemberClaim, SyncRequest};
+use crate::group::subscription;
 use crate::group::tests::each_seed;
 use fastrand::Rng;
 use std::collections::HashSet;
@@ -33,9 +37,34 @@ struct Client {
     /// Not running until then.
     dead_until_ms: i64,
     leaves: Option<i32>,
+    /// It speaks the classic protocol; with what it does next.
+    classic: Option<Next>,
 }
 
-type Answer = Result<Beaten, Refusal>;
+/// What a member of the classic protocol does next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Next {
+    Join,
+    Sync,
+    Beat,
+}
+
+#[derive(Clone, Debug)]
+enum Ask {
+    Beat(Heartbeat),
+    ClassicJoin(JoinRequest),
+    ClassicSync(SyncRequest),
+    ClassicBeat(MemberClaim),
+}
+
+enum Told {
+    Beaten(Beaten),
+    Joined(i32),
+    Synced(Partitions),
+    Fine,
+}
+
+type Answer = Result<Told, ResponseError>;
 
 struct Sim {
     rng: Rng,
@@ -46,7 +75,7 @@ struct Sim {
     /// So much of the log survives a crash.
     durable: usize,
     clients: Vec<Client>,
-    to_broker: Vec<(i64, usize, u64, Heartbeat)>,
+    to_broker: Vec<(i64, usize, u64, Ask)>,
     /// Answers that wait for the log to be durable up to there.
     held: Vec<(usize, usize, u64, Answer)>,
     to_client: Vec<(i64, usize, u64, Answer)>,
@@ -79,8 +108,13 @@ impl Sim {
             paused_until_ms: 0,
             dead_until_ms: 0,
             leaves: None,
+            classic: (at > 0 && rng.f64() < 0.3).then_some(Next::Join),
         });
-        let clients = clients.collect();
+        let as_classic = |client: Client| match client.classic {
+            Some(_) => Client { instance_id: None, regex: None, ..client },
+            None => client,
+        };
+        let clients = clients.map(as_classic).collect();
         Sim {
             rng,
             now_ms: 0,
@@ -143,18 +177,12 @@ impl Sim {
         let now_ms = self.now_ms;
         let (due, later) = std::mem::take(&mut self.to_broker).into_iter().partition(|(at_ms, ..)| *at_ms <= now_ms);
         self.to_broker = later;
-        let due: Vec<(i64, usize, u64, Heartbeat)> = due;
+        let due: Vec<(i64, usize, u64, Ask)> = due;
         let limits = limits();
-        for (_, at, number, request) in due {
-            let env = Env { image: &self.image, limits: &limits };
-            request.check(&limits).expect("clients ask properly");
-            let answer = self.group.heartbeat(now_ms, &env, &request);
-            let answer = answer.map(|decision| {
-                self.log.extend(decision.records.iter().cloned());
-                self.group.accept(decision)
-            });
-            if let Err(refusal) = &answer {
-                self.met.insert(format!("{:?}", refusal.error));
+        for (_, at, number, ask) in due {
+            let answer = self.ask(&limits, &ask);
+            if let Err(error) = &answer {
+                self.met.insert(format!("{error:?}"));
             }
             self.held.push((self.log.len(), at, number, answer));
         }
@@ -166,6 +194,38 @@ impl Sim {
             self.log.extend(decision.records.iter().cloned());
             self.group.accept(decision);
         }
+    }
+
+    fn ask(&mut self, limits: &Limits, ask: &Ask) -> Answer {
+        let (now_ms, image) = (self.now_ms, self.image.clone());
+        let env = Env { image: &image, limits };
+        match ask {
+            Ask::Beat(request) => {
+                request.check(limits).expect("clients ask properly");
+                let decision = self.group.heartbeat(now_ms, &env, request).map_err(|refusal| refusal.error)?;
+                Ok(Told::Beaten(self.take(decision)))
+            }
+            Ask::ClassicJoin(request) => {
+                let decision = self.group.join_classic(now_ms, &env, request);
+                let decision = decision.map_err(|(_, error)| error)?;
+                Ok(Told::Joined(self.take(decision).generation))
+            }
+            Ask::ClassicSync(request) => {
+                let decision = self.group.sync_classic(now_ms, &env, request)?;
+                let answer = self.take(decision);
+                let named = subscription::read_assignment(&answer.assignment).expect("an assignment");
+                answer.error.map_or(Ok(Told::Synced(of_names(&named, &image))), Err)
+            }
+            Ask::ClassicBeat(claim) => {
+                let decision = self.group.heartbeat_classic(now_ms, &env, claim)?;
+                self.take(decision).map_or(Ok(Told::Fine), Err)
+            }
+        }
+    }
+
+    fn take<A>(&mut self, decision: Decision<A>) -> A {
+        self.log.extend(decision.records.iter().cloned());
+        self.group.accept(decision)
     }
 
     fn mishap(&mut self) {
@@ -183,8 +243,11 @@ impl Sim {
                 self.clients[at].leaves = Some(leaves);
             }
             12 | 13 => {
-                let (name, id) = *self.rng.choice(&[("a", 1), ("b", 2), ("c", 3)]).expect("some");
-                let more = self.image.topic(name).map_or(1, |topic| topic.partitions.len() + 1);
+                let name = *self.rng.choice(&["a", "b", "c"]).expect("some");
+                // No topic gets the id of one that was deleted.
+                let fresh = (self.rng.u128(10..), 1);
+                let known = self.image.topic(name).map(|topic| (topic.id.0.as_u128(), topic.partitions.len() + 1));
+                let (id, more) = known.unwrap_or(fresh);
                 set_topic(&mut self.image, name, id, more.min(12));
             }
             14 => drop_topic(&mut self.image, "c"),
@@ -197,9 +260,13 @@ impl Sim {
                 let some = self.rng.usize(1..4);
                 let client = &mut self.clients[at];
                 client.topics = Some(topics(&["c", "b", "a"][..some]));
-                client.regex = self.rng.bool().then(|| self.rng.choice(["", "[ac]", ".*"]).expect("some").to_owned());
                 client.is_full = true;
-                client.regex.get_or_insert_default();
+                if let Some(next) = &mut client.classic {
+                    *next = Next::Join;
+                } else {
+                    let regex = self.rng.bool().then(|| self.rng.choice(["", "[ac]", ".*"]).expect("some"));
+                    client.regex = Some(regex.unwrap_or_default().to_owned());
+                }
             }
             _ => {}
         }
@@ -228,6 +295,7 @@ impl Sim {
         (client.id, client.epoch, client.is_full) = (id, JOINS, true);
         (client.owned, client.told, client.waits) = (Partitions::new(), None, None);
         (client.reported, client.leaves) = (Partitions::new(), None);
+        client.classic = client.classic.map(|_| Next::Join);
         (client.dead_until_ms, client.next_beat_ms) = (until_ms, until_ms);
         self.to_broker.retain(|(_, of, ..)| *of != at);
     }
@@ -249,17 +317,59 @@ impl Sim {
             // The connection is closed: what has not come to the broker by now never will.
             client.waits = None;
             client.is_full = true;
+            client.classic = client.classic.map(|_| Next::Join);
             self.to_broker.retain(|(_, of, ..)| *of != at);
         }
         let client = &mut self.clients[at];
         if let Some(leaves) = client.leaves {
-            self.send(at, leaves);
+            if client.classic.is_none() {
+                self.send(at, leaves);
+            }
             return self.end(at, now_ms + 1_000);
         }
-        if client.waits.is_none() && now_ms >= client.next_beat_ms {
-            let epoch = client.epoch;
-            self.send(at, epoch);
+        if client.waits.is_some() || now_ms < client.next_beat_ms {
+            return;
         }
+        match client.classic {
+            None => self.send(at, self.clients[at].epoch),
+            Some(next) => self.send_classic(at, next),
+        }
+    }
+
+    fn send_classic(&mut self, at: usize, next: Next) {
+        let client = &mut self.clients[at];
+        // It joins with what it has once it has come to what it was told.
+        let next = if next == Next::Join && client.told.is_some() { Next::Beat } else { next };
+        let claim = MemberClaim { generation: client.epoch, member_id: client.id.clone(), instance_id: None };
+        let ask = match next {
+            Next::Beat => Ask::ClassicBeat(claim),
+            Next::Sync => {
+                Ask::ClassicSync(SyncRequest { claim, protocol_type: None, protocol: None, assignments: Vec::new() })
+            }
+            Next::Join => {
+                let names: Vec<&str> = client.topics.iter().flatten().map(String::as_str).collect();
+                let owned = names_of(&client.owned, &self.image);
+                let metadata = subscription_of(&names, &owned);
+                Ask::ClassicJoin(JoinRequest {
+                    protocols: vec![("range".to_owned(), metadata)],
+                    session_timeout_ms: 20_000,
+                    requires_known_id: false,
+                    ..request(&client.id, &[])
+                })
+            }
+        };
+        client.next_beat_ms = self.now_ms + BEAT_MS;
+        self.post(at, ask);
+    }
+
+    /// Puts a request on its way, or loses it.
+    fn post(&mut self, at: usize, ask: Ask) {
+        self.clients[at].waits = Some((self.next, self.now_ms + REQUEST_TIMEOUT_MS));
+        let until_ms = self.now_ms + self.rng.i64(0..500);
+        if self.rng.f64() >= self.loss {
+            self.to_broker.push((until_ms, at, self.next, ask));
+        }
+        self.next += 1;
     }
 
     fn send(&mut self, at: usize, epoch: i32) {
@@ -280,15 +390,13 @@ impl Sim {
         client.reported = client.owned.clone();
         client.is_full = false;
         client.next_beat_ms = now_ms + BEAT_MS;
-        client.waits = Some((self.next, now_ms + REQUEST_TIMEOUT_MS));
-        let number = self.next;
-        self.next += 1;
-        // A request that leaves goes out with the connection: it comes soon or not at all.
-        let until_ms = if epoch < JOINS { now_ms } else { now_ms + self.rng.i64(0..500) };
-        if self.rng.f64() >= self.loss {
-            self.to_broker.push((until_ms, at, number, request));
+        if epoch >= JOINS {
+            return self.post(at, Ask::Beat(request));
         }
-        if epoch < JOINS {
+        // A request that leaves goes out with the connection: it comes soon or not at all.
+        if self.rng.f64() >= self.loss {
+            self.to_broker.push((now_ms, at, self.next, Ask::Beat(request)));
+            self.next += 1;
             self.serve();
         }
     }
@@ -309,7 +417,18 @@ impl Sim {
             }
             client.waits = None;
             match answer {
-                Ok(beaten) => {
+                Ok(Told::Fine) => {}
+                Ok(Told::Joined(generation)) => {
+                    (client.epoch, client.classic, client.next_beat_ms) = (generation, Some(Next::Sync), now_ms);
+                }
+                Ok(Told::Synced(assignment)) => {
+                    client.classic = Some(Next::Beat);
+                    client.told = Some((assignment, now_ms + self.rng.i64(0..2_000)));
+                }
+                Err(ResponseError::RebalanceInProgress) => {
+                    (client.classic, client.next_beat_ms) = (Some(Next::Join), now_ms + 100);
+                }
+                Ok(Told::Beaten(beaten)) => {
                     client.epoch = beaten.epoch;
                     if let Some(assignment) = beaten.assignment {
                         // To give up partitions takes its time, now and then too much.
@@ -318,11 +437,12 @@ impl Sim {
                         client.told = Some((assignment, now_ms + takes_ms));
                     }
                 }
-                Err(refusal) if refusal.error == ResponseError::FencedInstanceId => {
+                Err(ResponseError::FencedInstanceId) => {
                     self.end(at, now_ms + 1_000);
                 }
-                Err(refusal) => {
-                    let is_hopeless = refusal.error == ResponseError::UnreleasedInstanceId;
+                Err(error) => {
+                    let is_hopeless = error == ResponseError::UnreleasedInstanceId;
+                    client.classic = client.classic.map(|_| Next::Join);
                     client.next_beat_ms = now_ms + if is_hopeless { 2_000 } else { 100 };
                     (client.epoch, client.is_full) = (JOINS, true);
                     (client.owned, client.told, client.reported) = (Partitions::new(), None, Partitions::new());
@@ -337,7 +457,10 @@ impl Sim {
             if self.group.may_commit(&client.id, client.epoch, true).is_err() {
                 continue;
             }
-            for (topic, partitions) in &client.owned {
+            // A member of the classic protocol knows topics by name alone: it cannot say that it still has one that another of that
+            // name has taken the place of, and so nobody keeps it for that member. Nobody else can be given it either.
+            let is_gone = |topic: &TopicId| client.classic.is_some() && self.image.topic_by_id(*topic).is_none();
+            for (topic, partitions) in client.owned.iter().filter(|(topic, _)| !is_gone(topic)) {
                 for partition in partitions {
                     let owner = self.group.owners.get(&(*topic, *partition));
                     assert_eq!(owner.map(|id| &**id), Some(&*client.id), "{topic} {partition}, {:?}", self.group);
@@ -367,7 +490,9 @@ impl Sim {
 #[test]
 fn members_come_go_hang_and_the_coordinator_crashes() {
     let (seeds, met) = each_seed(|seed| Sim::new(seed).run());
-    for error in ["UnknownMemberId", "FencedMemberEpoch", "UnreleasedInstanceId", "Session", "Rebalance"] {
+    let expected =
+        ["UnknownMemberId", "FencedMemberEpoch", "UnreleasedInstanceId", "RebalanceInProgress", "Session", "Rebalance"];
+    for error in expected {
         assert!(seeds < 100 || met.contains(error), "{error} was never met: {met:?}");
     }
 }

@@ -5,22 +5,22 @@ use super::super::*;
 use super::{drop_topic, limits, reloaded, set_topic, topics};
 
 /// A group with its log, and a clock that stands still until it is moved.
-struct Story {
-    image: ClusterImage,
-    limits: Limits,
-    group: Group,
-    log: Vec<Record>,
-    now_ms: i64,
+pub struct Story {
+    pub image: ClusterImage,
+    pub limits: Limits,
+    pub group: Group,
+    pub log: Vec<Record>,
+    pub now_ms: i64,
 }
 
 impl Story {
-    fn new() -> Story {
+    pub fn new() -> Story {
         let mut image = ClusterImage::default();
         set_topic(&mut image, "t", 1, 4);
         Story { image, limits: limits(), group: Group::default(), log: Vec::new(), now_ms: 0 }
     }
 
-    fn beat(&mut self, request: &Heartbeat) -> Result<Beaten, Refusal> {
+    pub fn beat(&mut self, request: &Heartbeat) -> Result<Beaten, Refusal> {
         request.check(&self.limits)?;
         let env = Env { image: &self.image, limits: &self.limits };
         let decision = self.group.heartbeat(self.now_ms, &env, request)?;
@@ -35,16 +35,16 @@ impl Story {
         Ok(answer)
     }
 
-    fn join(&mut self, id: &str) -> Beaten {
+    pub fn join(&mut self, id: &str) -> Beaten {
         self.beat(&joining(id)).expect("joins")
     }
 
     /// Says what it has, and gets what it is told.
-    fn owns(&mut self, id: &str, epoch: i32, owned: &[i32]) -> Result<Beaten, Refusal> {
+    pub fn owns(&mut self, id: &str, epoch: i32, owned: &[i32]) -> Result<Beaten, Refusal> {
         self.beat(&Heartbeat { owned: Some(of_t(owned)), ..plain(id, epoch) })
     }
 
-    fn tick(&mut self) -> Vec<String> {
+    pub fn tick(&mut self) -> Vec<String> {
         let mut fenced = Vec::new();
         while let Some((id, _)) = self.group.due(self.now_ms) {
             let env = Env { image: &self.image, limits: &self.limits };
@@ -58,7 +58,7 @@ impl Story {
     }
 }
 
-fn plain(id: &str, epoch: i32) -> Heartbeat {
+pub fn plain(id: &str, epoch: i32) -> Heartbeat {
     Heartbeat { member_id: id.to_owned(), epoch, client_host: "/127.0.0.1".to_owned(), ..Heartbeat::default() }
 }
 
@@ -75,7 +75,7 @@ fn as_instance(request: Heartbeat, instance_id: &str) -> Heartbeat {
     Heartbeat { instance_id: Some(instance_id.to_owned()), ..request }
 }
 
-fn of_t(partitions: &[i32]) -> Partitions {
+pub fn of_t(partitions: &[i32]) -> Partitions {
     let t = TopicId(crate::base::ids::Uuid::from_u128(1));
     if partitions.is_empty() {
         Partitions::new()
