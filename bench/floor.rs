@@ -46,7 +46,6 @@ const APIS: [(ApiKey, i16, i16); 7] = [
     (ApiKey::DeleteTopics, 1, 3),
 ];
 const LISTENER: u64 = u64::MAX;
-/// What a connection's receive buffer begins with.
 const RECEIVE_BYTES: usize = 256 << 10;
 /// Bytes of the disk that durable writes go over, as large as a journal's ring.
 const RING_BYTES: u64 = 64 << 20;
@@ -182,16 +181,12 @@ impl Worker {
                 return Ok(());
             }
             match connection.receive() {
-                Ok(0) => {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Ok(0) | Err(_) => {
                     self.connections[number] = None;
                     return Ok(());
                 }
                 Ok(_) => connection.take(&self.shared, &mut self.store)?,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => {
-                    self.connections[number] = None;
-                    return Ok(());
-                }
             }
         }
     }
