@@ -57,7 +57,8 @@ class Target:
 class Broker(Target):
     """A Corelog on loopback with a data directory of its own. `settings`: server.properties by name."""
 
-    def __init__(self, settings=None, shards=1, parent=None, dirs=None, home=None):
+    def __init__(self, settings=None, shards=1, parent=None, dirs=None, home=None, binary=None):
+        self.binary = binary or CORELOG
         self.home = home or tempfile.mkdtemp(prefix="corelog-bench-", dir=parent)
         self.dirs = dirs or [os.path.join(self.home, "data")]
         self.settings = dict(settings or {})
@@ -87,7 +88,7 @@ class Broker(Target):
 
     def start(self, wait=True):
         """Starts the process; returns when it takes connections."""
-        command = [CORELOG, "serve", "--shards", str(self.shards)]
+        command = [self.binary, "serve", "--shards", str(self.shards)]
         wanted = {"listeners": f"PLAINTEXT://127.0.0.1:{self.port}", "log.dirs": ",".join(self.dirs), **self.settings}
         for key, value in wanted.items():
             command += ["--set", f"{key}={value}"]
@@ -242,7 +243,8 @@ def spread(values, digits=0):
 
 def ratios(ours, theirs, digits=2):
     """The ratio of each pair, as `spread` shows it."""
-    return spread([a / b for a, b in zip(ours, theirs)], digits)
+    pairs = [a / b for a, b in zip(ours, theirs) if b]
+    return spread(pairs, digits) if pairs else "-"
 
 
 def table(rows):

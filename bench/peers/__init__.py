@@ -8,6 +8,9 @@ A peer is a `harness.Target` with
     install()           fetches what is missing (class method)
     start(), stop()     the process, or processes; start returns when it answers
     port, address, pids
+and may have
+    KINDS               the kinds of rows that it is for [all]
+    IS_BROKER           whether what was written can be read back [True]
 """
 
 import importlib

@@ -35,6 +35,10 @@ pub const JOURNAL_SYNCS_MAX: usize = 32;
 /// a crash has to look through, and what a full file budget has to sync before it can close files.
 pub const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
 
+/// How long records may wait for a sync that nobody asked for (milliseconds), unless `log.flush.policy=os`: what a power cut could take, and a
+/// start after a crash has to look through, is bounded when writing stops as well. What the ring holds need not be synced.
+pub const UNSYNCED_MS_MAX: i64 = 30_000;
+
 /// Free bytes of a log directory below which nothing is appended: what checkpoints, indexes and the store need at once.
 pub const FREE_BYTES_MIN: u64 = 4 << 20;
 

@@ -10,4 +10,6 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod owner;
+#[cfg(test)]
+pub mod seeds;
 pub mod show;

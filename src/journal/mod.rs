@@ -25,9 +25,9 @@
 //! recovery that is cut short does the same again. Then the log is opened as after any crash: it ends before the first batch
 //! that is not whole. A hole below a journaled batch can only be what was promised to nobody.
 //!
-//! *Segments that retention removed.* Their entries may still be in the ring. They lie below the first segment that the
-//! directory holds, and are left alone: a segment's name is durable before the next one's file is made, so a directory never
-//! lacks a segment that it should begin with.
+//! *Segments that retention removed.* Their entries may still be in the ring. They lie before a segment that the directory
+//! holds, and are left alone: a segment's name is durable before the next one's file is made, so what is missing before another
+//! was removed.
 
 pub mod block;
 pub mod file;

@@ -4,6 +4,7 @@ use super::format::{BLOCK, EntryHeader, GROUPS_AT, Place, Superblock, first_link
 use super::ring::{Group, Placed, Ring};
 use super::scan::{Damage, Scanned, scan};
 use crate::base::ids::{Offset, PartitionIndex, TopicId, TopicPartition};
+use crate::base::seeds::{are_all, seeds};
 use bytes::Bytes;
 use fastrand::Rng;
 
@@ -116,7 +117,7 @@ impl World {
 
 #[test]
 fn a_power_cut_leaves_every_group_that_was_written_and_nothing_else() {
-    for seed in 0..SEEDS {
+    for seed in seeds(SEEDS) {
         let mut world = World::new(seed);
         for _ in 0..world.rng.usize(1..60) {
             match world.rng.u8(0..10) {
@@ -140,7 +141,7 @@ fn a_power_cut_leaves_every_group_that_was_written_and_nothing_else() {
 #[test]
 fn a_group_that_rotted_is_an_error_not_an_end() {
     let mut reported = 0;
-    for seed in 0..SEEDS {
+    for seed in seeds(SEEDS) {
         let mut world = World::new(seed);
         (0..world.rng.usize(2..40)).for_each(|_| world.append(false));
         if world.live.is_empty() {
@@ -164,7 +165,7 @@ fn a_group_that_rotted_is_an_error_not_an_end() {
             }
         }
     }
-    assert!(reported > SEEDS / 2, "{reported}");
+    assert!(reported > SEEDS / 2 || !are_all(&seeds(SEEDS), SEEDS), "{reported}");
 }
 
 #[test]

@@ -375,10 +375,13 @@ impl LogCore {
     }
 
     /// Takes out the segments that lie wholly below the log's start: also those that did not when it moved, because they
-    /// were the active one then.
+    /// were the active one then. One that is just being sealed waits: the producers' snapshot at its end is all that will tell of
+    /// the producers in it, and is not on disk yet.
     pub fn remove_below_start(&mut self) -> Vec<Rc<Segment>> {
         let mut gone = Vec::new();
-        while self.segments.get(1).is_some_and(|second| second.base <= self.log_start) {
+        while self.segments.get(1).is_some_and(|second| second.base <= self.log_start)
+            && self.segments.front().is_some_and(|first| first.is_indexed_on_disk())
+        {
             gone.extend(self.segments.pop_front());
         }
         gone.iter().for_each(|segment| segment.set_removed());

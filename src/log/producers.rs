@@ -29,6 +29,8 @@ const BATCHES_KEPT: usize = 5;
 /// One more tells a snapshot what came before those in flight: a client of five in flight may have all of them above its
 /// offset, and a crash may take all of them.
 const SPANS_KEPT: usize = BATCHES_KEPT + 1;
+/// Earlier epochs of a producer that a snapshot may have to tell of: those of the batches that are being written.
+const EPOCHS_KEPT: usize = 3;
 /// When there are too many producers, one of so many goes.
 const FORGOTTEN_SHARE: usize = 100;
 
@@ -45,6 +47,9 @@ struct ProducerEntry {
     last_timestamp_ms: i64,
     transaction_first_offset: Option<Offset>,
     batches: VecDeque<BatchSpan>,
+    /// Epochs before this one with their batches, oldest first. For snapshots alone: the batch that brought the new epoch may lie
+    /// above their offset, and a crash may take it.
+    before: Vec<(i16, VecDeque<BatchSpan>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,8 +146,8 @@ impl ProducerStates {
         }
         let entry = self.producers.entry(id).or_insert_with(ProducerEntry::new);
         if batch.producer_epoch != entry.epoch {
+            entry.end_epoch();
             entry.epoch = batch.producer_epoch;
-            entry.batches.clear();
         }
         entry.last_timestamp_ms = batch.max_timestamp;
         if batch.is_control() {
@@ -184,15 +189,16 @@ impl ProducerStates {
     /// from `end` on when the snapshot is loaded, and what a crash cut off must not be taken for a duplicate.
     pub fn encode(&self, end: Offset) -> Vec<u8> {
         let mut body = Vec::with_capacity(4 + self.producers.len() * SNAPSHOT_ENTRY_BYTES);
-        let mut sorted: Vec<_> = self.producers.iter().filter(|(_, entry)| entry.is_known_below(end)).collect();
-        sorted.sort_by_key(|(id, _)| **id);
+        let known = self.producers.iter().filter_map(|(id, entry)| Some((*id, entry.below(end)?)));
+        let mut sorted: Vec<(ProducerId, Below)> = known.collect();
+        sorted.sort_by_key(|(id, _)| *id);
         body.extend_from_slice(&[0; 4]);
         let mut count = 0i32;
-        for (id, entry) in sorted {
-            let below = entry.batches.iter().filter(|span| span.last_offset < end).map(Some);
-            let none = entry.batches.is_empty().then_some(None);
+        for (id, Below { entry, epoch, batches }) in sorted {
+            let below = batches.iter().filter(|span| span.last_offset < end).map(Some);
+            let none = batches.is_empty().then_some(None);
             for span in below.chain(none) {
-                encode_entry(&mut body, *id, entry, span);
+                encode_entry(&mut body, (id, epoch), entry, span);
                 count += 1;
             }
         }
@@ -262,12 +268,30 @@ impl ProducerEntry {
             last_timestamp_ms: -1,
             transaction_first_offset: None,
             batches: VecDeque::with_capacity(1),
+            before: Vec::new(),
         }
     }
 
-    /// No batch at all is the state after a control batch alone.
-    fn is_known_below(&self, end: Offset) -> bool {
-        self.batches.is_empty() || self.batches.iter().any(|span| span.last_offset < end)
+    /// A batch of another epoch has come.
+    fn end_epoch(&mut self) {
+        let ended = std::mem::take(&mut self.batches);
+        if ended.is_empty() {
+            return;
+        }
+        if self.before.len() == EPOCHS_KEPT {
+            self.before.remove(0);
+        }
+        self.before.push((self.epoch, ended));
+    }
+
+    /// What was known of it below `end`, if anything. No batch at all is the state after a control batch alone.
+    fn below(&self, end: Offset) -> Option<Below<'_>> {
+        let is_below = |batches: &VecDeque<BatchSpan>| batches.iter().any(|span| span.last_offset < end);
+        if self.batches.is_empty() || is_below(&self.batches) {
+            return Some(Below { entry: self, epoch: self.epoch, batches: &self.batches });
+        }
+        let (epoch, batches) = self.before.iter().rev().find(|(_, batches)| is_below(batches))?;
+        Some(Below { entry: self, epoch: *epoch, batches })
     }
 
     fn find_duplicate(&self, batch: &BatchHeader) -> Option<BatchSpan> {
@@ -280,6 +304,13 @@ impl ProducerEntry {
     }
 }
 
+/// A producer's epoch and batches as a snapshot tells of them.
+struct Below<'a> {
+    entry: &'a ProducerEntry,
+    epoch: i16,
+    batches: &'a VecDeque<BatchSpan>,
+}
+
 fn producer_of(batch: &BatchHeader) -> Option<ProducerId> {
     batch.has_producer_id().then_some(ProducerId(batch.producer_id))
 }
@@ -290,9 +321,9 @@ fn follows(last: i32, next: i32) -> bool {
 }
 
 /// `span`: one of the producer's batches, if there are any.
-fn encode_entry(body: &mut Vec<u8>, id: ProducerId, entry: &ProducerEntry, span: Option<&BatchSpan>) {
+fn encode_entry(body: &mut Vec<u8>, (id, epoch): (ProducerId, i16), entry: &ProducerEntry, span: Option<&BatchSpan>) {
     body.extend_from_slice(&id.0.to_be_bytes());
-    body.extend_from_slice(&entry.epoch.to_be_bytes());
+    body.extend_from_slice(&epoch.to_be_bytes());
     body.extend_from_slice(&span.map_or(NO_SEQUENCE, |span| span.last_sequence).to_be_bytes());
     body.extend_from_slice(&span.map_or(-1, |span| span.last_offset.0).to_be_bytes());
     body.extend_from_slice(&span.map_or(0, |span| span.offset_delta).to_be_bytes());
@@ -324,6 +355,7 @@ fn decode_entry(chunk: &[u8; SNAPSHOT_ENTRY_BYTES]) -> (ProducerId, ProducerEntr
         last_timestamp_ms: timestamp_ms,
         transaction_first_offset: (transaction >= 0).then_some(Offset(transaction)),
         batches,
+        before: Vec::new(),
     };
     (id, entry)
 }
@@ -376,6 +408,23 @@ mod tests {
         assert_eq!(states.check(&batch(0, 0, 1, 2)), Ok(Verdict::Append));
         states.note(&batch(0, 0, 3, 2));
         assert_eq!(states.check(&batch(0, 3, 1, 5)), Ok(Verdict::Append));
+    }
+
+    /// A segment was sealed while the batch that bore a new epoch was being written behind it: its snapshot had forgotten the
+    /// producer, and when a crash took that batch, a fenced one was let in.
+    #[test]
+    fn a_snapshot_tells_of_the_epoch_that_counted_below_it() {
+        let mut states = ProducerStates::default();
+        for (epoch, base) in [(0, 0), (1, 10), (2, 20), (3, 30)] {
+            states.note(&batch(epoch, 0, 10, base));
+        }
+        for (end, epoch, last) in [(40, 3, 39), (30, 2, 29), (20, 1, 19), (10, 0, 9)] {
+            let below = ProducerStates::decode(&states.encode(Offset(end))).expect("whole");
+            let mut expected = ProducerStates::default();
+            expected.note(&batch(epoch, 0, 10, last - 9));
+            assert_eq!(below, expected, "below {end}");
+        }
+        assert!(ProducerStates::decode(&states.encode(Offset(5))).expect("whole").is_empty());
     }
 
     #[test]

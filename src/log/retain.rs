@@ -41,9 +41,11 @@ pub fn plan(core: &LogCore, config: &TopicConfig, high_watermark: Offset, now_ms
         excess = excess.saturating_sub(size);
         keep_from = Some(next);
     }
+    // An empty segment that tells the log's end is there already, as a roll that a crash cut short leaves it.
+    let has_successor = segments.back().is_some_and(|active| active.size() == 0);
     match keep_from {
         None => Plan::Keep,
-        Some(end) if end == core.written_end() && end == core.staged_end() => Plan::RemoveAll,
+        Some(end) if end == core.written_end() && end == core.staged_end() && !has_successor => Plan::RemoveAll,
         Some(end) => Plan::RaiseTo(end),
     }
 }

@@ -6,8 +6,9 @@ use super::read::{Missing, ReadError};
 use super::segment::Segment;
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::record::batch::{BatchError, BatchHeader, HEADER_LEN};
-use crate::record::records::first_at_or_after;
+use crate::record::records::{first_at_or_after, greatest_from};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 
@@ -67,41 +68,56 @@ async fn first_in_segment(
     Ok(None)
 }
 
+/// A segment's greatest timestamp, as far as headers tell.
+#[derive(Clone, Copy)]
+struct Greatest {
+    timestamp_ms: i64,
+    /// Of the first batch that has it.
+    last_offset: Offset,
+    /// The record, where the batch had to be looked into.
+    record: Option<TimestampedOffset>,
+}
+
 /// The record with the greatest timestamp of all from `from` on (KIP-734); of several, the first one of the first batch
-/// that has it.
+/// that has it. Kafka 3.9 may answer a record below the log's start here, which no consumer can read.
 pub async fn greatest(
     (segments, corrupt): (&[Rc<Segment>], &CorruptRanges),
     files: &OpenFiles,
     from: Offset,
     index_interval_bytes: u32,
 ) -> Result<Option<TimestampedOffset>, ReadError> {
-    let mut best: Option<(i64, Offset, &Rc<Segment>)> = None;
+    let mut best: Option<(Greatest, &Rc<Segment>)> = None;
     for segment in segments.iter().filter(|segment| segment.size() > 0) {
         let known = match greatest_of((segment, corrupt), files, from, index_interval_bytes).await {
             Err(_) if segment.is_removed() => continue,
             known => known?,
         };
-        if let Some((timestamp_ms, offset)) = known
-            && best.is_none_or(|(max, ..)| timestamp_ms > max)
+        if let Some(known) = known
+            && best.is_none_or(|(best, _)| known.timestamp_ms > best.timestamp_ms)
         {
-            best = Some((timestamp_ms, offset, segment));
+            best = Some((known, segment));
         }
     }
-    let Some((timestamp_ms, last_offset, segment)) = best.filter(|(timestamp_ms, ..)| *timestamp_ms >= 0) else {
-        return Ok(None);
-    };
-    let start = position_before(segment, files, last_offset, index_interval_bytes).await?;
+    let Some((best, segment)) = best.filter(|(best, _)| best.timestamp_ms >= 0) else { return Ok(None) };
+    if best.record.is_some() {
+        return Ok(best.record);
+    }
     let wanted = |header: &BatchHeader| {
         // One that compaction has emptied keeps its time.
-        header.max_timestamp == timestamp_ms && header.last_offset() >= from && header.record_count > 0
+        header.max_timestamp == best.timestamp_ms && header.last_offset() >= from && header.record_count > 0
     };
-    let Some((header, batch, _)) = first_batch((segment, corrupt), files, start, &wanted).await? else {
-        return Ok(None);
-    };
-    let found = first_at_or_after(&header, &batch, timestamp_ms, from)
-        .map_err(|e| failed(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
-    let leader_epoch = LeaderEpoch(header.partition_leader_epoch);
-    Ok(found.map(|(timestamp_ms, offset)| TimestampedOffset { timestamp_ms, offset, leader_epoch }))
+    let mut position = position_before(segment, files, best.last_offset, index_interval_bytes).await?;
+    while let Some((header, batch, next)) = first_batch((segment, corrupt), files, position, &wanted).await? {
+        let found = first_at_or_after(&header, &batch, best.timestamp_ms, from)
+            .map_err(|e| failed(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
+        if let Some((timestamp_ms, offset)) = found {
+            let leader_epoch = LeaderEpoch(header.partition_leader_epoch);
+            return Ok(Some(TimestampedOffset { timestamp_ms, offset, leader_epoch }));
+        }
+        // That one's record lies below `from`.
+        position = next;
+    }
+    Ok(None)
 }
 
 /// A segment's greatest timestamp at or above `from`, and the last offset of the first batch that has it.
@@ -110,25 +126,40 @@ async fn greatest_of(
     files: &OpenFiles,
     from: Offset,
     index_interval_bytes: u32,
-) -> Result<Option<(i64, Offset)>, ReadError> {
+) -> Result<Option<Greatest>, ReadError> {
     if segment.read_max_timestamp().is_none() && !segment.has_indexes() {
         Missing::Indexes { segment: Rc::clone(segment), index_interval_bytes }.load(files).await?;
     }
-    let known = segment.max_timestamp();
-    if known.is_none_or(|(_, offset)| offset >= from) {
+    let as_told = |(timestamp_ms, last_offset)| Greatest { timestamp_ms, last_offset, record: None };
+    let known = segment.max_timestamp().map(as_told);
+    if known.is_none() || segment.base >= from {
         return Ok(known);
     }
-    // The greatest of all lies below the log's start: what is left must be read.
-    let best = std::cell::Cell::new(None::<(i64, Offset)>);
+    // The log's start lies in it. The first batch that counts may hold records below, and one of those the time in its header.
+    let start = position_before(segment, files, from, index_interval_bytes).await?;
+    let counts = |header: &BatchHeader| header.last_offset() >= from && header.record_count > 0;
+    let Some((first, batch, next)) = first_batch((segment, corrupt), files, start, &counts).await? else {
+        return Ok(None);
+    };
+    if known.is_some_and(|known| known.last_offset > first.last_offset()) {
+        return Ok(known);
+    }
+    let within = greatest_from(&first, &batch, from)
+        .map_err(|e| failed(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
+    let leader_epoch = LeaderEpoch(first.partition_leader_epoch);
+    let best = Cell::new(within.map(|(timestamp_ms, offset)| Greatest {
+        timestamp_ms,
+        last_offset: first.last_offset(),
+        record: Some(TimestampedOffset { timestamp_ms, offset, leader_epoch }),
+    }));
+    // The greatest of all may lie below: what is left must be read.
     let look = |header: &BatchHeader| {
-        let counts = header.last_offset() >= from && header.record_count > 0;
-        if counts && best.get().is_none_or(|(max, _)| header.max_timestamp > max) {
-            best.set(Some((header.max_timestamp, header.last_offset())));
+        if header.record_count > 0 && best.get().is_none_or(|best| header.max_timestamp > best.timestamp_ms) {
+            best.set(Some(as_told((header.max_timestamp, header.last_offset()))));
         }
         false
     };
-    let start = position_before(segment, files, from, index_interval_bytes).await?;
-    first_batch((segment, corrupt), files, start, &look).await?;
+    first_batch((segment, corrupt), files, next, &look).await?;
     Ok(best.get())
 }
 

@@ -44,6 +44,15 @@ pub struct CleanState {
     pub epochs: Vec<(LeaderEpoch, Offset)>,
 }
 
+/// What became of segments that were to be marked as deleted.
+pub struct Marked {
+    /// The new names, to be removed later.
+    pub files: Vec<PathBuf>,
+    /// The segment that failed, and all after it, which must not go before it.
+    pub left: Vec<DetachedSegment>,
+    pub outcome: io::Result<()>,
+}
+
 /// What lets recovery begin at an offset within the active segment.
 pub struct Settled {
     pub dir: PathBuf,
@@ -141,9 +150,9 @@ pub async fn replace_segments(
         write_atomically(&paths::segment_file(&dir, base, paths::PRODUCER_SNAPSHOT), &snapshot)?;
         // Never a directory without a segment: the log would begin anew at an older offset.
         sync_dir(&dir)?;
-        let marked = mark_deleted(&gone)?;
-        sync_dir(&dir)?;
-        Ok(marked)
+        let Marked { files, left, outcome } = mark_deleted(gone);
+        debug_assert!(left.is_empty() || outcome.is_err());
+        outcome.map(|()| files)
     })
     .await
 }
@@ -205,31 +214,39 @@ fn remove_old_snapshots(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Marks the files of segments as deleted: readers that hold them read on. Gives the new names, to be removed later.
-pub async fn mark_segments(segments: Vec<DetachedSegment>) -> io::Result<Vec<PathBuf>> {
-    run(move || mark_deleted(&segments)).await
+/// Marks the files of segments as deleted: readers that hold them read on.
+pub async fn mark_segments(segments: Vec<DetachedSegment>) -> Marked {
+    let failed = |e| Marked { files: Vec::new(), left: Vec::new(), outcome: Err(io::Error::other(e)) };
+    spawn_blocking(move || mark_deleted(segments)).await.unwrap_or_else(failed)
 }
 
-/// One segment after the other, oldest first: whatever a power cut leaves, and should the checkpoint of log starts be lost as well, no
-/// segment is missing between two others, where a redo would make it anew with a hole.
-fn mark_deleted(segments: &[DetachedSegment]) -> io::Result<Vec<PathBuf>> {
-    let mut marked = Vec::new();
-    for (at, segment) in segments.iter().enumerate() {
-        if at > 0 {
-            segment.path(paths::LOG).parent().map_or(Ok(()), sync_dir)?;
-        }
-        for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::TXN_INDEX, paths::PRODUCER_SNAPSHOT] {
-            let path = segment.path(suffix);
-            let mut deleted = path.clone().into_os_string();
-            deleted.push(paths::DELETED_FILE);
-            match fs::rename(&path, &deleted) {
-                Ok(()) => marked.push(PathBuf::from(deleted)),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
+/// One segment after the other, oldest first, and each durably: whatever fails or a power cut leaves, and should the checkpoint of
+/// log starts be lost as well, no segment is missing between two others.
+fn mark_deleted(segments: Vec<DetachedSegment>) -> Marked {
+    let mut marked = Marked { files: Vec::new(), left: Vec::new(), outcome: Ok(()) };
+    let mut segments = segments.into_iter();
+    for segment in &mut segments {
+        if let Err(e) = mark_one(&segment, &mut marked.files) {
+            (marked.left, marked.outcome) = (vec![segment], Err(e));
+            break;
         }
     }
-    Ok(marked)
+    marked.left.extend(segments);
+    marked
+}
+
+fn mark_one(segment: &DetachedSegment, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::TXN_INDEX, paths::PRODUCER_SNAPSHOT] {
+        let path = segment.path(suffix);
+        let mut deleted = path.clone().into_os_string();
+        deleted.push(paths::DELETED_FILE);
+        match fs::rename(&path, &deleted) {
+            Ok(()) => files.push(PathBuf::from(deleted)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    segment.path(paths::LOG).parent().map_or(Ok(()), sync_dir)
 }
 
 /// Removes marked files after the delay. A stop in between leaves them to the next start.

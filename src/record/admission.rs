@@ -57,7 +57,7 @@ pub struct Admitted {
 impl Admitted {
     /// The offset that the time index gets beside `max_timestamp`: the batch's last one, since followers and recovery do
     /// not look into batches (Kafka 3.9: `shallowOffsetOfMaxTimestamp`). The exact record is found when it is asked for:
-    /// `records::offset_of_max_timestamp`.
+    /// `records::greatest_from`.
     pub fn offset_of_max_timestamp(&self, base_offset: Offset) -> Offset {
         base_offset + i64::from(self.header.last_offset_delta)
     }

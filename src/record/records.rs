@@ -226,16 +226,18 @@ pub fn first_at_or_after(
     Ok(None)
 }
 
-/// The first record that bears the batch's max timestamp: what ListOffsets answers for max timestamp (KIP-734).
-/// The time index only knows the batch's last offset.
-pub fn offset_of_max_timestamp(header: &BatchHeader, batch: &[u8]) -> Result<Option<Offset>, RecordsError> {
+/// The greatest timestamp of the batch's records from `from` on, and the first record that bears it: what ListOffsets answers for max
+/// timestamp (KIP-734). The time index only knows the batch's last offset.
+pub fn greatest_from(header: &BatchHeader, batch: &[u8], from: Offset) -> Result<Option<(i64, Offset)>, RecordsError> {
     let mut records = Records::new(header, batch)?;
+    let mut greatest: Option<(i64, Offset)> = None;
     while let Some(record) = records.next_shape()? {
-        if record.timestamp == header.max_timestamp {
-            return Ok(Some(Offset(header.base_offset.0.wrapping_add(i64::from(record.offset_delta)))));
+        let offset = Offset(header.base_offset.0.wrapping_add(i64::from(record.offset_delta)));
+        if offset >= from && greatest.is_none_or(|(max, _)| record.timestamp > max) {
+            greatest = Some((record.timestamp, offset));
         }
     }
-    Ok(None)
+    Ok(greatest)
 }
 
 /// A failure that does not know its record's index yet.

@@ -6,6 +6,7 @@ use super::keep::{Keeper, Kept, Keys, LastBatches};
 use super::plan::{SegmentFacts, group};
 use crate::base::config::topic::TopicConfig;
 use crate::base::ids::{LeaderEpoch, Offset};
+use crate::base::seeds::each_seed;
 use crate::record::batch::{BatchHeader, Codec, walk};
 use crate::record::builder::BatchBuilder;
 use crate::record::compression::Compression;
@@ -42,11 +43,7 @@ struct Log {
 
 #[test]
 fn what_is_left_is_what_a_plain_list_leaves() {
-    let only_seed: Option<u64> = std::env::var("CORELOG_SEED").ok().and_then(|seed| seed.parse().ok());
-    for seed in only_seed.map_or(0..SEEDS, |seed| seed..seed + 1) {
-        let told = std::panic::catch_unwind(|| run(seed));
-        assert!(told.is_ok(), "seed {seed} fails: CORELOG_SEED={seed} runs it alone");
-    }
+    each_seed(SEEDS, run);
 }
 
 fn run(seed: u64) {

@@ -286,9 +286,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Not when the directory is offline, even before the journal is told: whatever went wrong there, what the ring holds stays.
     fn still_sound(&self) -> io::Result<()> {
-        match &*self.failure.borrow() {
-            Some(failure) => Err(io::Error::other(failure.to_string())),
+        let failure = self.failure.borrow().as_ref().map(|failure| failure.to_string());
+        match failure.or_else(|| self.disks.failure(&self.log_dir).map(|failure| failure.to_string())) {
+            Some(failure) => Err(io::Error::other(failure)),
             None => Ok(()),
         }
     }

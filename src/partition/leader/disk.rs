@@ -19,6 +19,8 @@ use std::sync::Arc;
 impl Partition {
     /// A write that did not succeed, nor the making of its segment.
     pub(super) fn write_failed(&self, write: Write, what: &str, error: &io::Error) {
+        // A part of it may be in the file: until that is synced it stays open, or a write-back that fails is told to nobody.
+        write.segment.set_dirty(true);
         let harm = self.shared.disks.report(&self.home.borrow().log_dir, what, error);
         if harm != Harm::Full || self.sync_failed.get() || self.core.borrow().failure().is_some() {
             return self.fail(&format!("{what}: {error}"));

@@ -25,7 +25,7 @@ use crate::base::metrics::ShardMetrics;
 use crate::base::owner::Owner;
 use crate::log::core::{AppendError, Appended, LogCore, ReadSpan, Write};
 use crate::log::open_files::OpenFiles;
-use crate::log::segment::Segment;
+use crate::log::segment::DetachedSegment;
 use crate::record::batch::BatchHeader;
 use bytes::Bytes;
 use std::cell::{Cell, OnceCell, Ref, RefCell};
@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tracing::error;
+use write::Unsealed;
 
 /// The end of a log that was written a moment ago is not looked up in the page cache before it is sent.
 const HOT_TAIL_BYTES: u64 = 4 << 20;
@@ -82,8 +83,10 @@ pub struct Partition {
     full: Cell<bool>,
     /// The write that found none; it is done again then.
     stalled: RefCell<Option<Write>>,
-    /// Full segments whose indexes found none.
-    unsealed: RefCell<Vec<Rc<Segment>>>,
+    /// Full segments whose indexes could not be written.
+    unsealed: RefCell<Vec<Unsealed>>,
+    /// Segments that left the log and still have their names, oldest first.
+    leaving: RefCell<Vec<DetachedSegment>>,
     /// Index files are written by one at a time.
     index_files: Semaphore,
     /// What a clean stop writes is not written over.
@@ -153,6 +156,7 @@ impl Partition {
             full: Cell::new(shared.disks.health(&home.log_dir) == Health::Full),
             stalled: RefCell::new(None),
             unsealed: RefCell::default(),
+            leaving: RefCell::default(),
             deleted: Cell::new(false),
             cleaning: Cleaning::new(),
             damage: Damage::default(),

@@ -5,7 +5,7 @@ use crate::base::ids::Offset;
 use crate::log::paths;
 use crate::log::retain::{self, Plan};
 use crate::log::segment::Segment;
-use crate::partition::materialise;
+use crate::partition::materialise::{self, Marked};
 use crate::partition::waiters::Lost;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -30,6 +30,8 @@ impl Partition {
             self.last_write.set(None);
             self.core.borrow_mut().release_memory();
         }
+        // Until they are sealed they cannot go.
+        self.seal_again();
         let mut gone = self.core.borrow_mut().remove_below_start();
         let config = self.config();
         let ends = self.ends();
@@ -56,10 +58,11 @@ impl Partition {
         let snapshot = self.core.borrow().producers().encode(next.base);
         let count = gone.len();
         let dir = self.home.borrow().dir.to_path_buf();
-        let gone = gone.iter().map(|segment| segment.detached()).collect();
+        self.leaving.borrow_mut().extend(gone.iter().map(|segment| segment.detached()));
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
             let _names = this.cleaning.names().acquire_owned().await;
+            let gone = this.leaving.take();
             let replaced = materialise::replace_segments(dir, next.base, snapshot, gone).await;
             this.home.borrow_mut().made_names();
             this.writing.set(false);
@@ -80,20 +83,26 @@ impl Partition {
         count
     }
 
+    /// They go oldest first. One that cannot keeps those after it until it can: were the checkpoint of log starts lost, a segment that
+    /// is missing in the middle would be taken for damage.
     fn remove_files(self: &Rc<Self>, segments: Vec<Rc<Segment>>) {
-        if segments.is_empty() {
+        self.leaving.borrow_mut().extend(segments.iter().map(|segment| segment.detached()));
+        if self.leaving.borrow().is_empty() {
             return;
         }
-        let segments = segments.iter().map(|segment| segment.detached()).collect();
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
             let _names = this.cleaning.names().acquire_owned().await;
-            match materialise::mark_segments(segments).await {
-                Ok(marked) => this.remove_later(marked),
-                Err(e) => {
-                    warn!("{}-{}: removing old segments: {e}", this.topic, this.index());
-                    this.report("removing old segments", &e);
-                }
+            let leaving = this.leaving.take();
+            if leaving.is_empty() {
+                return;
+            }
+            let Marked { files, left, outcome } = materialise::mark_segments(leaving).await;
+            this.leaving.borrow_mut().splice(..0, left);
+            this.remove_later(files);
+            if let Err(e) = outcome {
+                warn!("{}-{}: removing old segments: {e}", this.topic, this.index());
+                this.report("removing old segments", &e);
             }
         });
     }

@@ -6,7 +6,7 @@ use crate::base::config::FlushPolicy;
 use crate::base::disks::Harm;
 use crate::base::faults::Place;
 use crate::base::ids::Offset;
-use crate::base::limits::WRITE_OUT_BYTES;
+use crate::base::limits::{UNSYNCED_MS_MAX, WRITE_OUT_BYTES};
 use crate::log::segment::Segment;
 use crate::partition::durability::Way;
 use crate::partition::materialise::{self, CleanState};
@@ -188,12 +188,13 @@ impl Partition {
         }
     }
 
-    /// `flush.ms`: flushes what has been unflushed for longer than the topic allows.
+    /// Flushes what has been unflushed for longer than the topic allows (`flush.ms`), and what is not on disk in any way after a while.
     pub fn flush_if_due(self: &Rc<Self>, now_ms: i64) {
-        let due = match (self.config.borrow().flush_ms, self.unflushed_since_ms.get()) {
-            (Some(limit), Some(since)) => now_ms.saturating_sub(since) >= limit,
-            _ => false,
-        };
+        let Some(since) = self.unflushed_since_ms.get() else { return };
+        let age_ms = now_ms.saturating_sub(since);
+        let is_old = self.shared.policy == FlushPolicy::Disk && age_ms >= UNSYNCED_MS_MAX;
+        let due = self.config.borrow().flush_ms.is_some_and(|limit| age_ms >= limit)
+            || (is_old && self.durable_and_written().0 < self.core.borrow().written_end());
         if due && self.core.borrow().failure().is_none() {
             self.start_flush();
         }

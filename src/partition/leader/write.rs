@@ -13,6 +13,7 @@ use crate::log::segment::Segment;
 use crate::partition::journal::Journal;
 use crate::partition::materialise;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tracing::warn;
@@ -20,6 +21,13 @@ use tracing::warn;
 /// Writes go to the journal until nobody has waited for the disk for so long. A gap costs a sync of the segments, and
 /// journaling what nobody waits for costs as much disk as the records do.
 const JOURNALED_AFTER_WAIT: Duration = Duration::from_secs(1);
+
+/// A full segment whose indexes are not on disk, and the producers' snapshot at its end with its path: as it was then, since what was
+/// known of them is forgotten over what they send later.
+pub(super) struct Unsealed {
+    segment: Rc<Segment>,
+    snapshot: (PathBuf, Vec<u8>),
+}
 
 impl Partition {
     pub(super) fn kick_writer(self: &Rc<Self>) {
@@ -138,13 +146,17 @@ impl Partition {
         if sealed.is_removed() {
             return;
         }
-        let Some(indexes) = sealed.encode_indexes() else { return };
         let core = self.core.borrow();
         let end = core.segment_after(&sealed).map_or(core.written_end(), |next| next.base);
         let snapshot = core.producers().encode(end);
         drop(core);
+        let path = paths::segment_file(&self.home.borrow().dir, end, paths::PRODUCER_SNAPSHOT);
+        self.write_sealed(Unsealed { segment: sealed, snapshot: (path, snapshot) });
+    }
+
+    fn write_sealed(self: &Rc<Self>, Unsealed { segment: sealed, snapshot }: Unsealed) {
+        let Some(indexes) = sealed.encode_indexes() else { return };
         let detached = sealed.detached();
-        let snapshot_path = paths::segment_file(&self.home.borrow().dir, end, paths::PRODUCER_SNAPSHOT);
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
             let _one = this.index_files.acquire().await.expect("the semaphore is never closed");
@@ -154,19 +166,24 @@ impl Partition {
                 return;
             }
             let written = tokio::task::spawn_blocking(move || {
-                materialise::write_sealed(&detached, &indexes, (&snapshot_path, &snapshot))
+                let done = materialise::write_sealed(&detached, &indexes, (&snapshot.0, &snapshot.1));
+                (done, snapshot)
             });
-            match written.await.map_err(io::Error::other).and_then(|done| done) {
+            let (written, snapshot) = match written.await {
+                Ok(written) => written,
+                Err(e) => return warn!("{}-{}: sealing a segment: {e}", this.topic, this.index()),
+            };
+            match written {
                 Ok(()) => {
                     sealed.set_indexed_on_disk(true);
                     sealed.drop_indexes();
                 }
                 Err(e) if sealed.is_removed() => tracing::debug!("indexes of a removed segment: {e}"),
-                // They stay in memory, and the recovery point below the segment, until the log is closed.
+                // They stay in memory, and the recovery point below the segment, until it is tried again.
                 Err(e) => {
                     warn!("{}-{}: indexes of a full segment: {e}", this.topic, this.index());
-                    if this.report("writing the indexes of a full segment", &e) == Harm::Full {
-                        this.unsealed.borrow_mut().push(sealed);
+                    if this.report("writing the indexes of a full segment", &e) != Harm::Directory {
+                        this.unsealed.borrow_mut().push(Unsealed { segment: sealed, snapshot });
                     }
                 }
             }
@@ -175,9 +192,9 @@ impl Partition {
         });
     }
 
-    /// There is space again: what found none when its segment was full is written now.
+    /// There is space again, or retention needs to know: what could not be written when its segment was full is written now.
     pub(super) fn seal_again(self: &Rc<Self>) {
-        self.unsealed.take().into_iter().for_each(|segment| self.seal(segment));
+        self.unsealed.take().into_iter().for_each(|unsealed| self.write_sealed(unsealed));
     }
 
     /// Brings the leader-epoch checkpoint up to date in the background when a new epoch has records.

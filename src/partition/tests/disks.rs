@@ -1,12 +1,14 @@
 //! Stories of disks that say no.
 
 use super::world::{World, temporary_directory};
+use crate::base::clock::now_ms;
 use crate::base::config::TopicConfig;
 use crate::base::disks::Health;
 use crate::base::faults::{Act, Fault, Faults, Place};
 use crate::base::ids::Offset;
-use crate::base::limits::WRITE_OUT_BYTES;
+use crate::base::limits::{UNSYNCED_MS_MAX, WRITE_OUT_BYTES};
 use crate::journal::file;
+use crate::journal::scan::scan;
 use crate::log::testing::Batch;
 use crate::partition::leader::Acks;
 use crate::partition::waiters::{AppendWait, Lost};
@@ -169,6 +171,67 @@ fn records_go_to_the_disk_before_a_sync_and_count_only_with_it() {
             }
         });
     }
+}
+
+/// A write that found no space was left with a part of it in the file, which counted as synced: it could be closed, and a write-back that
+/// failed later was told to nobody.
+#[test]
+fn a_part_of_a_write_keeps_its_file_open() {
+    tokio_uring::start(async {
+        let (world, errno) = world_with(Place::Segment, false).await;
+        let is_dirty = || world.partition.core().segments().back().is_some_and(|active| active.is_dirty());
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        assert!(!is_dirty(), "synced");
+        errno.set(Some(libc::ENOSPC));
+        let wait = AppendWait::new();
+        world.append(Batch::default(), Acks::Leader, &wait).expect("taken");
+        assert_eq!(wait.done().await.len(), 1);
+        assert!(is_dirty());
+    });
+}
+
+/// Records of acks=1 waited for the next checkpoint, however far that was.
+#[test]
+fn what_nobody_waits_for_is_synced_after_a_while() {
+    tokio_uring::start(async {
+        let world = World::with_journal(TopicConfig::default(), RING_BYTES).await;
+        world.append_and_wait(Batch::default(), Acks::Leader).await;
+        world.partition.flush_if_due(now_ms() + UNSYNCED_MS_MAX - 10_000);
+        world.quiet().await;
+        assert_eq!(world.partition.ends().flushed, Offset(0));
+        world.partition.flush_if_due(now_ms() + UNSYNCED_MS_MAX);
+        world.quiet().await;
+        assert_eq!(world.partition.ends().flushed, Offset(1));
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.quiet().await;
+        world.partition.flush_if_due(now_ms() + UNSYNCED_MS_MAX);
+        world.quiet().await;
+        assert_eq!(world.partition.ends().flushed, Offset(1), "what the ring holds is on disk");
+    });
+}
+
+/// A checkpoint of the journal was under way when the directory went offline: its syncs succeeded, and the tail moved.
+#[test]
+fn the_tail_of_the_ring_stays_when_its_directory_is_offline() {
+    tokio_uring::start(async {
+        let mut world = World::with_journal(TopicConfig::default(), RING_BYTES).await;
+        let (hung, hangs) = (Rc::new(Notify::new()), Rc::new(Cell::new(true)));
+        let (until, does) = (Rc::clone(&hung), Rc::clone(&hangs));
+        world.set_faults(Faults::by(move |place, act| {
+            ((place, act) == (Place::Segment, Act::Sync) && does.get()).then(|| Fault::Hang(Rc::clone(&until)))
+        }));
+        world.reopen(false).await;
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        let journal = world.shared.journal(world.dir.path()).expect("there");
+        let checkpoint = tokio::task::spawn_local(async move { journal.outlive().await });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.shared.disks.take_offline(world.dir.path(), "another partition's write has failed");
+        hangs.set(false);
+        hung.notify_waiters();
+        checkpoint.await.expect("no panic").expect_err("nothing is freed");
+        let found = file::read(&file::path(world.dir.path(), 0)).expect("whole").expect("there");
+        assert_eq!(scan(found.area.bytes(), &found.superblock).expect("whole").entries.len(), 1);
+    });
 }
 
 /// Two syncs of a file ran side by side: the kernel tells only one of them that a write-back has failed, and the other one took the records for

@@ -6,5 +6,6 @@ mod disks;
 mod faulty;
 mod model;
 mod recovery;
+mod removal;
 mod stories;
 pub(super) mod world;

@@ -1,10 +1,11 @@
 //! Random histories of a partition, compared after every step with a list of the batches that it should hold.
 //!
-//! A failure names its seed; `only_seed` runs it alone.
+//! A failure names its seed; `CORELOG_SEED` runs it alone.
 
 use super::world::World;
 use crate::base::config::TopicConfig;
 use crate::base::ids::{LeaderEpoch, Offset};
+use crate::base::seeds::each_seed;
 use crate::log::paths;
 use crate::log::testing::Batch;
 use crate::log::times::{self, TimestampedOffset};
@@ -18,6 +19,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 const SEEDS: u64 = 300;
 const STEPS: usize = 40;
@@ -49,18 +51,14 @@ struct Run {
     /// Producers of which a restart without snapshots may know an earlier batch than the last one.
     uncertain: HashSet<i64>,
     snapshots_lost: bool,
+    /// What was begun before: a process that has ended does nothing any more.
+    writing_down: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 #[test]
 fn partitions_hold_what_they_took() {
-    let only_seed: Option<u64> = std::env::var("CORELOG_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = only_seed.map_or(0..SEEDS, |seed| seed..seed + 1);
     let (maintenance, _thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
-    for seed in seeds {
-        let maintenance = std::panic::AssertUnwindSafe(maintenance.clone());
-        let told = std::panic::catch_unwind(move || tokio_uring::start(run(seed, { maintenance }.0)));
-        assert!(told.is_ok(), "seed {seed} fails: CORELOG_SEED={seed} runs it alone");
-    }
+    each_seed(SEEDS, |seed| tokio_uring::start(run(seed, maintenance.clone())));
 }
 
 async fn run(seed: u64, maintenance: Maintenance) {
@@ -83,6 +81,7 @@ async fn run(seed: u64, maintenance: Maintenance) {
         recent: HashMap::new(),
         uncertain: HashSet::new(),
         snapshots_lost: false,
+        writing_down: None,
     };
     for _ in 0..STEPS {
         run.step().await;
@@ -211,6 +210,7 @@ impl Run {
 
     /// Everything that was taken gets written, and everybody who waits is answered.
     async fn settle(&mut self) {
+        self.written_down().await;
         self.world.quiet().await;
         for wait in self.waits.drain(..) {
             assert!(wait.is_done(), "a request waits for ever");
@@ -270,8 +270,15 @@ impl Run {
     /// What the next recovery need not read again is written down; or that has begun when the next step comes.
     async fn write_down(&mut self) {
         let partition = Rc::clone(&self.world.partition);
-        let written = tokio::task::spawn_local(async move { partition.settle().await });
+        self.written_down().await;
+        self.writing_down = Some(tokio::task::spawn_local(async move { partition.settle().await }));
         if self.rng.bool() {
+            self.written_down().await;
+        }
+    }
+
+    async fn written_down(&mut self) {
+        if let Some(written) = self.writing_down.take() {
             written.await.expect("no panic").expect("settled");
         }
     }
@@ -322,10 +329,7 @@ impl Run {
         assert!(end >= damaged_from && end >= durable && end <= self.end().max(self.log_start), "{context}");
         self.batches.retain(|batch| batch.end <= end);
         assert_eq!(ends.log_end, end.max(self.log_start), "{context}");
-        if end < self.log_start {
-            // The log begins anew, and so do its producers, as in Kafka.
-            self.batches.iter_mut().for_each(|batch| batch.producer = None);
-        }
+        self.note_new_beginning(end);
         self.forget_sequences(true);
         self.check().await;
     }
@@ -341,6 +345,7 @@ impl Run {
         let flushed = self.world.partition.ends().flushed;
         // Nothing of the partition moves on before the next await; the kernel may do more than it has told.
         let copy = self.world.copy();
+        self.written_down().await;
         self.world.quiet().await;
         self.waits.clear();
         self.world.dir = copy;
@@ -354,11 +359,19 @@ impl Run {
         assert!(ends.log_end >= durable && ends.log_end <= taken, "{context}");
         self.batches.retain(|batch| batch.end <= ends.log_end);
         assert_eq!(ends.log_end, self.end(), "{context}");
-        if ends.log_end == self.log_start {
-            self.batches.iter_mut().for_each(|batch| batch.producer = None);
-        }
+        self.note_new_beginning(ends.log_end);
         self.forget_sequences(true);
         self.check().await;
+    }
+
+    /// A log that is cut below its start begins anew, and so do its producers, as in Kafka. Where it ends at its start, it may
+    /// have been.
+    fn note_new_beginning(&mut self, end: Offset) {
+        if end < self.log_start {
+            self.batches.iter_mut().for_each(|batch| batch.producer = None);
+        } else if end == self.log_start {
+            self.uncertain.extend(self.batches.iter().filter_map(|batch| Some(batch.producer?.0)));
+        }
     }
 
     /// Damages the files from a place on that was not flushed; gives the end of what is whole then.

@@ -8,7 +8,7 @@ use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::limits::DECOMPRESS_CHUNK_BYTES;
 use crate::record::batch::{BatchError, CorruptAt, PREFIX_LEN, increment_sequence, patch_prefix, walk};
 use crate::record::builder::BuildError;
-use crate::record::records::{RecordFault, first_at_or_after, offset_of_max_timestamp};
+use crate::record::records::{RecordFault, first_at_or_after, greatest_from};
 
 #[test]
 fn crc_is_castagnoli() {
@@ -89,7 +89,9 @@ fn a_record_is_found_by_its_time() {
         assert_eq!(find(15, 0), Some((30, Offset(1))));
         assert_eq!(find(15, 2), Some((20, Offset(2))), "records before the log start offset are passed over");
         assert_eq!(find(31, 0), None);
-        assert_eq!(offset_of_max_timestamp(&header, &bytes).unwrap(), Some(Offset(1)), "the first of several");
+        let greatest = |from| greatest_from(&header, &bytes, Offset(from)).unwrap();
+        assert_eq!(greatest(0), Some((30, Offset(1))), "the first of several");
+        assert_eq!((greatest(2), greatest(4)), (Some((30, Offset(3))), None));
     }
 }
 
