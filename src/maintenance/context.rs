@@ -109,7 +109,7 @@ impl Context {
         let Shared { rates, buckets, pace, begun, .. } = &*self.shared;
         let now = begun.elapsed();
         let rate = match rates.of(self.lane) {
-            0 if self.lane == Lane::Clean => pace.borrow_mut().limit(now, || rates.bytes_of_clients()),
+            0 if self.lane == Lane::Clean => pace.borrow_mut().limit(now, || rates.clients()),
             configured => configured,
         };
         let wait = buckets[self.lane.index()].borrow_mut().take(now, bytes as u64, rate);

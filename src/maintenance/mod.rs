@@ -37,6 +37,7 @@ use crate::base::limits::{
     RECOVERIES_AT_ONCE_MAX,
 };
 use crate::base::metrics::ShardMetrics;
+use pace::Clients;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,13 +116,12 @@ impl Rates {
         self.lanes[lane.index()].load(Ordering::Relaxed)
     }
 
-    /// What clients wrote so far, and read from disks.
-    fn bytes_of_clients(&self) -> u64 {
+    fn clients(&self) -> Clients {
         let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
-        shards
-            .iter()
-            .map(|shard| shard.append_bytes.get().wrapping_add(shard.cold_read_bytes.get()))
-            .fold(0, u64::wrapping_add)
+        shards.iter().fold(Clients::default(), |sum, shard| Clients {
+            moved: sum.moved.wrapping_add(shard.append_bytes.get()).wrapping_add(shard.cold_read_bytes.get()),
+            to_compact: sum.to_compact.wrapping_add(shard.append_compacted_bytes.get()),
+        })
     }
 }
 

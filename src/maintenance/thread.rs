@@ -92,7 +92,7 @@ fn run(settings: Settings, queues: Queues, rates: Arc<Rates>, stop: watch::Recei
         busy: busy.clone(),
         begun: Instant::now(),
         buckets: Default::default(),
-        pace: RefCell::new(Pace::new(Duration::ZERO, 0)),
+        pace: RefCell::new(Pace::new(Duration::ZERO)),
     };
     let work = async move {
         serve(Rc::new(shared), queues).await;
