@@ -53,6 +53,10 @@ LIBRDKAFKA = {
 }
 # Tests that librdkafka runs on brokers that create no topics by themselves.
 NO_AUTOCREATE_NUMBERS = {"0045", "0107", "0111"}
+# Tests of message formats that Kafka 4.0 dropped, and Corelog does not have: once more, told that the broker is 4.0.
+AS_KAFKA_4 = {"0052"}
+# How a reason begins in expected.toml where a test passes at times.
+SOMETIMES = "sometimes: "
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # A line of the summary that librdkafka's test program prints: "| 0045_subscribe_update   |   PASSED |   9.020s | why".
@@ -155,6 +159,10 @@ def run_librdkafka(part: str, only: list[str]):
         with started(LIBRDKAFKA_BROKER | config, 2) as broker:
             for number in chosen:
                 yield from librdkafka_test(part, number, scenario, broker)
+                if number in AS_KAFKA_4:
+                    for result in librdkafka_test(part, number, scenario, broker, "4.0.0"):
+                        result.name += " (4.0)"
+                        yield result
 
 
 def numbers_of(text: str) -> list[str]:
@@ -167,17 +175,21 @@ def numbers_of(text: str) -> list[str]:
     return numbers
 
 
-def librdkafka_test(part: str, number: str, scenario: str, broker) -> list[Result]:
+def librdkafka_test(part: str, number: str, scenario: str, broker, version: str = KAFKA_VERSION) -> list[Result]:
     """One process for one number. The outcome is what the test program's own summary says of each test; a test that it only left out
     because no broker is needed for it (-L) is none of ours."""
-    log = log_of(part, f"{number}-{scenario}")
-    home = broker.dir / f"rdkafka-{number}-{scenario}"
+    name = f"{number}-{scenario}-{version}"
+    log = log_of(part, name)
+    home = broker.dir / name
     home.mkdir()
     (home / "test.conf").write_text(f"bootstrap.servers={broker.bootstrap}\ntest.topic.random=true\n")
     built = HOME / "librdkafka"
+    # One test reads a file beside its sources by a path from where it is started.
+    if not (broker.dir / "src").exists():
+        (broker.dir / "src").symlink_to(built / "src")
     environment = os.environ | {
         "TESTS": number,
-        "TEST_KAFKA_VERSION": KAFKA_VERSION,
+        "TEST_KAFKA_VERSION": version,
         "TEST_CONSUMER_GROUP_PROTOCOL": "consumer" if part == "consumer-groups" else "classic",
         "LD_LIBRARY_PATH": f"{built}/src:{built}/src-cpp",
         # For bin/kafka-topics.sh, which a few tests call.
@@ -185,18 +197,22 @@ def librdkafka_test(part: str, number: str, scenario: str, broker) -> list[Resul
         "BROKERS": broker.bootstrap,
     }
     began = time.monotonic()
-    finished = run_bounded([str(built / "tests" / "test-runner"), "-L", "-p1", "-s", scenario], home, environment, log, TEST_TIMEOUT_S)
+    # Line by line, or an abort at the end (threads that a failed test leaves behind) takes the summary with it.
+    command = ["stdbuf", "-oL", str(built / "tests" / "test-runner"), "-L", "-p1", "-s", scenario]
+    finished = run_bounded(command, home, environment, log, TEST_TIMEOUT_S)
     text = _COLOUR.sub("", log.read_text(errors="replace"))
     results = [row for line in text.splitlines() if (row := librdkafka_row(part, line)) is not None]
     said = _FAILURE.search(text)
     why = f"{said[1]}: {said[3]} ({said[2]})" if said else finished
     for result in results:
-        if result.state == "failed" and said:
+        if result.state == "failed" and not result.why:
             result.why = why
-    if not results and not nothing_to_run(text):
-        return [Result(part, f"{number}_{scenario}", "failed", time.monotonic() - began, why)]
-    if finished != "ended with 0" and not any(result.state == "failed" for result in results):
-        results.append(Result(part, f"{number}_{scenario}_end", "failed", 0, why))
+    # A test that hangs or aborts takes the summary with it; and one that passed may leave threads behind, for which the program fails.
+    # A summary that names no test is fine: those of this number need no broker, or belong to another scenario.
+    ended_well = finished == "ended with 0" and "SUMMARY" in text
+    if not ended_well and not any(result.state == "failed" for result in results):
+        name = said[1].split(" ")[0] if said and said[1].startswith(number) else f"{number}_{scenario}"
+        results.append(Result(part, name, "failed", time.monotonic() - began, why))
     return results
 
 
@@ -209,11 +225,6 @@ def librdkafka_row(part: str, line: str) -> Result | None:
     if state == "SKIPPED" and (not why.strip() or "negative test flags" in why):
         return None
     return Result(part, name, {"PASSED": "passed", "SKIPPED": "skipped"}.get(state, "failed"), float(seconds), why.strip())
-
-
-def nothing_to_run(text: str) -> bool:
-    """All tests of this number need no broker, or belong to another scenario: the summary is there and names none."""
-    return "SUMMARY" in text
 
 
 # ---- brokers and processes
@@ -271,13 +282,17 @@ def print_row(result: Result, expected: dict) -> None:
     reason = expected.get(result.part, {}).get(result.name)
     verdict = verdict_of(result, reason)
     mark = {"passed": "ok", "expected": "--", "unexpected": "!!"}[verdict]
-    note = reason if verdict == "expected" else ("passes although expected.toml says: " + reason) if reason else result.why
+    note = result.why
+    if verdict == "expected":
+        note = reason
+    elif verdict == "unexpected" and result.state == "passed":
+        note = f"passes, although expected.toml says: {reason}"
     print(f"{mark} {result.part:15} {result.name:58} {result.state:8}{result.seconds:7.1f} s  {note[:200]}".rstrip(), flush=True)
 
 
 def verdict_of(result: Result, reason: str | None) -> str:
     if result.state == "passed":
-        return "unexpected" if reason else "passed"
+        return "unexpected" if reason and not reason.startswith(SOMETIMES) else "passed"
     return "expected" if reason else "unexpected"
 
 
