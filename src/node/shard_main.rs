@@ -36,6 +36,8 @@ use tracing::{info, warn};
 
 /// In-flight requests get so long to be answered at shutdown.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// The last checkpoints get so long to be on disk.
+const SAVE_MAX: Duration = Duration::from_secs(60);
 /// The housekeeper wakes at most this often.
 const TICK_MIN: Duration = Duration::from_millis(50);
 const TICK_MAX: Duration = Duration::from_secs(1);
@@ -171,7 +173,8 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
     }
     let unclean = context.partitions.close().await;
-    let saved = context.checkpoints.save(context.partitions.checkpoints()).await;
+    let saving = context.checkpoints.save(context.partitions.checkpoints());
+    let saved = tokio::time::timeout(SAVE_MAX, saving).await.map_err(io::Error::other).and_then(|saved| saved);
     if let Err(e) = &saved {
         warn!("shard {}: recovery points cannot be saved: {e}", context.shard);
     }

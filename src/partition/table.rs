@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 
-/// Partitions that are closed side by side: each waits for the disk most of the time.
+/// Partitions that are closed or deleted side by side: each waits for the disk most of the time.
 const CLOSING_MAX: usize = 16;
 
 /// What was found in one of `log.dirs` at start.
@@ -178,11 +178,14 @@ impl PartitionTable {
         let mut outdated = Outdated::new();
         // What is just being opened can be closed afterwards.
         self.while_opening(|id, _| image.topic_by_id(id.topic).is_none()).await;
-        for partition in self.remove_deleted(image) {
+        let deletions = self.remove_deleted(image).into_iter().map(|partition| async move {
             self.forget_home(&partition);
-            partition.delete().await;
-            outdated.insert((partition.topic.to_string(), partition.index()));
-        }
+            // A disk that does not answer must keep neither the image nor a stop.
+            let log_dir = partition.home().log_dir.clone();
+            let _ = self.shared.unless_lost(&log_dir, partition.delete()).await;
+            (partition.topic.to_string(), partition.index())
+        });
+        outdated.extend(stream::iter(deletions).buffer_unordered(CLOSING_MAX).collect::<Vec<_>>().await);
         for topic in image.topics.values() {
             let known = self.topic_by_id(topic.id);
             for (i, _) in topic.partitions.iter().enumerate().filter(|(_, state)| state.leader == Some(self.me)) {

@@ -234,6 +234,28 @@ fn the_tail_of_the_ring_stays_when_its_directory_is_offline() {
     });
 }
 
+/// A segment's write hung while its topic was deleted: the image waited for it, and with that the stop.
+#[test]
+fn a_deletion_does_not_wait_for_a_disk_that_does_not_answer() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        let hung = Rc::new(Notify::new());
+        let until = Rc::clone(&hung);
+        world.set_faults(Faults::by(move |place, act| {
+            (place == Place::Segment && matches!(act, Act::Write(_))).then(|| Fault::Hang(Rc::clone(&until)))
+        }));
+        world.reopen(true).await;
+        world.append(Batch::default(), Acks::Leader, &AppendWait::new()).expect("taken");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let (shared, partition) = (Rc::clone(&world.shared), Rc::clone(&world.partition));
+        let deleted = shared.unless_lost(world.dir.path(), partition.delete());
+        assert_eq!(tokio::time::timeout(Duration::from_secs(20), deleted).await.expect("ends"), None);
+        assert_eq!(health(&world), Health::Offline);
+        hung.notify_waiters();
+        world.quiet().await;
+    });
+}
+
 /// Two syncs of a file ran side by side: the kernel tells only one of them that a write-back has failed, and the other one took the records for
 /// safe.
 #[test]
