@@ -68,6 +68,7 @@ const PURE: &[&str] = &[
     "load/skim.rs",
     "load/spread.rs",
     "log/retain.rs",
+    "maintenance/pace.rs",
     "maintenance/rate.rs",
     "maintenance/scrub_progress.rs",
     "partition/durability.rs",

@@ -82,6 +82,8 @@ shard_counters! {
     /// Record batches appended: one for each partition of a produce request.
     appends,
     append_bytes,
+    /// Of them, those of compacted topics: so much compaction comes of them.
+    append_compacted_bytes,
     /// Writes to segments that were given to io_uring; appends over writes is what one write carries.
     append_writes,
     /// Writes of the journals, what they held, and their bytes on disk.

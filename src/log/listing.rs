@@ -17,6 +17,8 @@ pub struct Listing {
     indexes: Vec<(Offset, PathBuf)>,
     /// Files that were marked as deleted, or never finished.
     marked: Vec<PathBuf>,
+    /// A compaction was under way when the process ended (`compact::swap`).
+    pub has_unfinished_compaction: bool,
 }
 
 /// A `.log` file of the directory.
@@ -42,7 +44,11 @@ impl Listing {
                 Some((base, paths::OFFSET_INDEX | paths::TIME_INDEX | paths::TXN_INDEX)) => {
                     listing.indexes.push((base, path));
                 }
-                Some((_, suffix)) if [paths::DELETED_FILE, ".cleaned", ".tmp"].iter().any(|s| suffix.ends_with(s)) => {
+                Some((_, suffix)) if suffix.ends_with(paths::SWAP_FILE) => listing.has_unfinished_compaction = true,
+                Some((_, suffix))
+                    if [paths::DELETED_FILE, paths::CLEANED_FILE, ".tmp"].iter().any(|s| suffix.ends_with(s)) =>
+                {
+                    listing.has_unfinished_compaction |= suffix.ends_with(paths::CLEANED_FILE);
                     listing.marked.push(path);
                 }
                 _ => {}

@@ -36,7 +36,7 @@
 //! - *Formats v0 and v1* are refused, not cut.
 
 use super::checkpoint::{self, sync_dir};
-use super::compact::swap::{self, SwapError};
+use super::compact::swap::{self, Finished, SwapError};
 use super::core::RecoveredLog;
 use super::epochs::EpochHistory;
 use super::listing::{Found, Listing};
@@ -145,15 +145,7 @@ pub fn open(params: &OpenParams, config: &TopicConfig, read: ReadPart) -> Result
     if let Some(offset) = params.log_start.filter(|offset| offset.0 > LOG_OFFSET_MAX) {
         return Err(OpenError::StartTooHigh { path: params.dir.to_path_buf(), offset });
     }
-    for finished in swap::finish(&params.dir)? {
-        tracing::info!(
-            "{}: a compaction of offsets {} to {} is finished",
-            params.dir.display(),
-            finished.base,
-            finished.end
-        );
-    }
-    let listing = Listing::read(&params.dir)?;
+    let listing = list(&params.dir)?;
     listing.remove_leftovers();
     let stored_epochs = read_epochs(&params.dir);
     let dir: Rc<Path> = Rc::from(&*params.dir);
@@ -192,6 +184,18 @@ pub fn open(params: &OpenParams, config: &TopicConfig, read: ReadPart) -> Result
         files = if opening.cuts.is_empty() { later } else { &[] };
     }
     opening.finish(end)
+}
+
+/// Lists the directory, once a compaction that was under way is finished or taken back.
+fn list(dir: &Path) -> Result<Listing, OpenError> {
+    let listing = Listing::read(dir)?;
+    if !listing.has_unfinished_compaction {
+        return Ok(listing);
+    }
+    for Finished { base, end } in swap::finish(dir)? {
+        tracing::info!("{}: a compaction of offsets {base} to {end} is finished", dir.display());
+    }
+    Listing::read(dir)
 }
 
 struct Opening<'a> {

@@ -1,5 +1,6 @@
 //! What a job reaches: files as streams, threads for what blocks, time.
 
+use super::pace::Pace;
 use super::rate::Bucket;
 use super::stream::{Reader, Writer};
 use super::thread::be_nice;
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub busy: Busy,
     pub begun: Instant,
     pub buckets: [RefCell<Bucket>; Lane::ALL.len()],
+    pub pace: RefCell<Pace>,
 }
 
 /// Operations that the kernel, or a thread, has not ended.
@@ -104,9 +106,13 @@ impl Context {
 
     /// Waits as long as the lane's rate limit asks for, after so many bytes. Streams do so by themselves.
     pub async fn spend(&self, bytes: usize) {
-        let rate = self.shared.rates.of(self.lane);
-        let bucket = &self.shared.buckets[self.lane.index()];
-        let wait = bucket.borrow_mut().take(self.shared.begun.elapsed(), bytes as u64, rate);
+        let Shared { rates, buckets, pace, begun, .. } = &*self.shared;
+        let now = begun.elapsed();
+        let rate = match rates.of(self.lane) {
+            0 if self.lane == Lane::Clean => pace.borrow_mut().limit(now, || rates.clients()),
+            configured => configured,
+        };
+        let wait = buckets[self.lane.index()].borrow_mut().take(now, bytes as u64, rate);
         if !wait.is_zero() {
             self.sleep(wait).await;
         }

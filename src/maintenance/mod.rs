@@ -20,6 +20,7 @@
 mod bridge;
 pub mod clean;
 mod context;
+mod pace;
 mod rate;
 pub mod scrub;
 pub mod scrub_progress;
@@ -35,10 +36,12 @@ use crate::base::limits::{
     BACKGROUND_AHEAD, BACKGROUND_CHUNK_BYTES, MAINTENANCE_AHEAD, MAINTENANCE_CHUNK_BYTES, MAINTENANCE_JOBS_WAITING_MAX,
     RECOVERIES_AT_ONCE_MAX,
 };
+use crate::base::metrics::ShardMetrics;
+use pace::Clients;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 /// What a job is for: each lane has its own queue, width and rate limit, so that one kind never waits behind another.
@@ -99,13 +102,26 @@ pub struct Maintenance {
     rates: Arc<Rates>,
 }
 
-/// Bytes per second that each lane may read and write; 0: no limit.
+/// How fast lanes may go.
 #[derive(Default)]
-struct Rates([AtomicU64; Lane::ALL.len()]);
+struct Rates {
+    /// Bytes per second that each lane may read and write; 0: no limit.
+    lanes: [AtomicU64; Lane::ALL.len()],
+    /// The shards beside whose clients the thread works.
+    shards: Mutex<Vec<Arc<ShardMetrics>>>,
+}
 
 impl Rates {
     fn of(&self, lane: Lane) -> u64 {
-        self.0[lane.index()].load(Ordering::Relaxed)
+        self.lanes[lane.index()].load(Ordering::Relaxed)
+    }
+
+    fn clients(&self) -> Clients {
+        let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.iter().fold(Clients::default(), |sum, shard| Clients {
+            moved: sum.moved.wrapping_add(shard.append_bytes.get()).wrapping_add(shard.cold_read_bytes.get()),
+            to_compact: sum.to_compact.wrapping_add(shard.append_compacted_bytes.get()),
+        })
     }
 }
 
@@ -142,9 +158,15 @@ impl Maintenance {
         answer.await.unwrap_or(Err(JobError::Stopped))
     }
 
-    /// Bytes per second that all jobs of a lane together may read and write from now on; 0: no limit.
+    /// Bytes per second that all jobs of a lane together may read and write from now on; 0: no limit, but compaction still makes way
+    /// for clients.
     pub fn set_rate(&self, lane: Lane, bytes_per_second: u64) {
-        self.rates.0[lane.index()].store(bytes_per_second, Ordering::Relaxed);
+        self.rates.lanes[lane.index()].store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    /// Makes way for this shard's clients, too.
+    pub fn work_beside(&self, shard: Arc<ShardMetrics>) {
+        self.rates.shards.lock().unwrap_or_else(PoisonError::into_inner).push(shard);
     }
 }
 

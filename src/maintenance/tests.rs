@@ -25,6 +25,10 @@ fn content(bytes: usize) -> Vec<u8> {
 }
 
 async fn read_back(maintenance: &Maintenance, path: PathBuf, range: Range<u64>) -> std::io::Result<Vec<u8>> {
+    read_in(Lane::Scrub, maintenance, path, range).await
+}
+
+async fn read_in(lane: Lane, maintenance: &Maintenance, path: PathBuf, range: Range<u64>) -> std::io::Result<Vec<u8>> {
     let job = async move |context: Context| {
         let mut reader = context.read(&path, range).await?;
         let mut all = Vec::new();
@@ -33,7 +37,7 @@ async fn read_back(maintenance: &Maintenance, path: PathBuf, range: Range<u64>) 
         }
         Ok(all)
     };
-    maintenance.run(Lane::Scrub, job).await.expect("ran")
+    maintenance.run(lane, job).await.expect("ran")
 }
 
 #[test]
@@ -176,6 +180,21 @@ fn a_lane_keeps_to_its_rate() {
         read_back(maintenance, path.clone(), 0..bytes as u64).await.expect("read");
         let took = begun.elapsed();
         assert!(took >= Duration::from_millis(80), "{took:?}: a fifth of a second less the burst is due");
+    });
+}
+
+/// No limit is set: it goes slowly all the same while clients may be busy, and as fast as it can when they are silent.
+#[test]
+fn compaction_makes_way_for_clients() {
+    on_both_engines(async |maintenance, dir| {
+        maintenance.work_beside(Arc::new(ShardMetrics::new()));
+        let path = dir.join("f");
+        let bytes = 24 * MAINTENANCE_CHUNK_BYTES;
+        std::fs::write(&path, content(bytes)).expect("written");
+        let begun = Instant::now();
+        read_in(Lane::Clean, maintenance, path, 0..bytes as u64).await.expect("read");
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(200), "{took:?}: 12 MiB at 32 MiB/s less the burst");
     });
 }
 

@@ -1,10 +1,12 @@
 //! The thread itself: how it starts, serves its lanes, and stops.
 
 use super::context::{Busy, Context, Engine, Shared};
+use super::pace::Pace;
 use super::{JobError, Lane, Maintenance, Queues, Rates, Start, queues};
 use crate::base::limits::{MAINTENANCE_STOP_SECONDS_MAX, RECOVERIES_AT_ONCE_MAX};
 use futures_util::future::join_all;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -90,6 +92,7 @@ fn run(settings: Settings, queues: Queues, rates: Arc<Rates>, stop: watch::Recei
         busy: busy.clone(),
         begun: Instant::now(),
         buckets: Default::default(),
+        pace: RefCell::new(Pace::new(Duration::ZERO)),
     };
     let work = async move {
         serve(Rc::new(shared), queues).await;

@@ -12,8 +12,13 @@ use anyhow::{Context, bail};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::thread;
 use tracing::warn;
+
+/// A partition by its topic's name.
+type Name = (String, PartitionIndex);
 
 /// Everything found, and the directories of deleted partitions that are still to be removed.
 pub struct Inventory {
@@ -53,6 +58,7 @@ impl Inventory {
             self.dirs.push(found);
             return Ok(());
         }
+        let mut partitions = Vec::new();
         for entry in fs::read_dir(&dir.path)? {
             let entry = entry?;
             if !entry.file_type()?.is_dir() || entry.file_name() == LOST_AND_FOUND {
@@ -60,13 +66,14 @@ impl Inventory {
             }
             match entry.file_name().to_str().map(paths::parse_dir) {
                 Some(DirName::Partition { topic, partition }) => {
-                    found.partitions.insert((topic, partition), read_topic_id(&entry.path()));
+                    partitions.push(((topic, partition), entry.path()));
                 }
                 Some(DirName::Deleted) => self.deleted.push(entry.path()),
                 Some(DirName::Stray) => warn!("{} was set aside earlier; look into it", entry.path().display()),
                 _ => warn!("{} is not a partition's directory", entry.path().display()),
             }
         }
+        found.partitions = with_topic_ids(&partitions);
         self.dirs.push(found);
         Ok(())
     }
@@ -126,6 +133,19 @@ impl Inventory {
         let first = self.dirs.first().context("log.dirs names no directory")?;
         Ok(first.path.join(FILE_NAME))
     }
+}
+
+/// Reads the topic ids of partitions' directories, on all cores: a start waits for thousands of small files.
+fn with_topic_ids(partitions: &[(Name, PathBuf)]) -> HashMap<Name, Option<TopicId>> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let read = |part: &[(Name, PathBuf)]| -> Vec<_> {
+        part.iter().map(|(name, path)| (name.clone(), read_topic_id(path))).collect()
+    };
+    thread::scope(|scope| {
+        let parts = partitions.chunks(partitions.len().div_ceil(threads).max(1));
+        let readers: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
+        readers.into_iter().flat_map(|reader| reader.join().expect("reading does not panic")).collect()
+    })
 }
 
 /// Removes what deleted topics left behind, in the background.

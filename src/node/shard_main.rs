@@ -96,6 +96,7 @@ pub async fn run_and_tell(params: ShardParams, ended: Sender<Ended>) {
 /// Runs a shard until it is told to stop; gives the log directories in which not all of its logs are whole on disk then.
 async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     let mut disk_changes = params.disks.subscribe();
+    params.maintenance.work_beside(Arc::clone(&params.metrics));
     let shared = PartitionShared::new(
         params.open_files_max,
         params.config.flush_policy,

@@ -38,7 +38,7 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
             Err((error, message)) => DescribedGroup::default()
                 .with_group_id(id)
                 .with_error_code(error.code())
-                .with_error_message(Some(text(&message))),
+                .with_error_message(Some(message).filter(|message| !message.is_empty()).map(|message| text(&message))),
         };
         let groups = request.group_ids.into_iter().map(describe).collect();
         info.reply(&ConsumerGroupDescribeResponse::default().with_groups(groups))
@@ -46,7 +46,7 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
 }
 
 fn described(context: &ShardContext, id: &GroupId, version: i16) -> Result<DescribedGroup, (ResponseError, String)> {
-    let slice = slice_of(context, id, false).map_err(|error| (error, format!("{error:?}")))?;
+    let slice = slice_of(context, id, false).map_err(|error| (error, String::new()))?;
     let (settings, image) = (context.groups.settings(), context.image());
     let env = Env { image: &image, limits: &settings.consumer };
     let found = slice.view(id, |view| match view.kind.consumer() {
@@ -69,7 +69,7 @@ fn fill(group: &Group, env: &Env<'_>, version: i16) -> DescribedGroup {
             .with_client_id(text(&member.profile.client_id))
             .with_client_host(text(&member.profile.client_host))
             .with_subscribed_topic_names(member.profile.topics.iter().map(|name| TopicName(text(name))).collect())
-            .with_subscribed_topic_regex(member.profile.regex.as_deref().map(text))
+            .with_subscribed_topic_regex(Some(text(member.profile.regex.as_deref().unwrap_or_default())))
             .with_assignment(assignment(&member.current.assigned, env.image))
             .with_target_assignment(target.map(|target| assignment(target, env.image)).unwrap_or_default())
             .with_member_type(if version >= MEMBER_TYPE_SINCE { kind } else { UNKNOWN })

@@ -67,6 +67,7 @@ fn beat(
     };
     let names = request.subscribed_topic_names.as_ref();
     let heartbeat = Heartbeat {
+        group_id: request.group_id.to_string(),
         member_id,
         epoch: request.member_epoch,
         instance_id: owned_text(&request.instance_id),
@@ -100,7 +101,8 @@ fn response(beaten: Beaten, interval_ms: i32) -> ConsumerGroupHeartbeatResponse 
     ConsumerGroupHeartbeatResponse::default()
         .with_member_id(Some(text(&beaten.member_id)))
         .with_member_epoch(beaten.epoch)
-        .with_heartbeat_interval_ms(interval_ms)
+        // Who has left is told none.
+        .with_heartbeat_interval_ms(if beaten.epoch < JOINS { 0 } else { interval_ms })
         .with_assignment(assignment)
 }
 

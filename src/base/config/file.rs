@@ -271,6 +271,15 @@ mod tests {
     }
 
     #[test]
+    fn assignors_of_groups_are_a_list() {
+        let assignors = |text| load_text(text).expect("sound").broker.groups.consumer_assignors;
+        let kafkas = ["UniformAssignor", "RangeAssignor"]
+            .map(|name| format!("org.apache.kafka.coordinator.group.assignor.{name}"));
+        assert_eq!(assignors(""), kafkas);
+        assert_eq!(assignors("group.consumer.assignors=range, uniform"), ["range", "uniform"]);
+    }
+
+    #[test]
     fn a_name_may_stand_once() {
         assert_eq!(
             problem("num.partitions=1\nnum.partitions=2"),

@@ -57,12 +57,7 @@ impl GroupConfig {
             consumer_heartbeat_ms: int("group.consumer.heartbeat.interval.ms"),
             consumer_members_max: size("group.consumer.max.size"),
             consumer_migration_policy: settings.text("group.consumer.migration.policy").unwrap_or_default().to_owned(),
-            consumer_assignors: settings
-                .text("group.consumer.assignors")
-                .unwrap_or_default()
-                .split(',')
-                .map(|name| name.trim().to_owned())
-                .collect(),
+            consumer_assignors: settings.value("group.consumer.assignors").as_list().to_vec(),
         }
     }
 }

@@ -19,7 +19,8 @@ pub fn connections(args: ConnectionsBench) -> anyhow::Result<ExitCode> {
     // All runs have a topic of as many partitions, or more would differ than connections.
     common.partitions.get_or_insert(common.connections);
     let plans = ascending(counts).into_iter().map(|count| {
-        let plain = plain(&common, &produce, rate);
+        // Some brokers remove topics long after they said so: a name is not used again.
+        let plain = Plan { topic: format!("{}-{count}", common.topic), ..plain(&common, &produce, rate) };
         let plan = match idle {
             true => Plan { idle: count, ..plain },
             false => Plan { connections: count, ..plain },

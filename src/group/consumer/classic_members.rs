@@ -168,20 +168,19 @@ impl Group {
         Ok(decision)
     }
 
-    /// The member that leaves, by id or by instance id alone.
+    /// The member that leaves, by id or by instance id alone. Administrators take members of the new protocol out in this way, too.
     pub fn leaving_classic(&self, leaving: &Leaving) -> Result<&Member, ResponseError> {
         let unknown = ResponseError::UnknownMemberId;
-        let member = match &leaving.instance_id {
-            None => self.members.get(&*leaving.member_id).ok_or(unknown)?,
+        match &leaving.instance_id {
+            None => self.members.get(&*leaving.member_id).ok_or(unknown),
             Some(instance_id) => {
                 let holder = self.instances.get(instance_id).ok_or(unknown)?;
                 if !leaving.member_id.is_empty() && **holder != *leaving.member_id {
                     return Err(ResponseError::FencedInstanceId);
                 }
-                &self.members[holder]
+                Ok(&self.members[holder])
             }
-        };
-        if member.is_classic() { Ok(member) } else { Err(unknown) }
+        }
     }
 
     fn claimed(&self, claim: &MemberClaim) -> Result<(&Member, &Classic), ResponseError> {

@@ -15,6 +15,8 @@ use std::rc::Rc;
 /// ConsumerGroupHeartbeat, as far as it concerns the group. None: as it was told before.
 #[derive(Clone, Debug, Default)]
 pub struct Heartbeat {
+    /// For messages.
+    pub group_id: String,
     /// Never empty: a client that does not make up its own has been given one.
     pub member_id: String,
     pub epoch: i32,
@@ -155,7 +157,7 @@ impl Group {
                     (member.clone(), false, None)
                 }
                 None if joins => (Member::new(id), true, None),
-                None => return Err(unknown(id)),
+                None => return Err(unknown(request)),
             },
             Some(None) if joins => match self.members.get(id) {
                 // It was dynamic before.
@@ -392,8 +394,9 @@ fn check_epoch(member: &Member, request: &Heartbeat) -> Result<(), Refusal> {
     Err(Refusal::new(ResponseError::FencedMemberEpoch, message))
 }
 
-pub(super) fn unknown(id: &str) -> Refusal {
-    Refusal::new(ResponseError::UnknownMemberId, format!("Member {id} is not a member of the group."))
+pub(super) fn unknown(request: &Heartbeat) -> Refusal {
+    let Heartbeat { member_id, group_id, .. } = request;
+    Refusal::new(ResponseError::UnknownMemberId, format!("Member {member_id} is not a member of group {group_id}."))
 }
 
 pub(super) fn unknown_instance(request: &Heartbeat) -> Refusal {

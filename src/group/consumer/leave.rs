@@ -12,7 +12,7 @@ use std::rc::Rc;
 impl Group {
     pub(super) fn leave(&self, env: &Env<'_>, request: &Heartbeat) -> Result<Decision<Beaten>, Refusal> {
         let member = match &request.instance_id {
-            None => self.members.get(&*request.member_id).ok_or_else(|| unknown(&request.member_id))?,
+            None => self.members.get(&*request.member_id).ok_or_else(|| unknown(request))?,
             Some(instance_id) => {
                 let holder = self.instances.get(instance_id).ok_or_else(|| unknown_instance(request))?;
                 &self.members[holder]

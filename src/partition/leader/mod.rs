@@ -269,6 +269,9 @@ impl Partition {
         if is_new {
             self.shared.metrics.appends.add(1);
             self.shared.metrics.append_bytes.add(length);
+            if self.config.borrow().cleanup_policy.compact {
+                self.shared.metrics.append_compacted_bytes.add(length);
+            }
         }
         drop(core);
         let (durable, written) = self.durable_and_written();

@@ -47,6 +47,21 @@ pub const ALLOWED: &[Allowed] = &[
     allow("JoinGroup|DescribeGroups|LeaveGroup", "group-*", "member_id|leader|*members[*].member_id", "*-*", "*-*",
         "each broker makes up the ids of its members"),
 
+    // The new group protocol, against Apache Kafka 4.
+    allow("CreateTopics", "prepare", "topics[*].configs[*]*", "*", "*", "settings and their defaults are held against Kafka 3.9's"),
+    allow("JoinGroup|DescribeGroups|LeaveGroup", "new-group-*", "member_id|leader|*members[*].member_id", "*-*", "*-*",
+        "each broker makes up the ids of its members"),
+    allow("OffsetCommit", "new-group-unknown", "topics[*].partitions[*].error_code", "69 GroupIdNotFound", "22 IllegalGeneration",
+        "as Kafka 3.9 does; clients join again for it, and take the other for a failure"),
+    allow("OffsetFetch", "new-group-commit", "groups[*].error_code", "-1 UnknownServerError", "25 UnknownMemberId", INTERNAL),
+    allow("ConsumerGroupDescribe", "new-group-*", "groups[*].members[*].subscribed_topic_names[*]", "\"*\"", "\"*\"", "a set"),
+    allow("ConsumerGroupHeartbeat", "new-group-pattern-*|new-group-refused", "error_message", "*is not a valid regular expression*", "*is not a valid regular expression*",
+        "another implementation of regular expressions explains in its own words what is wrong"),
+    allow("ConsumerGroupHeartbeat|ConsumerGroupDescribe", "new-group-pattern*", "*epoch", "*", "*", PATTERNS),
+    allow("ConsumerGroupHeartbeat", "new-group-pattern*", "assignment*", "*", "*", PATTERNS),
+    allow("ConsumerGroupHeartbeat|ConsumerGroupDescribe", "new-group-upgrade", "*assignment.topic_partitions[*].partitions[*]", "*", "*", WHICH),
+    allow("SyncGroup", "new-group-upgrade", "assignment", "b*", "b*", WHICH),
+
     // Topics.
     allow("Metadata", "metadata-auto-create*", "topics[*].error_code", "5 LeaderNotAvailable", "0 NONE", AT_ONCE),
     allow("Metadata", "metadata-auto-create*", "topics[*].topic_id", "0000*", "<id *", AT_ONCE),
@@ -113,6 +128,10 @@ pub const ALLOWED: &[Allowed] = &[
         "-1 UnknownServerError|null", "42 InvalidRequest|\"Unknown operations type*", INTERNAL),
 ];
 
+const PATTERNS: &str =
+    "Kafka resolves patterns behind the answer and raises the epoch once more; Corelog resolves them within it";
+const WHICH: &str =
+    "which of the partitions a member keeps is the assignor's choice; that each has one owner, the simulation shows";
 const FLOORS: &str = "versions that Kafka 4 removed (KIP-896) and no client in use asks for";
 const AT_ONCE: &str =
     "Kafka creates topics behind the answer and lets clients ask again; Corelog answers when the topic is there";

@@ -74,14 +74,59 @@ impl Broker {
         Ok(broker)
     }
 
-    /// `corelog serve` with so many shards.
-    pub fn corelog(binary: &Path, first_port: u16, shards: u16) -> Result<Broker> {
+    /// Apache Kafka 4 with KRaft, broker and controller in one process, with the jars in `libs` and some more settings.
+    pub fn kafka4(name: &'static str, libs: &Path, first_port: u16, more: &[(&str, &str)]) -> Result<Broker> {
+        if !libs.is_dir() {
+            bail!(
+                "no jars of Apache Kafka 4 in {}: tests/run puts them there, or name a directory with --kafka4-libs",
+                libs.display()
+            );
+        }
+        let dir = tempfile::Builder::new().prefix("oracle-kafka4-").tempdir()?;
+        let port = free_ports(first_port, 2)?;
+        let (path, controller) = (dir.path().to_owned(), port + 1);
+        fs::write(path.join("log4j2.yaml"), LOG4J2)?;
+        let own = [
+            ("process.roles", "broker,controller".to_owned()),
+            ("node.id", "1".to_owned()),
+            ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
+            ("controller.listener.names", "CONTROLLER".to_owned()),
+            ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
+            // Instead of the one above it.
+            ("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}")),
+        ];
+        let config = path.join("server.properties");
+        fs::write(&config, properties(port, &path.join("data"), &with(&own, more)))?;
+        let java = |arguments: &[&str], log: &str| -> Result<Child> {
+            let mut command = Command::new("java");
+            command
+                .arg("-Xmx512m")
+                .arg(format!("-Dlog4j2.configurationFile={}", path.join("log4j2.yaml").display()))
+                .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp"])
+                .arg(format!("{}/*", libs.display()))
+                .args(arguments)
+                .arg(&config);
+            spawn(command, &path.join(log))
+        };
+        let cluster = "b3JhY2xlLWtyYWZ0LW9uZQ";
+        let format = java(&["kafka.tools.StorageTool", "format", "-t", cluster, "-c"], "format.log")?.wait()?;
+        if !format.success() {
+            bail!("formatting failed: {}", fs::read_to_string(path.join("format.log")).unwrap_or_default());
+        }
+        let log = path.join("kafka.log");
+        let child = java(&["kafka.Kafka"], "kafka.log")?;
+        let places = places(port, path.join("data"));
+        Ok(Broker { name, address: local(port), places, children: vec![child], _dir: dir, log })
+    }
+
+    /// `corelog serve` with so many shards, and some more settings.
+    pub fn corelog(binary: &Path, first_port: u16, shards: u16, more: &[(&str, &str)]) -> Result<Broker> {
         if !binary.is_file() {
             bail!("no {}: build it, or name another with --corelog", binary.display());
         }
         let dir = tempfile::Builder::new().prefix("oracle-corelog-").tempdir()?;
         let port = free_ports(first_port, shards)?;
-        fs::write(dir.path().join("server.properties"), properties(port, &dir.path().join("data"), &[]))?;
+        fs::write(dir.path().join("server.properties"), properties(port, &dir.path().join("data"), &with(&[], more)))?;
         let mut command = Command::new(fs::canonicalize(binary)?);
         command.arg("serve").arg("--config").arg(dir.path().join("server.properties"));
         command.args(["--shards", &shards.to_string()]);
@@ -158,6 +203,10 @@ fn properties(port: u16, data: &Path, more: &[(&str, String)]) -> String {
     text
 }
 
+fn with<'s>(own: &[(&'s str, String)], more: &[(&'s str, &str)]) -> Vec<(&'s str, String)> {
+    own.iter().cloned().chain(more.iter().map(|(key, value)| (*key, (*value).to_owned()))).collect()
+}
+
 fn spawn(mut command: Command, log: &Path) -> Result<Child> {
     let file = fs::File::create(log)?;
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
@@ -187,4 +236,18 @@ log4j.rootLogger=WARN, stdout
 log4j.appender.stdout=org.apache.log4j.ConsoleAppender
 log4j.appender.stdout.layout=org.apache.log4j.PatternLayout
 log4j.appender.stdout.layout.ConversionPattern=[%d] %p %m (%c)%n
+";
+
+const LOG4J2: &str = "\
+Configuration:
+  Appenders:
+    Console:
+      name: stdout
+      PatternLayout:
+        pattern: '[%d] %p %m (%c)%n'
+  Loggers:
+    Root:
+      level: WARN
+      AppenderRef:
+        ref: stdout
 ";

@@ -5,6 +5,7 @@
 //! answers field by field. What must differ is replaced by its meaning (`normalise.rs`); what may differ is listed with
 //! reasons (`allowed.rs`); anything else fails the run and is printed with its request and both answers.
 //!
+//! `--kafka4` holds the new group protocol (KIP-848) against Apache Kafka 4, and nothing else: `cases/consumer_groups.rs`.
 //! `--itself` compares Kafka with a second Kafka: nothing may differ then, not even what is allowed. It proves the
 //! cases and the normalising.
 //!
@@ -43,6 +44,12 @@ struct Arguments {
     /// Directory with the jars of Apache Kafka 3.9.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/kafka39/libs"))]
     kafka_libs: PathBuf,
+    /// Directory with the jars of Apache Kafka 4.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/kafka41/libs"))]
+    kafka4_libs: PathBuf,
+    /// The new group protocol (KIP-848), with Apache Kafka 4 as the oracle, and nothing else.
+    #[arg(long)]
+    kafka4: bool,
     /// Compare Kafka with Kafka.
     #[arg(long)]
     itself: bool,
@@ -72,12 +79,7 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let began = Instant::now();
-    let mut oracle = Broker::kafka("Kafka", &arguments.kafka_libs, arguments.port)?;
-    let mut subject = if arguments.itself {
-        Broker::kafka("Kafka again", &arguments.kafka_libs, arguments.port + 300)?
-    } else {
-        Broker::corelog(&arguments.corelog, arguments.port + 300, 1)?
-    };
+    let (mut oracle, mut subject) = brokers(&arguments)?;
     oracle.ready()?;
     subject.ready()?;
     println!("{} and {} answer after {:.1} s", oracle.name, subject.name, began.elapsed().as_secs_f32());
@@ -86,10 +88,15 @@ fn main() -> Result<ExitCode> {
     let sides = (side(0, &oracle), side(1, &subject));
     let report = Report::new([oracle.name, subject.name], !arguments.itself, arguments.every, arguments.trace.clone());
     let mut pair = Pair::new(sides.0, sides.1, report);
-    cases::prepare(&mut pair).context("preparing the topics")?;
+    match arguments.kafka4 {
+        true => cases::prepare4(&mut pair),
+        false => cases::prepare(&mut pair),
+    }
+    .context("preparing the topics")?;
     println!("topics are there after {:.1} s", began.elapsed().as_secs_f32());
     let filter = arguments.only.as_deref();
-    for (name, run) in cases::SCRIPTS.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter))) {
+    let scripts = if arguments.kafka4 { cases::SCRIPTS4 } else { cases::SCRIPTS };
+    for (name, run) in scripts.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter))) {
         let began = Instant::now();
         pair.case(*name);
         if let Err(error) = run(&mut pair) {
@@ -101,21 +108,40 @@ fn main() -> Result<ExitCode> {
             anyhow::bail!("a broker ended during {name}");
         }
     }
-    if filter.is_none() {
+    if filter.is_none() && !arguments.kafka4 {
         let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
         println!("generated sequences: --seed {seed}");
         generated::run(&mut pair, seed, arguments.sequences)?;
     }
     let mut passed = pair.report.finish(arguments.whole);
     if filter.is_none() && !arguments.itself {
-        for rule in pair.report.unused() {
+        for rule in pair
+            .report
+            .unused()
+            .filter(|rule| (rule.case.starts_with("new-group") || rule.case == "prepare") == arguments.kafka4)
+        {
             println!("ALLOWED but not seen: {} {} in {} ({})", rule.api, rule.path, rule.case, rule.reason);
         }
     }
     drop((oracle, subject));
-    if !arguments.itself && filter.is_none_or(|filter| "shards".contains(filter)) {
+    if !arguments.itself && !arguments.kafka4 && filter.is_none_or(|filter| "shards".contains(filter)) {
         passed &= shards::run(&arguments.corelog, arguments.port + 600)?;
     }
     println!("{} after {:.1} s", if passed { "PASSED" } else { "FAILED" }, began.elapsed().as_secs_f32());
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The oracle and the subject.
+fn brokers(arguments: &Arguments) -> Result<(Broker, Broker)> {
+    let (port, other_port) = (arguments.port, arguments.port + 300);
+    let more = if arguments.kafka4 { cases::SETTINGS4 } else { &[] };
+    let oracle = |name, port| match arguments.kafka4 {
+        true => Broker::kafka4(name, &arguments.kafka4_libs, port, more),
+        false => Broker::kafka(name, &arguments.kafka_libs, port),
+    };
+    let subject = match arguments.itself {
+        true => oracle("Kafka again", other_port)?,
+        false => Broker::corelog(&arguments.corelog, other_port, 1, more)?,
+    };
+    Ok((oracle("Kafka", port)?, subject))
 }

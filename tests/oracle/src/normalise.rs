@@ -70,6 +70,10 @@ pub const UNORDERED: &[(&str, &[&str])] = &[
     ("DescribeLogDirsPartition", &["partition_index"]),
     ("OffsetForLeaderTopicResult", &["topic"]),
     ("Coordinator", &["key"]),
+    ("DescribedGroup", &["group_id"]),
+    ("TopicPartitions", &["topic_id"]),
+    // Of ConsumerGroupDescribe.
+    ("Member", &["member_id"]),
 ];
 
 #[derive(Clone, Copy)]
@@ -193,11 +197,15 @@ impl Known {
             Tree::List(items) => Tree::List(items.into_iter().map(|item| self.replaced(field, item)).collect()),
             Tree::Struct(name, fields) => {
                 // A resource's name is a broker's id where the type says so.
+                let is_member = name == "Member";
                 let of_broker = fields.iter().any(|(field, value)| field == "resource_type" && *value == Tree::word(4));
                 let fields = fields.into_iter().map(|(field, value)| {
                     if field == "resource_name" && of_broker {
                         let id = value.as_text().map(Tree::word);
                         return (field, id.map_or(value, |id| self.meaning(Meaning::Broker, id)));
+                    }
+                    if field == "member_id" && is_member && value.as_text().is_some_and(is_made_up) {
+                        return (field, Tree::word("<made up>"));
                     }
                     let value = self.replaced(&field, value);
                     (field, value)
@@ -321,6 +329,11 @@ fn merged(items: Vec<Tree>) -> Vec<Tree> {
         }
     }
     out
+}
+
+/// A member's id that a broker made up: the client's id, and one of its own.
+fn is_made_up(id: &str) -> bool {
+    id.strip_prefix("oracle-").is_some_and(|own| own.len() == 36)
 }
 
 fn is_zero_id(id: &str) -> bool {

@@ -31,7 +31,7 @@ struct Node {
 }
 
 pub fn run(binary: &Path, port: u16) -> Result<bool> {
-    let mut broker = Broker::corelog(binary, port, 2)?;
+    let mut broker = Broker::corelog(binary, port, 2, &[])?;
     broker.ready()?;
     let mut node = prepare(broker.address)?;
     let answer = node.ask(0, 12, metadata(12, &[NAME]))?;

@@ -21,7 +21,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Request, StrBytes};
 
 /// A consumer's subscription to the topic that all cases share, and an assignment of it, as clients write them.
-const SUBSCRIPTION: &[u8] = b"\0\x01\0\0\0\x01\0\x05plain\xff\xff\xff\xff\0\0\0\0";
+pub const SUBSCRIPTION: &[u8] = b"\0\x01\0\0\0\x01\0\x05plain\xff\xff\xff\xff\0\0\0\0";
 const ASSIGNMENT: &[u8] = b"\0\x01\0\0\0\x01\0\x05plain\0\0\0\x01\0\0\0\0\xff\xff\xff\xff";
 const NEWEST: i16 = 9;
 
@@ -173,7 +173,7 @@ fn life(pair: &mut Pair, round: i16) -> Result<()> {
     Ok(())
 }
 
-fn id(group: &str) -> GroupId {
+pub fn id(group: &str) -> GroupId {
     GroupId(StrBytes::from_string(group.to_owned()))
 }
 

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod configs;
+mod consumer_groups;
 mod fetch;
 mod fetch_sessions;
 mod groups;
@@ -54,6 +55,10 @@ pub const SCRIPTS: &[(&str, Script)] = &[
     ("cluster", cluster::script),
 ];
 
+/// Those against Apache Kafka 4, and the settings of both brokers for them.
+pub const SCRIPTS4: &[(&str, Script)] = consumer_groups::SCRIPTS;
+pub const SETTINGS4: &[(&str, &str)] = consumer_groups::SETTINGS;
+
 /// Topics that the cases share; each takes fresh partitions of them.
 pub const PLAIN: &str = "plain";
 pub const APPEND_TIME: &str = "append-time";
@@ -85,6 +90,15 @@ pub fn prepare(pair: &mut Pair) -> Result<()> {
     })?;
     groups::prepare(pair)?;
     make_topics(pair, SHARED.iter().map(|(name, partitions, configs)| topic(name, *partitions, configs)).collect())
+}
+
+pub fn prepare4(pair: &mut Pair) -> Result<()> {
+    pair.case("prepare");
+    pair.learn_versions()?;
+    groups::prepare(pair)?;
+    let topics = consumer_groups::TOPICS.iter().map(|(name, partitions)| topic(name, *partitions, &[]));
+    make_topics(pair, topics.collect())?;
+    consumer_groups::prepare(pair)
 }
 
 /// Creates topics on both and waits until both can be written.
