@@ -11,7 +11,7 @@ use crate::base::config::file::{self, Given};
 use crate::base::config::{BrokerConfig, FlushPolicy};
 use crate::base::disks::{Health, LogDirs};
 use crate::base::ids::{BrokerId, NodeId, SHARDS_PER_NODE, ShardId};
-use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX};
+use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX, SHARD_APPLY_MS_MAX};
 use crate::cluster::image::{Broker, ClusterImage};
 use crate::controller::handle::ControlHandle;
 use crate::controller::{ControlError, drive};
@@ -40,8 +40,8 @@ const UPDATES_MAX: usize = 4;
 /// Descriptors that are neither connections nor segments: rings, pipes, epoll, listeners, journal.
 const DESCRIPTORS_RESERVED: usize = 200;
 
-/// How long a stop waits for the command in hand: longer than shards wait for a disk that does not answer.
-const CONTROL_PATIENCE: Duration = Duration::from_secs(90);
+/// How long a stop waits for the command in hand: longer than that waits for the shards, so that only the store's disk can keep it.
+const CONTROL_PATIENCE: Duration = Duration::from_millis(2 * SHARD_APPLY_MS_MAX);
 /// How long a stop waits for the writer of checkpoints, after all shards have ended.
 const CHECKPOINT_WRITER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -431,7 +431,7 @@ async fn unless_its_disk_failed(
             // Only a control plane that has ended does not hear it.
             let _ = end.send(());
             let Ok(ended) = tokio::time::timeout(patience, &mut control).await else {
-                disks.take_offline(&store_dir, "the node's store does not answer");
+                warn!("{}: the node's store does not answer: its last change may be lost", store_dir.display());
                 return Ok(());
             };
             (ended, true)
@@ -509,7 +509,7 @@ mod tests {
         let hung = std::future::pending();
         let ended = unless_its_disk_failed(hung, (shutdown, end), (dir.clone(), Arc::clone(&disks)), patience);
         runtime.block_on(ended).expect("it ends");
-        assert_eq!(disks.health(&dir), Health::Offline, "so that it is not marked clean");
+        assert_eq!(disks.health(&dir), Health::Sound, "nothing says that it failed");
     }
 
     /// A topic is being created when the signal comes: its image must still reach the shards, or the control plane fails

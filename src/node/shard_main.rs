@@ -121,7 +121,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     let network = Network::new(params.net, Rc::new(Broker { context: Rc::clone(&context) }), params.metrics)?;
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
-    let mut journals = JoinSet::new();
+    let (mut images, mut journals) = (JoinSet::new(), JoinSet::new());
     let groups = Rc::clone(&context);
     tokio::task::spawn_local(async move { groups.groups.run_clock().await });
     let mut cleaner = None;
@@ -131,10 +131,18 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         tokio::select! {
             biased;
             _ = params.stop.wait_for(|stop| *stop) => break,
-            update = params.updates.recv() => {
+            // One after the other. Nothing else waits for them: a topic may be deleted on a disk that does not answer.
+            update = params.updates.recv(), if images.is_empty() => {
                 let Some(ShardUpdate { image, applied }) = update else { break };
                 context.metrics.cross_shard_messages.add(1);
-                context.apply(image).await;
+                let context = Rc::clone(&context);
+                images.spawn_local(async move {
+                    context.apply(image).await;
+                    applied
+                });
+            }
+            Some(applied) = images.join_next() => {
+                let applied = applied.map_err(io::Error::other)?;
                 network.set_limits(ConnectionLimits::of(&context.config()));
                 if !serving {
                     let begin = begin_journals(Rc::clone(&context));
@@ -173,6 +181,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     if drained.cut > 0 {
         warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
     }
+    images.shutdown().await;
     let unclean = context.partitions.close().await;
     let saving = context.checkpoints.save(context.partitions.checkpoints());
     let saved = tokio::time::timeout(SAVE_MAX, saving).await.map_err(io::Error::other).and_then(|saved| saved);

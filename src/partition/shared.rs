@@ -35,7 +35,7 @@ pub struct PartitionShared {
 
 /// How long a stop waits for what is under way on a disk that has failed, and on one that seems sound.
 const LOST_PATIENCE: Duration = Duration::from_secs(1);
-const STOP_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 60 });
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// More at once gains nothing: the kernel's own workers are fewer.
 const TURNS_MAX: usize = 128;
 /// Descriptors that one turn holds at most: a segment, a file beside it, a directory.
@@ -105,9 +105,21 @@ impl PartitionShared {
         unclean
     }
 
-    /// The outcome of some work that a stop or an image waits for; None: the disk is lost, or does not answer. The work may still be
-    /// under way then.
+    /// The outcome of some work of a stop; None: the disk is lost, or does not answer. The work may still be under way then.
     pub async fn unless_lost<T>(&self, log_dir: &Path, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            ended = self.unless_offline(log_dir, work) => ended,
+            () = tokio::time::sleep(STOP_PATIENCE) => {
+                warn!("{}: no answer after {} s: it is left as it is", log_dir.display(), STOP_PATIENCE.as_secs());
+                self.disks.take_offline(log_dir, "it did not answer at the stop");
+                None
+            }
+        }
+    }
+
+    /// The outcome of some work; None: its disk has failed. The work may still be under way then.
+    pub(super) async fn unless_offline<T>(&self, log_dir: &Path, work: impl Future<Output = T>) -> Option<T> {
         let lost = async {
             self.disks.went_offline(log_dir).await;
             tokio::time::sleep(LOST_PATIENCE).await;
@@ -116,11 +128,6 @@ impl PartitionShared {
             biased;
             done = work => Some(done),
             () = lost => None,
-            () = tokio::time::sleep(STOP_PATIENCE) => {
-                warn!("{}: no answer after {} s: it is left as it is", log_dir.display(), STOP_PATIENCE.as_secs());
-                self.disks.take_offline(log_dir, "it does not answer");
-                None
-            }
         }
     }
 
