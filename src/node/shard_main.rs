@@ -30,7 +30,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -133,13 +133,8 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
             _ = params.stop.wait_for(|stop| *stop) => break,
             // One after the other. Nothing else waits for them: a topic may be deleted on a disk that does not answer.
             update = params.updates.recv(), if images.is_empty() => {
-                let Some(ShardUpdate { image, applied }) = update else { break };
-                context.metrics.cross_shard_messages.add(1);
-                let context = Rc::clone(&context);
-                images.spawn_local(async move {
-                    context.apply(image).await;
-                    applied
-                });
+                let Some(update) = update else { break };
+                images.spawn_local(apply(Rc::clone(&context), update));
             }
             Some(applied) = images.join_next() => {
                 let applied = applied.map_err(io::Error::other)?;
@@ -189,6 +184,12 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         warn!("shard {}: recovery points cannot be saved: {e}", context.shard);
     }
     Ok(if saved.is_ok() { unclean } else { all_dirs })
+}
+
+async fn apply(context: Rc<ShardContext>, ShardUpdate { image, applied }: ShardUpdate) -> oneshot::Sender<()> {
+    context.metrics.cross_shard_messages.add(1);
+    context.apply(image).await;
+    applied
 }
 
 async fn begin_journals(context: Rc<ShardContext>) {
