@@ -178,12 +178,14 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     }
     images.shutdown().await;
     let unclean = context.partitions.close().await;
+    Ok(if save_last(&context).await { unclean } else { all_dirs })
+}
+
+/// Whether the checkpoints say how far the logs are on disk.
+async fn save_last(context: &ShardContext) -> bool {
     let saving = context.checkpoints.save(context.partitions.checkpoints());
     let saved = tokio::time::timeout(SAVE_MAX, saving).await.map_err(io::Error::other).and_then(|saved| saved);
-    if let Err(e) = &saved {
-        warn!("shard {}: recovery points cannot be saved: {e}", context.shard);
-    }
-    Ok(if saved.is_ok() { unclean } else { all_dirs })
+    saved.inspect_err(|e| warn!("shard {}: recovery points cannot be saved: {e}", context.shard)).is_ok()
 }
 
 async fn apply(context: Rc<ShardContext>, ShardUpdate { image, applied }: ShardUpdate) -> oneshot::Sender<()> {
