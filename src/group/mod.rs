@@ -11,5 +11,3 @@ pub mod coordinator;
 pub mod offsets;
 pub mod records;
 pub mod subscription;
-#[cfg(test)]
-mod tests;
