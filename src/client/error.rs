@@ -25,7 +25,7 @@ pub enum ClientError {
     Malformed { addr: String, api: String, version: i16, reason: String },
     #[error("{addr} does not serve {api} in a version known here (ours: {ours}, its: {theirs})")]
     Unsupported { addr: String, api: String, ours: String, theirs: String },
-    #[error("{what}: {}{}", code_name(*code), message.as_deref().map(|m| format!(": {m}")).unwrap_or_default())]
+    #[error("{what}: {}{}", code_name(*code), message.as_deref().filter(|m| !m.is_empty()).map(|m| format!(": {m}")).unwrap_or_default())]
     Broker { what: String, code: ResponseError, message: Option<String>, retriable: bool },
     #[error("{0}")]
     Invalid(String),
@@ -132,8 +132,11 @@ pub fn code_hint(code: ResponseError) -> Option<&'static str> {
         }
         E::KafkaStorageError => "the broker's disk failed; its log says which",
         E::GroupIdNotFound => "`corelog group list` shows what exists",
-        E::NonEmptyGroup => "stop its members first: `corelog group describe GROUP --members` shows them",
-        E::GroupSubscribedToTopic => "the group's members read this topic: stop them first",
+        E::NonEmptyGroup | E::GroupSubscribedToTopic => {
+            "stop its members first; `corelog group describe` with --members shows them"
+        }
+        E::InvalidGroupId => "a group's name is at least one character",
+        E::UnknownMemberId => "`corelog group describe` with --members shows who is there",
         E::InconsistentGroupProtocol => "the group's members share out by other assignors: see --assignor",
         E::GroupMaxSizeReached => "the group is full: the broker's group.max.size says how many members it may have",
         E::InvalidSessionTimeout => {

@@ -4,6 +4,9 @@ import json
 import signal
 import subprocess
 
+import confluent_kafka
+from confluent_kafka import TopicPartition
+
 from harness.paths import CORELOG
 from harness.records import Record
 from harness.wait import wait_for_leader, wait_until
@@ -12,12 +15,14 @@ PARTITIONS = 4
 EACH = 25
 
 
-def corelog(broker, *arguments, code=0):
-    """Runs a command; what it printed, as JSON where it was asked for."""
+def corelog(broker, *arguments, code=0, said=None):
+    """Runs a command; what it printed, as JSON where it was asked for. What it told beside that is added to `said`."""
     done = subprocess.run([CORELOG, *arguments, "-b", broker.bootstrap], capture_output=True, timeout=60, text=True)
     assert done.returncode == code, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
     if code:
         return done.stderr
+    if said is not None:
+        said.append(done.stderr)
     return json.loads(done.stdout) if "--json" in arguments else done.stdout
 
 
@@ -38,6 +43,13 @@ class Consumer:
         self.process.send_signal(number)
         printed, _ = self.process.communicate(timeout=20)
         return self.process.returncode, [tuple(map(int, line.split())) for line in printed.splitlines()]
+
+
+def joins(broker, topic, group, settings={}):
+    """A member that commits nothing by itself."""
+    member = confluent_kafka.Consumer({"bootstrap.servers": broker.bootstrap, "group.id": group, "enable.auto.commit": False, **settings})
+    member.subscribe([topic])
+    return member
 
 
 def filled(broker, client_of, topic):
@@ -102,9 +114,11 @@ def test_members_share_a_topic_and_commit_what_they_printed(broker, client_of, t
         return sorted(len(member["partitions"].get(topic, [])) for member in members) == [2, 2]
 
     wait_until(shared, "two members never had two partitions each", 30)
-    assert "is Stable, with 2 members" in corelog(broker, "group", "reset-offsets", group, "--topic", topic, "--to-earliest", "--execute", code=1)
-    assert "NON_EMPTY_GROUP" in corelog(broker, "group", "delete", group, code=1)
-    assert "GROUP_SUBSCRIBED_TO_TOPIC" in corelog(broker, "group", "delete-offsets", group, "--topic", topic, code=1)
+    assert "it is Stable; stop its 2 members first" in corelog(broker, "group", "reset-offsets", group, "--topic", topic, "--to-earliest", "--execute", code=1)
+    refused = corelog(broker, "group", "delete", group, code=1)
+    assert "NON_EMPTY_GROUP" in refused and f"`corelog group describe {group} --members`" in refused
+    refused = corelog(broker, "group", "delete-offsets", group, "--topic", topic, code=1)
+    assert refused.count("GROUP_SUBSCRIBED_TO_TOPIC") == 1 and f"{topic}:0,1,2,3" in refused, "told once, not once for each partition"
     wait_until(lambda: all(lag == 0 for _, _, lag in offsets(broker, group).values()), "what is printed is never committed", 20)
     code, from_first = first.end()
     assert code == 0, "Ctrl-C is no failure"
@@ -119,9 +133,64 @@ def test_members_share_a_topic_and_commit_what_they_printed(broker, client_of, t
     assert len(everything) == len(set(everything)), "nobody was killed, so nothing is printed twice"
 
 
+def test_a_group_that_has_committed_nothing_has_no_lag(broker, client_of, topic):
+    filled(broker, client_of, topic)
+    group, records = f"group-of-{topic}", PARTITIONS * EACH
+    member = joins(broker, topic, group)
+    try:
+        def joined():
+            member.poll(0.1)
+            return len(member.assignment()) == PARTITIONS
+
+        wait_until(joined, "it never got its partitions", 30)
+        described = corelog(broker, "group", "describe", group, "--json")[0]
+        assert (described["lag"], described["uncommitted_partitions"], described["uncommitted_records"]) == (None, PARTITIONS, records)
+        assert f"lag          -, {PARTITIONS} partitions without a commit ({records} records)" in corelog(broker, "group", "describe", group)
+        assert f"({records} records)" in corelog(broker, "group", "describe", group, "--state")
+        member.commit(offsets=[TopicPartition(topic, 0, 5)], asynchronous=False)
+        described = corelog(broker, "group", "describe", group, "--json")[0]
+        assert (described["lag"], described["uncommitted_partitions"]) == (EACH - 5, PARTITIONS - 1)
+    finally:
+        member.close()
+
+
+def test_a_static_member_that_has_gone_can_be_removed(broker, client_of, topic):
+    filled(broker, client_of, topic)
+    group = f"group-of-{topic}"
+    member = joins(broker, topic, group, {"group.instance.id": "worker-1"})
+    wait_until(lambda: member.poll(0.1) is not None or len(member.assignment()) == PARTITIONS, "it never got its partitions", 30)
+    member.close()
+    refused = corelog(broker, "group", "delete", group, code=1)
+    assert "a static member (worker-1) stays after it has stopped" in refused
+    assert f"corelog group remove-members {group} --instance worker-1" in refused
+    removed = corelog(broker, "group", "remove-members", group, "--instance", "worker-1", "--json")
+    assert removed == [{"instance": "worker-1", "removed": True, "error": None}]
+    assert "UNKNOWN_MEMBER_ID" in corelog(broker, "group", "remove-members", group, "--instance", "worker-1", code=1)
+    assert corelog(broker, "group", "describe", group, "--json")[0]["state"] == "Empty"
+    assert corelog(broker, "group", "delete", group) == f"deleted {group}\n"
+
+
+def test_a_reset_tells_its_time_what_it_makes_and_that_it_is_done(broker, client_of, topic):
+    filled(broker, client_of, topic)
+    group, said = f"group-of-{topic}", []
+    reset = ["group", "reset-offsets", group, "--topic", topic]
+    planned = corelog(broker, *reset, "--to-time", "2001-02-03T04:05:06", said=said)
+    assert "at or after 2001-02-03T04:05:06.000Z (UTC)" in planned
+    assert f"group {group} does not exist: --execute makes it" in said[-1] and "nothing is changed yet" in said[-1]
+    assert corelog(broker, *reset, "--to-time", "2001-02-03", "--json")[0]["time"] == "2001-02-03T00:00:00.000Z"
+    corelog(broker, *reset, "--to-earliest", "--execute", said=said)
+    assert "this makes it" in said[-1] and f"done: {PARTITIONS} offsets set" in said[-1]
+    assert "has no unit" in corelog(broker, *reset, "--by-duration", "2", "--execute", code=2)
+    assert "looks like seconds" in corelog(broker, *reset, "--to-time", "1763788800", "--execute", code=2)
+    assert offsets(broker, group) == {p: (0, EACH, EACH) for p in range(PARTITIONS)}
+    unsure = subprocess.run([CORELOG, "group", "delete", "--all-groups", "--json", "-b", broker.bootstrap], capture_output=True, timeout=60, text=True)
+    assert unsure.returncode == 1 and {"group": group, "deleted": False, "error": "--yes is missing"} in json.loads(unsure.stdout)
+
+
 def test_what_cannot_be_meant_is_refused(broker, client_of, topic):
     filled(broker, client_of, topic)
     assert "--offset is earliest or latest" in corelog(broker, "consume", topic, "--group", "g", "-o", "7", code=2)
-    assert "which partitions?" in corelog(broker, "group", "reset-offsets", "g", "--to-latest", code=1)
+    assert "which partitions?" in corelog(broker, "group", "reset-offsets", "g", "--to-latest", code=2)
+    assert "does not exist" in corelog(broker, "group", "reset-offsets", "nosuch", "--all-topics", "--to-earliest", "--execute", code=1)
     assert "UNKNOWN_TOPIC_OR_PARTITION" in corelog(broker, "group", "reset-offsets", "g", "--topic", f"{topic}:9", "--to-latest", code=1)
     assert "nothing is committed" in corelog(broker, "group", "reset-offsets", "g", "--topic", topic, "--shift-by", "1", code=1)

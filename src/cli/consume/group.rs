@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct GroupArgs {
     /// Join this consumer group: its members share the partitions, and what is printed is committed. -o then says where
     /// to begin in partitions of which nothing is committed
-    #[arg(long, short = 'g', value_name = "GROUP", conflicts_with_all = ["partitions", "timestamp"])]
+    #[arg(long, short = 'g', value_name = "GROUP", value_parser = parse_group, conflicts_with_all = ["partitions", "timestamp"])]
     pub group: Option<String>,
     /// How the group's leader shares partitions out; all members must offer one in common
     #[arg(long = "assignor", value_enum, value_name = "NAME,…", value_delimiter = ',', default_values = ["range", "roundrobin"], requires = "group")]
@@ -34,6 +34,10 @@ enum AssignorArg {
 const REBALANCE: Duration = Duration::from_secs(60);
 /// Kafka's `heartbeat.interval.ms`, and never more than a third of the session.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(3);
+
+fn parse_group(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("a group needs a name".to_owned()) } else { Ok(text.to_owned()) }
+}
 
 impl GroupArgs {
     pub fn member(&self, topic: &str, group: &str) -> MemberOptions {

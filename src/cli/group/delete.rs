@@ -1,12 +1,15 @@
 //! `corelog group delete`.
 
+use super::failures::has_members;
 use super::scope;
 use crate::cli::connect::ConnectArgs;
 use crate::cli::output;
-use crate::client::error::code_name;
+use crate::client::cluster::Cluster;
+use crate::client::error::{ClientError, code_name};
 use crate::client::groups::admin;
-use anyhow::bail;
+use anyhow::anyhow;
 use clap::Args;
+use kafka_protocol::error::ResponseError;
 use std::process::ExitCode;
 
 #[derive(Args)]
@@ -46,7 +49,12 @@ pub fn run(args: DeleteArgs) -> anyhow::Result<ExitCode> {
     };
     if args.all_groups && !args.yes && !groups.is_empty() {
         let plural = if groups.len() == 1 { "" } else { "s" };
-        bail!("this would delete {} group{plural}; add --yes to do it:\n  {}", groups.len(), groups.join("\n  "));
+        let named = if args.json { String::new() } else { format!(":\n  {}", groups.join("\n  ")) };
+        if args.json {
+            let kept = |group| serde_json::json!({ "group": group, "deleted": false, "error": "--yes is missing" });
+            output::json(&groups.iter().map(kept).collect())?;
+        }
+        return Err(anyhow!("this would delete {} group{plural}; add --yes to do it{named}", groups.len()));
     }
     let (mut results, mut errors) = (Vec::new(), Vec::new());
     for group in &groups {
@@ -58,7 +66,7 @@ pub fn run(args: DeleteArgs) -> anyhow::Result<ExitCode> {
         let code = error.as_ref().map(|error| error.code().map_or_else(|| error.to_string(), code_name));
         results.push(serde_json::json!({ "group": group, "deleted": deleted, "error": code }));
         match error {
-            Some(error) => errors.push(error.into()),
+            Some(error) => errors.push(explained(&mut cluster, group, error)),
             None if args.json => {}
             None => output::line(if deleted { format!("deleted {group}") } else { format!("{group} does not exist") })?,
         }
@@ -67,4 +75,15 @@ pub fn run(args: DeleteArgs) -> anyhow::Result<ExitCode> {
         output::json(&results.into())?;
     }
     super::end(errors)
+}
+
+/// Why a group cannot be deleted, with what to do where it has members.
+fn explained(cluster: &mut Cluster, group: &str, error: ClientError) -> anyhow::Error {
+    if error.code() != Some(ResponseError::NonEmptyGroup) {
+        return error.into();
+    }
+    match admin::describe(cluster, group) {
+        Ok(info) => anyhow!("{error}: {}", has_members(&info)),
+        Err(_) => error.into(),
+    }
 }

@@ -1,11 +1,14 @@
 //! `corelog group delete-offsets`.
 
+use super::failures::{Failures, has_members};
 use super::scope::{self, TopicScope, parse_topic};
 use crate::cli::connect::ConnectArgs;
 use crate::cli::output;
 use crate::client::error::code_name;
 use crate::client::groups::{TopicPartitionName, admin};
+use anyhow::anyhow;
 use clap::Args;
+use kafka_protocol::error::ResponseError;
 use std::process::ExitCode;
 
 #[derive(Args)]
@@ -32,13 +35,16 @@ pub fn run(args: DeleteOffsetsArgs) -> anyhow::Result<ExitCode> {
     let mut cluster = args.connect.connect()?;
     let partitions: Vec<TopicPartitionName> = scope::partitions(&mut cluster, &args.topics)?.into_iter().collect();
     let outcomes = admin::delete_offsets(&mut cluster, &args.group, &partitions)?;
-    let (mut results, mut errors) = (Vec::new(), Vec::new());
+    let (mut results, mut failures, mut are_members) = (Vec::new(), Failures::default(), false);
     for ((topic, index), outcome) in outcomes {
         let code = outcome.as_ref().err().map(|error| error.code().map_or_else(|| error.to_string(), code_name));
         results
             .push(serde_json::json!({ "topic": topic, "partition": index, "deleted": code.is_none(), "error": code }));
         match outcome {
-            Err(error) => errors.push(error.into()),
+            Err(error) => {
+                are_members |= error.code() == Some(ResponseError::GroupSubscribedToTopic);
+                failures.add(&(topic, index), error);
+            }
             Ok(()) if args.json => {}
             Ok(()) => output::line(format_args!("{topic}-{index}: the offset is deleted, if there was one"))?,
         }
@@ -46,5 +52,9 @@ pub fn run(args: DeleteOffsetsArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         output::json(&results.into())?;
     }
-    super::end(errors)
+    let ended = super::end(failures.errors(&format!("delete offsets of group {}", args.group)));
+    match admin::describe(&mut cluster, &args.group) {
+        Ok(info) if are_members => ended.map_err(|error| anyhow!("{error}: {}", has_members(&info))),
+        _ => ended,
+    }
 }

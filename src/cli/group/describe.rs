@@ -79,6 +79,8 @@ struct Row {
     committed: Option<Committed>,
     /// None where the partition is gone.
     end: Option<i64>,
+    /// Where the log begins, of partitions of which nothing is committed.
+    begin: Option<i64>,
     /// Its place among the members.
     member: Option<usize>,
 }
@@ -87,6 +89,40 @@ impl Row {
     /// Records that are there and have not been read.
     fn lag(&self) -> Option<i64> {
         Some((self.end? - self.committed.as_ref()?.offset).max(0))
+    }
+
+    /// Records of a partition of which nothing is committed.
+    fn unplaced(&self) -> Option<i64> {
+        match self.committed {
+            None => Some((self.end? - self.begin?).max(0)),
+            Some(_) => None,
+        }
+    }
+}
+
+/// How far behind a group is, over all its partitions.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Lag {
+    /// Records behind what is committed. None where nothing is: then nobody knows where the members will begin.
+    records: Option<i64>,
+    /// Partitions of which nothing is committed, and the records in them.
+    uncommitted: (usize, i64),
+}
+
+impl Lag {
+    fn of(rows: &[Row]) -> Lag {
+        let uncommitted = rows.iter().filter(|row| row.committed.is_none() && row.end.is_some());
+        let uncommitted = uncommitted.fold((0, 0), |(n, records), row| (n + 1, records + row.unplaced().unwrap_or(0)));
+        let is_known = uncommitted.0 == 0 || rows.iter().any(|row| row.committed.is_some());
+        Lag { records: is_known.then(|| rows.iter().filter_map(Row::lag).sum()), uncommitted }
+    }
+
+    fn uncommitted(&self) -> Option<String> {
+        let (partitions, records) = self.uncommitted;
+        let plural = |n: i64| if n == 1 { "" } else { "s" };
+        let several = if partitions == 1 { "" } else { "s" };
+        (partitions > 0)
+            .then(|| format!("{partitions} partition{several} without a commit ({records} record{})", plural(records)))
     }
 }
 
@@ -97,20 +133,31 @@ impl Shown {
         let topics = committed.keys().map(|(topic, _)| topic.clone());
         let read = info.members.iter().flat_map(|member| member.assigned.keys().cloned());
         let existing = scope::existing(cluster, topics.chain(read))?;
-        let mut ends = BTreeMap::new();
+        let assigned: BTreeSet<TopicPartitionName> = info.members.iter().flat_map(assigned).collect();
+        let (mut begins, mut ends) = (BTreeMap::new(), BTreeMap::new());
         for (topic, partitions) in existing {
-            let found = list_offsets(cluster, &topic, &partitions, Lookup::Latest, Isolation::ReadUncommitted)?;
-            ends.extend(found.into_iter().filter_map(|(index, end)| Some(((topic.clone(), index), end?))));
+            let mut find = |partitions: &[i32], lookup, offsets: &mut BTreeMap<TopicPartitionName, i64>| {
+                let found = list_offsets(cluster, &topic, partitions, lookup, Isolation::ReadUncommitted)?;
+                offsets.extend(found.into_iter().filter_map(|(index, at)| Some(((topic.clone(), index), at?))));
+                Ok::<(), ClientError>(())
+            };
+            find(&partitions, Lookup::Latest, &mut ends)?;
+            let of = |index: i32| (topic.clone(), index);
+            let is_new = |index: &i32| assigned.contains(&of(*index)) && !committed.contains_key(&of(*index));
+            let new: Vec<i32> = partitions.iter().copied().filter(is_new).collect();
+            if !new.is_empty() {
+                find(&new, Lookup::Earliest, &mut begins)?;
+            }
         }
         let address = cluster.known().brokers.get(&info.coordinator).map(|broker| format!(" ({})", broker.address));
         let coordinator = format!("{}{}", info.coordinator, address.unwrap_or_default());
-        let rows = rows(&info.members, committed, &ends);
+        let rows = rows(&info.members, committed, &begins, &ends);
         Ok(Shown { info, coordinator, rows })
     }
 
     /// Of all partitions together.
-    fn lag(&self) -> i64 {
-        self.rows.iter().filter_map(Row::lag).sum()
+    fn lag(&self) -> Lag {
+        Lag::of(&self.rows)
     }
 
     fn print(&self, members: bool) -> anyhow::Result<()> {
@@ -121,7 +168,9 @@ impl Shown {
         output::line(format_args!("  state        {}, {count} member{plural}", info.state))?;
         output::line(format_args!("  type         {}{}", info.kind, self.assignor()))?;
         output::line(format_args!("  coordinator  {}", self.coordinator))?;
-        output::line(format_args!("  lag          {}", self.lag()))?;
+        let lag = self.lag();
+        let uncommitted = lag.uncommitted().map(|text| format!(", {text}")).unwrap_or_default();
+        output::line(format_args!("  lag          {}{uncommitted}", or_dash(lag.records)))?;
         match members {
             true => self.members().print(2)?,
             false => self.partitions().print(2)?,
@@ -174,6 +223,7 @@ impl Shown {
     }
 
     fn json(&self) -> Value {
+        let lag = self.lag();
         let member = |member: &MemberInfo| {
             json!({
                 "member_id": member.member_id,
@@ -203,7 +253,9 @@ impl Shown {
             "protocol_type": self.info.protocol_type,
             "assignor": self.info.assignor,
             "coordinator": self.info.coordinator,
-            "lag": self.lag(),
+            "lag": lag.records,
+            "uncommitted_partitions": lag.uncommitted.0,
+            "uncommitted_records": lag.uncommitted.1,
             "members": self.info.members.iter().map(member).collect::<Vec<_>>(),
             "offsets": self.rows.iter().map(row).collect::<Vec<_>>(),
         })
@@ -213,36 +265,41 @@ impl Shown {
 fn rows(
     members: &[MemberInfo],
     mut committed: BTreeMap<TopicPartitionName, Committed>,
+    begins: &BTreeMap<TopicPartitionName, i64>,
     ends: &BTreeMap<TopicPartitionName, i64>,
 ) -> Vec<Row> {
     let mut owners: BTreeMap<TopicPartitionName, usize> = BTreeMap::new();
     for (at, member) in members.iter().enumerate() {
-        let assigned =
-            member.assigned.iter().flat_map(|(topic, indexes)| indexes.iter().map(move |i| (topic.clone(), *i)));
-        owners.extend(assigned.map(|of| (of, at)));
+        owners.extend(assigned(member).map(|of| (of, at)));
     }
     let all: BTreeSet<TopicPartitionName> = committed.keys().chain(owners.keys()).cloned().collect();
     let row = |of: TopicPartitionName| Row {
         committed: committed.remove(&of),
         end: ends.get(&of).copied(),
+        begin: begins.get(&of).copied(),
         member: owners.get(&of).copied(),
         of,
     };
     all.into_iter().map(row).collect()
 }
 
+fn assigned(member: &MemberInfo) -> impl Iterator<Item = TopicPartitionName> + '_ {
+    member.assigned.iter().flat_map(|(topic, indexes)| indexes.iter().map(|index| (topic.clone(), *index)))
+}
+
 fn print_states(shown: &[Shown]) -> anyhow::Result<()> {
-    let mut table = Table::new(&["GROUP", "TYPE", "STATE", "ASSIGNOR", "MEMBERS", "LAG", "COORDINATOR"]);
+    let mut table = Table::new(&["GROUP", "TYPE", "STATE", "ASSIGNOR", "MEMBERS", "LAG", "COORDINATOR", "NOTE"]);
     for group in shown {
-        let info = &group.info;
+        let (info, lag) = (&group.info, group.lag());
         table.row(vec![
             info.group.clone(),
             info.kind.clone(),
             info.state.clone(),
             Some(info.assignor.clone()).filter(|name| !name.is_empty()).unwrap_or("-".to_owned()),
             info.members.len().to_string(),
-            group.lag().to_string(),
+            or_dash(lag.records),
             group.coordinator.clone(),
+            lag.uncommitted().unwrap_or_default(),
         ]);
     }
     table.print(0)?;
@@ -266,7 +323,8 @@ mod tests {
         };
         let committed = BTreeMap::from([(of(0), at(5)), (of(1), at(9)), (of(7), at(3))]);
         let ends = BTreeMap::from([(of(0), 8), (of(1), 4), (of(2), 6)]);
-        let rows = rows(&[member], committed, &ends);
+        let begins = BTreeMap::from([(of(2), 1)]);
+        let rows = rows(&[member], committed, &begins, &ends);
         let told: Vec<_> = rows.iter().map(|row| (row.of.1, row.end, row.lag(), row.member)).collect();
         let expected = [
             (0, Some(8), Some(3), None),
@@ -276,5 +334,23 @@ mod tests {
             (7, None, None, None),
         ];
         assert_eq!(told, expected);
+        let lag = Lag::of(&rows);
+        assert_eq!(lag, Lag { records: Some(3), uncommitted: (1, 5) });
+        assert_eq!(lag.uncommitted().as_deref(), Some("1 partition without a commit (5 records)"));
+    }
+
+    /// Its members may begin anywhere: a lag of 0 would say that they have read everything.
+    #[test]
+    fn who_has_committed_nothing_has_no_lag() {
+        let row = |index, end| Row {
+            of: ("t".to_owned(), index),
+            committed: None,
+            end: Some(end),
+            begin: Some(100),
+            member: Some(0),
+        };
+        let lag = Lag::of(&[row(0, 400), row(1, 200)]);
+        assert_eq!(lag, Lag { records: None, uncommitted: (2, 400) });
+        assert_eq!(Lag::of(&[]), Lag { records: Some(0), uncommitted: (0, 0) });
     }
 }

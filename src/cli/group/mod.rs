@@ -3,8 +3,10 @@
 mod delete;
 mod delete_offsets;
 mod describe;
+mod failures;
 mod list;
 mod plan;
+mod remove_members;
 mod reset;
 mod scope;
 
@@ -28,6 +30,8 @@ enum GroupCommand {
     ResetOffsets(reset::ResetArgs),
     /// Delete groups that have no members, with their offsets
     Delete(delete::DeleteArgs),
+    /// Remove static members (group.instance.id) that have gone
+    RemoveMembers(remove_members::RemoveMembersArgs),
     /// Forget a group's offsets of topics that its members do not read
     DeleteOffsets(delete_offsets::DeleteOffsetsArgs),
 }
@@ -38,6 +42,7 @@ pub fn run(args: GroupArgs) -> anyhow::Result<ExitCode> {
         GroupCommand::Describe(args) => describe::run(args),
         GroupCommand::ResetOffsets(args) => reset::run(args),
         GroupCommand::Delete(args) => delete::run(args),
+        GroupCommand::RemoveMembers(args) => remove_members::run(args),
         GroupCommand::DeleteOffsets(args) => delete_offsets::run(args),
     }
 }

@@ -1,10 +1,11 @@
 //! `corelog group reset-offsets`.
 
+use super::failures::{Failures, has_members};
 use super::or_dash;
 use super::plan::{self, Known, Plan, Target};
 use super::scope::{self, TopicScope, parse_topic};
 use crate::cli::connect::ConnectArgs;
-use crate::cli::moment::{now_ms, parse_duration, parse_moment_now};
+use crate::cli::moment::{now_ms, parse_duration_with_unit, parse_moment_now, show_moment};
 use crate::cli::output::{self, Table};
 use crate::client::cluster::Cluster;
 use crate::client::error::{ClientError, code_name};
@@ -12,6 +13,7 @@ use crate::client::groups::TopicPartitionName;
 use crate::client::groups::admin::{self, INACTIVE};
 use crate::client::offsets::{Isolation, Lookup, list_offsets};
 use anyhow::{Context, anyhow, bail};
+use clap::error::ErrorKind;
 use clap::{ArgGroup, Args};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -48,11 +50,12 @@ pub struct ResetArgs {
     /// To this offset
     #[arg(long, value_name = "OFFSET", group = "target", allow_negative_numbers = true, value_parser = parse_offset)]
     to_offset: Option<i64>,
-    /// To the first record at or after this time: ms since 1970, a date such as 2024-05-01T12:00:00Z, or 2h (ago)
+    /// To the first record at or after this time: ms since 1970, a date such as 2024-05-01T12:00:00Z or 2024-05-01T14:00+02:00
+    /// (UTC where there is no zone), or 2h (ago)
     #[arg(long, visible_alias = "to-datetime", value_name = "TIME", group = "target", allow_negative_numbers = true, value_parser = parse_moment_now)]
     to_time: Option<i64>,
-    /// To the first record that is no older than this, e.g. 30m, 7d
-    #[arg(long, value_name = "DURATION", group = "target", value_parser = parse_duration)]
+    /// To the first record that is no older than this, with its unit: 90s, 30m, 2h, 7d, 1h30m, or PT2H
+    #[arg(long, value_name = "DURATION", group = "target", allow_hyphen_values = true, value_parser = parse_duration_with_unit)]
     by_duration: Option<Duration>,
     /// To the begin of the log
     #[arg(long, group = "target")]
@@ -98,15 +101,18 @@ struct Row {
 
 pub fn run(args: ResetArgs) -> anyhow::Result<ExitCode> {
     if args.from_file.is_none() && args.topics.is_empty() && !args.all_topics {
-        bail!("which partitions? Give --topic TOPIC[:P,…], or --all-topics for all that the group has committed");
+        let reason =
+            "which partitions? Give --topic TOPIC[:P,…], or --all-topics for all that the group has committed\n";
+        return Err(clap::Error::raw(ErrorKind::MissingRequiredArgument, reason).into());
     }
+    let target = args.target();
     let mut cluster = args.connect.connect()?;
     let groups = scope::groups(&mut cluster, &args.groups, args.all_groups)?;
     let mut from_file = args.read_file(&groups)?;
     let (mut rows, mut errors) = (Vec::new(), Vec::new());
     for group in &groups {
         let wanted = from_file.as_mut().map(|plan| plan.remove(group).unwrap_or_default());
-        match args.plan(&mut cluster, group, wanted, &mut errors) {
+        match args.plan(&mut cluster, group, &target, wanted, &mut errors) {
             Ok(planned) => rows.extend(planned),
             Err(error) => errors.push(error),
         }
@@ -117,9 +123,9 @@ pub fn run(args: ResetArgs) -> anyhow::Result<ExitCode> {
             errors.extend(execute(&mut cluster, group, of_group));
         }
     }
-    args.print(&rows)?;
-    if !args.execute && !rows.is_empty() {
-        output::tell("nothing is changed yet: --execute does it");
+    args.print(&target, &rows)?;
+    if let Some(told) = told(args.execute, &rows) {
+        output::tell(told);
     }
     super::end(errors)
 }
@@ -150,18 +156,26 @@ impl ResetArgs {
         &self,
         cluster: &mut Cluster,
         group: &str,
+        target: &Target,
         wanted: Option<BTreeMap<TopicPartitionName, i64>>,
         errors: &mut Vec<anyhow::Error>,
     ) -> anyhow::Result<Vec<Row>> {
-        check_inactive(cluster, group)?;
+        let exists = check_inactive(cluster, group)?;
         let committed = admin::committed(cluster, group, None)?;
+        if self.all_topics && committed.is_empty() {
+            let what = if exists { "has committed nothing yet" } else { "does not exist" };
+            // Of all groups, those that have something to reset are meant.
+            if self.all_groups {
+                return Ok(Vec::new());
+            }
+            bail!("group {group} {what}: name its topics, with --topic, to have it begin there");
+        }
         let partitions: BTreeSet<TopicPartitionName> = match &wanted {
             Some(wanted) => wanted.keys().cloned().collect(),
             None if self.all_topics => committed.keys().cloned().collect(),
             None => scope::partitions(cluster, &self.topics)?,
         };
-        let target = self.target();
-        let known = known(cluster, &partitions, &target)?;
+        let known = known(cluster, &partitions, target)?;
         let mut rows = Vec::new();
         for of in partitions {
             let Some(known) = known.get(&of) else {
@@ -170,7 +184,7 @@ impl ResetArgs {
             };
             let known = Known { committed: committed.get(&of).map(|committed| committed.offset), ..*known };
             let own = wanted.as_ref().and_then(|wanted| wanted.get(&of)).map(|offset| Target::Offset(*offset));
-            match own.as_ref().unwrap_or(&target).place(&known) {
+            match own.as_ref().unwrap_or(target).place(&known) {
                 Ok(place) => rows.push(Row {
                     group: group.to_owned(),
                     of,
@@ -183,10 +197,18 @@ impl ResetArgs {
                 Err(reason) => errors.push(anyhow!("group {group}: {}-{}: {reason}", of.0, of.1)),
             }
         }
+        if !exists && !rows.is_empty() {
+            let makes = if self.execute { "this makes it" } else { "--execute makes it" };
+            output::tell(format_args!("note: group {group} does not exist: {makes}"));
+        }
         Ok(rows)
     }
 
-    fn print(&self, rows: &[Row]) -> anyhow::Result<()> {
+    fn print(&self, target: &Target, rows: &[Row]) -> anyhow::Result<()> {
+        let time = match target {
+            Target::Time(ms) => show_moment(*ms),
+            _ => None,
+        };
         if self.export {
             let mut plan = Plan::new();
             for row in rows {
@@ -202,6 +224,7 @@ impl ResetArgs {
                     "partition": row.of.1,
                     "committed": row.committed,
                     "new": row.new,
+                    "time": time,
                     "end": row.end,
                     "note": row.note,
                     "executed": self.execute && row.error.is_none(),
@@ -212,6 +235,9 @@ impl ResetArgs {
         }
         if rows.is_empty() {
             return Ok(());
+        }
+        if let Some(time) = time {
+            output::line(format_args!("to the first record at or after {time} (UTC), {}", ago(target)))?;
         }
         let mut table = Table::new(&["GROUP", "TOPIC", "PARTITION", "COMMITTED", "NEW", "LAG", "NOTE"]);
         for row in rows {
@@ -226,18 +252,29 @@ impl ResetArgs {
     }
 }
 
-/// As Kafka has it: while members read, they would commit over whatever is set here.
-fn check_inactive(cluster: &mut Cluster, group: &str) -> anyhow::Result<()> {
+/// What became of the plan, for who reads the table.
+fn told(execute: bool, rows: &[Row]) -> Option<String> {
+    if rows.is_empty() {
+        return None;
+    }
+    if !execute {
+        return Some("nothing is changed yet: --execute does it".to_owned());
+    }
+    let done = rows.iter().filter(|row| row.error.is_none()).count();
+    let plural = if rows.len() == 1 { "" } else { "s" };
+    Some(match done == rows.len() {
+        true => format!("done: {done} offset{plural} set"),
+        false => format!("{done} of {} offset{plural} set", rows.len()),
+    })
+}
+
+/// As Kafka has it: while members read, they would commit over whatever is set here. Whether the group exists.
+fn check_inactive(cluster: &mut Cluster, group: &str) -> anyhow::Result<bool> {
     match admin::describe(cluster, group) {
-        Ok(info) if INACTIVE.contains(&info.state.as_str()) => Ok(()),
-        Ok(info) => bail!(
-            "group {group} cannot be reset: it is {}, with {} members; stop them first (`corelog group describe {group} \
-             --members` shows them)",
-            info.state,
-            info.members.len()
-        ),
+        Ok(info) if INACTIVE.contains(&info.state.as_str()) => Ok(true),
+        Ok(info) => bail!("group {group} cannot be reset: it is {}; {}", info.state, has_members(&info)),
         // It begins with these offsets.
-        Err(error) if admin::is_not_found(&error) => Ok(()),
+        Err(error) if admin::is_not_found(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -282,24 +319,72 @@ fn execute(cluster: &mut Cluster, group: &str, rows: Vec<&mut Row>) -> Vec<anyho
             return vec![error.into()];
         }
     };
-    let mut errors = Vec::new();
+    let mut failures = Failures::default();
     for row in rows {
         match outcomes.remove(&row.of) {
             Some(Ok(())) => {}
             Some(Err(error)) => {
                 row.error = Some(error.code().map_or_else(|| error.to_string(), code_name));
-                errors.push(error.into());
+                failures.add(&row.of, error);
             }
             None => {
-                let reason = "the broker's answer leaves it out".to_owned();
-                errors.push(anyhow!("group {group}: {}-{}: {reason}", row.of.0, row.of.1));
-                row.error = Some(reason);
+                let reason = "the broker's answer leaves it out";
+                failures.add(&row.of, ClientError::Invalid(reason.to_owned()));
+                row.error = Some(reason.to_owned());
             }
         }
     }
-    errors
+    failures.errors(&format!("commit for group {group}"))
+}
+
+/// How long ago a target lies, to the two largest units.
+fn ago(target: &Target) -> String {
+    let Target::Time(ms) = target else { return String::new() };
+    show_ago(now_ms().saturating_sub(*ms) / 1000)
+}
+
+fn show_ago(seconds: i64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match seconds {
+        ..0 => "which is still to come".to_owned(),
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h {minutes} min ago", seconds / 3600),
+        _ => format!("{days} days {hours} h ago"),
+    }
 }
 
 fn parse_offset(text: &str) -> Result<i64, String> {
     text.parse().ok().filter(|offset| *offset >= 0).ok_or_else(|| "give an offset as a number from 0 on".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_and_what_was_done_are_told_apart() {
+        let row = |error: Option<&str>| Row {
+            group: "g".to_owned(),
+            of: ("t".to_owned(), 0),
+            committed: None,
+            end: 9,
+            new: 3,
+            note: None,
+            error: error.map(str::to_owned),
+        };
+        let told = |execute, rows: &[Row]| told(execute, rows).unwrap_or_default();
+        assert_eq!(told(false, &[row(None)]), "nothing is changed yet: --execute does it");
+        assert_eq!(told(true, &[row(None)]), "done: 1 offset set");
+        assert_eq!(told(true, &[row(None), row(Some("NOT_COORDINATOR"))]), "1 of 2 offsets set");
+        assert_eq!(told(true, &[]), "");
+    }
+
+    #[test]
+    fn how_long_ago_is_told_as_people_count() {
+        let told = [-1, 5, 7199, 7200, 90_000, 200_000].map(show_ago);
+        let expected =
+            ["which is still to come", "5 s ago", "119 min ago", "2 h 0 min ago", "25 h 0 min ago", "2 days 7 h ago"];
+        assert_eq!(told, expected);
+    }
 }

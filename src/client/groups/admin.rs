@@ -6,6 +6,7 @@ use crate::client::admin::{text, topic_name};
 use crate::client::cluster::{Cluster, Target};
 use crate::client::error::ClientError;
 use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::{
@@ -13,8 +14,9 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, DeleteGroupsRequest, DescribeGroupsRequest,
-    DescribeGroupsResponse, GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetFetchResponse, consumer_group_describe_response, describe_groups_response,
+    DescribeGroupsResponse, GroupId, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, OffsetFetchResponse, consumer_group_describe_response,
+    describe_groups_response,
 };
 use std::collections::BTreeMap;
 
@@ -71,6 +73,7 @@ pub const INACTIVE: [&str; 2] = ["Empty", "Dead"];
 const LIST_STATES_SINCE: i16 = 4;
 const LIST_TYPES_SINCE: i16 = 5;
 const OFFSET_FETCH_BATCHED_SINCE: i16 = 8;
+const LEAVE_REASON_SINCE: i16 = 5;
 /// Of somebody who is no member: allowed while nobody is.
 const NO_GENERATION: i32 = -1;
 /// The broker's own `offsets.retention.minutes` decides.
@@ -339,6 +342,38 @@ pub fn delete(cluster: &mut Cluster, group: &str) -> Result<(), ClientError> {
         settled(&what, only(&answer.results, &what)?.error_code, None)
     };
     coordinator::call(cluster, group, |_| request.clone(), check).map(|_| ())
+}
+
+/// Removes static members, by their `group.instance.id` (KIP-345), in the order in which they are named. UNKNOWN_MEMBER_ID where the
+/// group has none of that name, and for members of the new protocol where the broker is Kafka 3.9.
+pub fn remove_static_members(
+    cluster: &mut Cluster,
+    group: &str,
+    instances: &[String],
+) -> Result<Vec<(String, Result<(), ClientError>)>, ClientError> {
+    let what = format!("remove from group {group}");
+    let member = |version: i16, instance: &String| {
+        let member = MemberIdentity::default().with_group_instance_id(Some(text(instance)));
+        match version {
+            LEAVE_REASON_SINCE.. => member.with_reason(Some(text("removed by an operator"))),
+            _ => member,
+        }
+    };
+    let build = |version: i16| {
+        let members = instances.iter().map(|instance| member(version, instance)).collect();
+        LeaveGroupRequest::default().with_group_id(group_id(group)).with_members(members)
+    };
+    let check = |answer: &LeaveGroupResponse| settled(&what, answer.error_code, None);
+    let (_, answer) = coordinator::call(cluster, group, build, check)?;
+    let outcome = |instance: &String| {
+        let told = answer.members.iter().find(|m| m.group_instance_id.as_deref() == Some(instance.as_str()));
+        let result = match told {
+            Some(told) => settled(&format!("{what}: {instance}"), told.error_code, None),
+            None => Err(ClientError::Invalid(format!("{what}: {instance}: the broker's answer leaves it out"))),
+        };
+        (instance.clone(), result)
+    };
+    Ok(instances.iter().map(outcome).collect())
 }
 
 /// Errors of a partition that say that somebody else must be asked, or later.

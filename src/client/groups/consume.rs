@@ -62,10 +62,16 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn run(&mut self, cluster: &mut Cluster, sink: &mut dyn Sink) -> Result<(), ClientError> {
+        let mut before = None;
         while let Some(given) = self.member.join(self.stop)? {
             let mut partitions = given.get(self.topic).cloned().unwrap_or_default();
             partitions.sort_unstable();
-            sink.notice(&self.given(&partitions));
+            // Generations come and go as others do; what this member reads is news when it changes.
+            let now = Some((self.member.id().to_owned(), partitions.clone()));
+            if before != now {
+                sink.notice(&self.given(&partitions));
+                before = now;
+            }
             let assignments = self.places(cluster, &partitions)?;
             if self.read(cluster, &assignments, sink)? {
                 return Ok(());
