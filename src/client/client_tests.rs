@@ -166,6 +166,35 @@ fn reading_goes_on_where_it_was_after_a_moved_leader_and_a_cut_connection() {
     let from_1_to_3 = [Assignment { partition: 0, from_offset: 1, to_offset: Some(3) }];
     consume(&mut broker.cluster(), "t", &from_1_to_3, &options(Reset::Fail), &mut kept).expect("read");
     assert_eq!(kept.values, ["1:b", "2:c"]);
+    let [gone, back] = kept.notices.as_slice() else { panic!("{:?}", kept.notices) };
+    assert!(gone.starts_with("reading t: ") && gone.ends_with("trying again, for 5s at most"), "{gone}");
+    assert!(back.starts_with("reading t: it works again, after "), "{back}");
+}
+
+/// Each trouble has its own time: who waited through one while nothing came is not at the end of his patience at the next.
+#[test]
+fn patience_begins_anew_once_the_broker_has_answered() {
+    let mut fetches = 0;
+    let broker = FakeBroker::start(1, move |seen| {
+        (seen.key == ApiKey::Fetch).then(|| {
+            fetches += 1;
+            match fetches {
+                1 | 6 => Act::Hang,
+                2..=5 => {
+                    std::thread::sleep(Duration::from_millis(600));
+                    fetched(seen, 0, Vec::new())
+                }
+                _ => fetched(seen, 0, batch(0, &["a"])),
+            }
+        })
+    });
+    let mut options_of_cluster = broker.options();
+    options_of_cluster.retry_for = Duration::from_secs(2);
+    let mut cluster = Cluster::connect(options_of_cluster).expect("the fake broker answers");
+    let mut kept = Kept::default();
+    let first = [Assignment { partition: 0, from_offset: 0, to_offset: Some(1) }];
+    consume(&mut cluster, "t", &first, &options(Reset::Fail), &mut kept).expect("two short outages, none of 2 s");
+    assert_eq!((kept.values.as_slice(), kept.notices.len()), (["0:a".to_owned()].as_slice(), 4), "{:?}", kept.notices);
 }
 
 fn out_of_range(reset: Reset) -> (Result<(), ClientError>, Kept) {

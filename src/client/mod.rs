@@ -14,6 +14,7 @@ pub mod groups;
 pub mod limits;
 pub mod metadata;
 pub mod offsets;
+pub mod outage;
 pub mod partitioner;
 pub mod producer;
 

@@ -102,3 +102,25 @@ def test_one_group_is_a_queue_and_several_are_a_broadcast(broker, filled):
     for group in set(groups):
         assert sorted((int(p), int(o)) for g, _, p, o in seen if g == group) == everything, f"{group}: each record once"
     assert {number for group, number, _, _ in seen if group == groups[0]} == {"0", "1"}, "both share the queue"
+    again = start("queue_and_broadcast", broker.bootstrap, filled, *groups)
+    assert again.communicate(timeout=20)[0] == "" and again.returncode == 0, "nothing is new"
+
+
+def test_what_does_not_exist_is_told(broker, filled, tmp_path):
+    def said(name, *arguments):
+        command = [sys.executable, str(CLIENTS / "examples" / f"{name}.py"), broker.bootstrap, *arguments]
+        done = subprocess.run(command, capture_output=True, timeout=20, text=True)
+        assert done.returncode == 1 and not done.stdout
+        return done.stderr
+
+    place = str(tmp_path / "place")
+    assert "UNKNOWN_TOPIC_OR_PART" in said("low_level", f"no-{filled}", "2", place)
+    assert f"{filled} has no partition 99" in said("low_level", filled, "99", place)
+    assert "UNKNOWN_TOPIC_OR_PART" in said("queue_and_broadcast", f"no-{filled}", "g")
+    waiting = subprocess.Popen([sys.executable, str(CLIENTS / "examples" / "at_least_once.py"), broker.bootstrap, f"no-{filled}", f"g-{filled}", "m"],
+                               stderr=subprocess.PIPE, text=True)
+    try:
+        assert "UNKNOWN_TOPIC_OR_PART" in waiting.stderr.readline()
+    finally:
+        waiting.kill()
+        waiting.wait()

@@ -45,7 +45,7 @@ class Consumer:
         return self.process.returncode, [tuple(map(int, line.split())) for line in printed.splitlines()]
 
 
-def joins(broker, topic, group, settings={}):
+def joins(broker, topic, group, settings):
     """A member that commits nothing by itself."""
     member = confluent_kafka.Consumer({"bootstrap.servers": broker.bootstrap, "group.id": group, "enable.auto.commit": False, **settings})
     member.subscribe([topic])
@@ -133,10 +133,10 @@ def test_members_share_a_topic_and_commit_what_they_printed(broker, client_of, t
     assert len(everything) == len(set(everything)), "nobody was killed, so nothing is printed twice"
 
 
-def test_a_group_that_has_committed_nothing_has_no_lag(broker, client_of, topic):
+def test_a_static_member_has_no_lag_before_it_commits_and_can_be_removed_when_it_has_gone(broker, client_of, topic):
     filled(broker, client_of, topic)
     group, records = f"group-of-{topic}", PARTITIONS * EACH
-    member = joins(broker, topic, group)
+    member = joins(broker, topic, group, {"group.instance.id": "worker-1"})
     try:
         def joined():
             member.poll(0.1)
@@ -152,14 +152,6 @@ def test_a_group_that_has_committed_nothing_has_no_lag(broker, client_of, topic)
         assert (described["lag"], described["uncommitted_partitions"]) == (EACH - 5, PARTITIONS - 1)
     finally:
         member.close()
-
-
-def test_a_static_member_that_has_gone_can_be_removed(broker, client_of, topic):
-    filled(broker, client_of, topic)
-    group = f"group-of-{topic}"
-    member = joins(broker, topic, group, {"group.instance.id": "worker-1"})
-    wait_until(lambda: member.poll(0.1) is not None or len(member.assignment()) == PARTITIONS, "it never got its partitions", 30)
-    member.close()
     refused = corelog(broker, "group", "delete", group, code=1)
     assert "a static member (worker-1) stays after it has stopped" in refused
     assert f"corelog group remove-members {group} --instance worker-1" in refused

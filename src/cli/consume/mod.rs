@@ -34,6 +34,8 @@ Examples:
   corelog consume clicks -e -f '%p %o %k=%v\\n'
   corelog consume clicks -e --json | jq .value
   corelog consume clicks --group reports             a share of it, from where the group is; Ctrl-C leaves
+
+While a broker is away it is tried again for --timeout, and a note on standard error says so; then the command fails.
 ";
 
 #[derive(Args)]

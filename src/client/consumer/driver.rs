@@ -6,6 +6,7 @@ use super::{Assignment, ConsumerOptions, Reset, Sink, corrupt};
 use crate::client::cluster::Cluster;
 use crate::client::error::ClientError;
 use crate::client::offsets::{self, Lookup};
+use crate::client::outage::Outage;
 use kafka_protocol::error::ResponseError;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -37,6 +38,7 @@ pub fn consume(
         lanes,
         homeless,
         troubled: BTreeMap::new(),
+        outage: Outage::default(),
         look_again: Instant::now(),
         fetchers: HashMap::new(),
         fetchers_made: 0,
@@ -56,6 +58,7 @@ struct Driver<'a> {
     homeless: BTreeSet<i32>,
     /// Those that bring errors instead of records, and since when.
     troubled: BTreeMap<i32, Instant>,
+    outage: Outage,
     look_again: Instant,
     /// By broker, with the fetcher's id.
     fetchers: HashMap<i32, (u64, Sender<Order>)>,
@@ -69,7 +72,7 @@ impl Driver<'_> {
             if !self.homeless.is_empty() && self.look_again <= Instant::now() {
                 self.look_again = Instant::now() + PAUSE;
                 if let Err(error) = self.find_homes() {
-                    self.be_patient(self.homeless.clone(), error)?;
+                    self.be_patient(self.homeless.clone(), error, sink)?;
                 }
             }
             match self.next(inbox, sink)? {
@@ -80,6 +83,7 @@ impl Driver<'_> {
                         return Ok(());
                     }
                 }
+                Some(Event::Sound { partition }) => self.is_sound(partition, sink),
                 Some(Event::Trouble { fetcher, dead, partition, offset, error }) => {
                     if dead {
                         self.fetchers.retain(|_, (id, _)| *id != fetcher);
@@ -106,7 +110,7 @@ impl Driver<'_> {
         aborted: &[Aborted],
         sink: &mut dyn Sink,
     ) -> Result<Read, ClientError> {
-        self.troubled.remove(&partition);
+        self.is_sound(partition, sink);
         // What a partition still brings after it is done is of no interest.
         let Some(lane) = self.lanes.get_mut(&partition) else { return Ok(Read::More) };
         match lane.read(bytes, aborted, self.options.isolation, &mut |p, r| sink.record(p, r)) {
@@ -139,7 +143,7 @@ impl Driver<'_> {
         if error.code() == Some(ResponseError::OffsetOutOfRange) {
             self.reset(partition, offset, error, sink)?;
         } else {
-            self.be_patient(BTreeSet::from([partition]), error)?;
+            self.be_patient(BTreeSet::from([partition]), error, sink)?;
         }
         if self.lanes.contains_key(&partition) {
             self.homeless.insert(partition);
@@ -195,15 +199,34 @@ impl Driver<'_> {
     }
 
     /// Fails once these partitions have brought errors, and nothing else, for too long, or one that stays.
-    fn be_patient(&mut self, partitions: BTreeSet<i32>, error: ClientError) -> Result<(), ClientError> {
+    fn be_patient(
+        &mut self,
+        partitions: BTreeSet<i32>,
+        error: ClientError,
+        sink: &mut dyn Sink,
+    ) -> Result<(), ClientError> {
         let now = Instant::now();
+        let retry_for = self.cluster.options().retry_for;
         for partition in partitions {
             let since = *self.troubled.entry(partition).or_insert(now);
-            if !error.retriable() || now.duration_since(since) > self.cluster.options().retry_for {
+            if !error.retriable() || now.duration_since(since) > retry_for {
                 return Err(error);
             }
         }
+        if let Some(text) = self.outage.fails(&error, now, retry_for) {
+            sink.notice(&format!("reading {}: {text}", self.topic));
+        }
         Ok(())
+    }
+
+    /// A later trouble is another one, with its own time.
+    fn is_sound(&mut self, partition: i32, sink: &mut dyn Sink) {
+        self.troubled.remove(&partition);
+        if self.troubled.is_empty()
+            && let Some(text) = self.outage.ends(Instant::now())
+        {
+            sink.notice(&format!("reading {}: {text}", self.topic));
+        }
     }
 
     fn reset(

@@ -28,6 +28,10 @@ pub(super) enum Event {
         bytes: Bytes,
         aborted: Vec<Aborted>,
     },
+    /// The partition is read here: its first answer since it was ordered is no error.
+    Sound {
+        partition: i32,
+    },
     /// The partition cannot be read here (any more); the fetcher has dropped it. `dead`: so it goes for all of them.
     Trouble {
         fetcher: u64,
@@ -50,6 +54,8 @@ struct Tap {
     partition: i32,
     offset: i64,
     max_bytes: i32,
+    /// No answer has come yet.
+    is_new: bool,
 }
 
 /// For an answer, beyond the time that the broker was told it may hold it.
@@ -123,8 +129,12 @@ impl Fetcher {
         if let Some(error) = ClientError::from_code(what, data.error_code, None) {
             return self.trouble(&taps.swap_remove(at), error, false);
         }
-        let Some(bytes) = data.records.filter(|bytes| !bytes.is_empty()) else { return true };
         let tap = taps.get_mut(at).expect("invariant: found above");
+        let partition = tap.partition;
+        if std::mem::take(&mut tap.is_new) && self.events.send(Event::Sound { partition }).is_err() {
+            return false;
+        }
+        let Some(bytes) = data.records.filter(|bytes| !bytes.is_empty()) else { return true };
         let mut batches = walk(&bytes);
         let next = batches.by_ref().take_while(Result::is_ok).flatten().last().map(|b| b.header.next_offset().0);
         match next {
@@ -173,7 +183,7 @@ impl Fetcher {
 
 fn obey(order: Order, taps: &mut Vec<Tap>, max_bytes: i32) {
     match order {
-        Order::Read { partition, offset } => taps.push(Tap { partition, offset, max_bytes }),
+        Order::Read { partition, offset } => taps.push(Tap { partition, offset, max_bytes, is_new: true }),
         Order::Leave { partition } => taps.retain(|tap| tap.partition != partition),
     }
 }

@@ -63,7 +63,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn run(&mut self, cluster: &mut Cluster, sink: &mut dyn Sink) -> Result<(), ClientError> {
         let mut before = None;
-        while let Some(given) = self.member.join(self.stop)? {
+        while let Some(given) = self.member.join(self.stop, &mut |text| sink.notice(text))? {
             let mut partitions = given.get(self.topic).cloned().unwrap_or_default();
             partitions.sort_unstable();
             // Generations come and go as others do; what this member reads is news when it changes.
@@ -186,7 +186,7 @@ impl Watched<'_, '_> {
     fn commit(&mut self) -> Result<(), ClientError> {
         self.inner.idle().map_err(ClientError::output)?;
         self.due = Instant::now() + self.every;
-        if self.member.commit(&self.shown)? == Commit::TooLate {
+        if self.member.commit(&self.shown, &mut |text| self.inner.notice(text))? == Commit::TooLate {
             self.inner.notice("the group went on without this member: some records will be read again");
         }
         self.shown.clear();
@@ -203,7 +203,7 @@ impl Watched<'_, '_> {
     }
 
     fn work(&mut self) -> Result<(), ClientError> {
-        self.member.tick()?;
+        self.member.tick(&mut |text| self.inner.notice(text))?;
         match self.due <= Instant::now() && !self.member.must_rejoin() {
             true => self.commit(),
             false => Ok(()),

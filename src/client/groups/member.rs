@@ -12,6 +12,7 @@ use crate::client::cluster::{Cluster, Retry};
 use crate::client::connection::{Connection, api_name, decode_response};
 use crate::client::error::ClientError;
 use crate::client::metadata::Topics;
+use crate::client::outage::Outage;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
@@ -61,7 +62,11 @@ pub(super) struct Member<'o> {
     assigned_by: Option<(Partitions, Instant)>,
     /// The generation is over.
     must_rejoin: bool,
+    outage: Outage,
 }
+
+/// Takes what the operator should know.
+pub(super) type Tell<'t> = &'t mut dyn FnMut(&str);
 
 /// The heartbeat.
 struct Beat {
@@ -91,6 +96,7 @@ impl<'o> Member<'o> {
             beat,
             assigned_by: None,
             must_rejoin: true,
+            outage: Outage::default(),
         }
     }
 
@@ -107,14 +113,17 @@ impl<'o> Member<'o> {
     }
 
     /// Joins until there is an assignment; None: `stop` said so.
-    pub fn join(&mut self, stop: &dyn Fn() -> bool) -> Result<Option<Partitions>, ClientError> {
+    pub fn join(&mut self, stop: &dyn Fn() -> bool, tell: Tell<'_>) -> Result<Option<Partitions>, ClientError> {
         let mut retry = Retry::new(self.cluster.options().retry_for);
         loop {
             if stop() {
                 return Ok(None);
             }
             let error = match self.try_join(stop) {
-                Ok(assigned) => return Ok(assigned),
+                Ok(assigned) => {
+                    self.is_found(tell);
+                    return Ok(assigned);
+                }
                 Err(error) => error,
             };
             match error.code() {
@@ -127,6 +136,7 @@ impl<'o> Member<'o> {
                 }
                 _ => {
                     self.connection = None;
+                    self.is_lost(&error, tell);
                     retry.pause(error)?;
                 }
             }
@@ -222,7 +232,7 @@ impl<'o> Member<'o> {
     }
 
     /// Is heard of by the coordinator if that is due, and notices when the generation is over. Does not wait.
-    pub fn tick(&mut self) -> Result<(), ClientError> {
+    pub fn tick(&mut self, tell: Tell<'_>) -> Result<(), ClientError> {
         let now = Instant::now();
         if self.must_rejoin {
             return Ok(());
@@ -231,10 +241,13 @@ impl<'o> Member<'o> {
             // The coordinator moves or starts again. The generation lives on, if it is back in time.
             self.connection = None;
             self.beat.sent = None;
+            self.is_lost(&error, tell);
             let since = *self.beat.lost_since.get_or_insert(now);
             if !error.retriable() || now.duration_since(since) > self.cluster.options().retry_for {
                 return Err(error);
             }
+        } else if self.beat.lost_since.is_none() {
+            self.is_found(tell);
         }
         if self.assigned_by.as_ref().is_some_and(|(_, due)| *due <= now) {
             self.look_at_topics(now);
@@ -303,7 +316,7 @@ impl<'o> Member<'o> {
     }
 
     /// Commits the next offsets to read, by partition.
-    pub fn commit(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<Commit, ClientError> {
+    pub fn commit(&mut self, offsets: &BTreeMap<i32, i64>, tell: Tell<'_>) -> Result<Commit, ClientError> {
         if offsets.is_empty() {
             return Ok(Commit::Done);
         }
@@ -311,7 +324,10 @@ impl<'o> Member<'o> {
         let mut retry = Retry::new(self.cluster.options().retry_for);
         loop {
             let error = match self.try_commit(&request) {
-                Ok(()) => return Ok(Commit::Done),
+                Ok(()) => {
+                    self.is_found(tell);
+                    return Ok(Commit::Done);
+                }
                 Err(error) => error,
             };
             if self.is_over(&error) {
@@ -319,6 +335,7 @@ impl<'o> Member<'o> {
             }
             self.connection = None;
             self.beat.sent = None;
+            self.is_lost(&error, tell);
             retry.pause(error)?;
         }
     }
@@ -371,6 +388,18 @@ impl<'o> Member<'o> {
             .and_then(|broker| self.cluster.open(broker))
             .and_then(|mut connection| connection.call(build));
         drop(left);
+    }
+
+    fn is_lost(&mut self, error: &ClientError, tell: Tell<'_>) {
+        if let Some(text) = self.outage.fails(error, Instant::now(), self.cluster.options().retry_for) {
+            tell(&format!("group {}: {text}", self.options.group));
+        }
+    }
+
+    fn is_found(&mut self, tell: Tell<'_>) {
+        if let Some(text) = self.outage.ends(Instant::now()) {
+            tell(&format!("group {}: {text}", self.options.group));
+        }
     }
 
     fn check(&self, what: &str, code: i16) -> Result<(), ClientError> {

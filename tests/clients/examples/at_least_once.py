@@ -32,7 +32,13 @@ def main(bootstrap, topic, group, member):
     })
     consumer.subscribe([topic])
     while True:
-        records = [record for record in consumer.consume(BATCH, 0.5) if not record.error()]
+        records = []
+        for record in consumer.consume(BATCH, 0.5):
+            if record.error():
+                # Such as a topic that does not exist (yet): the client goes on trying.
+                print(record.error(), file=sys.stderr, flush=True)
+            else:
+                records.append(record)
         for record in records:
             process(record)
         if records:

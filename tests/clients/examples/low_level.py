@@ -28,6 +28,15 @@ def store(place, state):
     os.replace(place + ".new", place)
 
 
+def check(consumer, topic, partition):
+    """An assignment to what does not exist would wait for it without a word."""
+    found = consumer.list_topics(topic, timeout=10).topics[topic]
+    if found.error:
+        raise SystemExit(f"{topic}: {found.error}")
+    if partition not in found.partitions:
+        raise SystemExit(f"{topic} has no partition {partition}, only {len(found.partitions)} of them, from 0 on")
+
+
 def main(bootstrap, topic, partition, place):
     state = load(place)
     consumer = Consumer({
@@ -39,6 +48,7 @@ def main(bootstrap, topic, partition, place):
         # An offset that is not in the log is to be told, not to be guessed.
         "auto.offset.reset": "error",
     })
+    check(consumer, topic, int(partition))
     consumer.assign([TopicPartition(topic, int(partition), state["next"])])
     while True:
         record = consumer.poll(1.0)
