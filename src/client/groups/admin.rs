@@ -344,13 +344,16 @@ pub fn delete(cluster: &mut Cluster, group: &str) -> Result<(), ClientError> {
     coordinator::call(cluster, group, |_| request.clone(), check).map(|_| ())
 }
 
+/// What became of each static member that was to be removed.
+pub type Removals = Vec<(String, Result<(), ClientError>)>;
+
 /// Removes static members, by their `group.instance.id` (KIP-345), in the order in which they are named. UNKNOWN_MEMBER_ID where the
 /// group has none of that name, and for members of the new protocol where the broker is Kafka 3.9.
 pub fn remove_static_members(
     cluster: &mut Cluster,
     group: &str,
     instances: &[String],
-) -> Result<Vec<(String, Result<(), ClientError>)>, ClientError> {
+) -> Result<Removals, ClientError> {
     let what = format!("remove from group {group}");
     let member = |version: i16, instance: &String| {
         let member = MemberIdentity::default().with_group_instance_id(Some(text(instance)));
