@@ -10,6 +10,8 @@ mod consumer_records;
 pub mod coordinator;
 pub mod offsets;
 pub mod records;
+#[cfg(test)]
+mod scenario;
 pub mod subscription;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 
 mod clock;
 mod consumer;
-mod kind;
+pub(in crate::group) mod kind;
 mod load;
 mod mixed;
 mod slice;
