@@ -113,13 +113,16 @@ shard_counters! {
     /// Damaged ranges that are known now, and answers of CORRUPT_MESSAGE to who asked for one.
     corrupt_ranges,
     corrupt_answers,
-    /// Scrubbing: segments looked through, their bytes, segments with damage, whole rounds; and bytes that those under way
-    /// have before them.
+    /// Scrubbing: segments looked through, their bytes, segments with damage, segments in which offsets are missing although
+    /// nothing was compacted, whole rounds; and bytes that those under way have before them.
     scrub_segments,
     scrub_bytes,
     scrub_damaged,
+    scrub_gaps,
     scrub_rounds,
     scrub_left_bytes,
+    /// Deletions of topics that a disk kept longer than they should take.
+    deletions_late,
     /// Open now.
     connections,
     connections_accepted,

@@ -120,8 +120,9 @@ fn tell(dir: &Path, rounds: &[(u16, Progress)], damaged: &[(String, CorruptRange
         output::line("  nothing was scrubbed yet")?;
     }
     for (shard, round) in rounds {
-        let Progress { segments, bytes, damaged, .. } = round;
-        let read = format!("{segments} segments, {bytes} bytes, {damaged} segments damaged");
+        let Progress { segments, bytes, damaged, gaps, .. } = round;
+        let read =
+            format!("{segments} segments, {bytes} bytes, {damaged} segments damaged, {gaps} with missing offsets");
         let state = if round.is_under_way() {
             let percent = (bytes * 100).checked_div(round.total).unwrap_or(100).min(100);
             format!("{percent} % of a round that began {}: {read}", when(round.begun_ms))
@@ -147,7 +148,7 @@ fn as_json(dir: &Path, rounds: &[(u16, Progress)], damaged: &[(String, CorruptRa
         json!({
             "shard": shard, "under_way": round.is_under_way(), "begun_ms": round.begun_ms, "ended_ms": round.ended_ms,
             "last_whole_ms": round.whole_ms, "segments": round.segments, "bytes": round.bytes, "bytes_total": round.total,
-            "segments_damaged": round.damaged,
+            "segments_damaged": round.damaged, "segments_with_gaps": round.gaps,
         })
     };
     let ranges = damaged.iter().flat_map(|(partition, ranges)| {

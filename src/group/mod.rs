@@ -13,5 +13,3 @@ pub mod records;
 #[cfg(test)]
 mod scenario;
 pub mod subscription;
-#[cfg(test)]
-mod tests;

@@ -12,6 +12,7 @@
 //! bytes 120000000                of them
 //! total 240000000                bytes that the round had before it when it began
 //! damaged 0                      segments with damage
+//! gaps 0                         segments that lack offsets although nothing was compacted; older files have no such line
 //! at 4096 17 clicks              the last segment's base offset, its partition and topic; - before the first
 //! crc32c 8a2f01c3                of everything before this line
 //! ```
@@ -64,7 +65,16 @@ pub struct Progress {
     pub bytes: u64,
     pub total: u64,
     pub damaged: u64,
+    pub gaps: u64,
     pub at: Option<At>,
+}
+
+/// What was found in a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    pub is_damaged: bool,
+    /// Offsets are missing in it, and compaction did not take them.
+    pub has_gap: bool,
 }
 
 /// Why a file was not taken.
@@ -116,12 +126,13 @@ impl Progress {
     }
 
     /// A segment has been looked through; or could not be, and its turn is over.
-    pub fn passed(&mut self, at: At, bytes: u64, is_damaged: bool) {
+    pub fn passed(&mut self, at: At, bytes: u64, looked: Looked) {
         debug_assert!(self.at.as_ref().is_none_or(|before| *before < at));
         self.at = Some(at);
         self.segments += 1;
         self.bytes += bytes;
-        self.damaged += u64::from(is_damaged);
+        self.damaged += u64::from(looked.is_damaged);
+        self.gaps += u64::from(looked.has_gap);
     }
 
     pub fn end(&mut self, now_ms: i64) {
@@ -135,11 +146,11 @@ impl Progress {
     }
 
     pub fn encode(&self) -> String {
-        let Progress { begun_ms, ended_ms, whole_ms, segments, bytes, total, damaged, at } = self;
+        let Progress { begun_ms, ended_ms, whole_ms, segments, bytes, total, damaged, gaps, at } = self;
         let at = at.as_ref().map_or("-".into(), |at| format!("{} {} {}", at.segment, at.partition, at.topic));
         let text = format!(
             "0\nbegun {begun_ms}\nended {ended_ms}\nwhole {whole_ms}\nsegments {segments}\nbytes {bytes}\ntotal {total}\n\
-             damaged {damaged}\nat {at}\n"
+             damaged {damaged}\ngaps {gaps}\nat {at}\n"
         );
         format!("{text}crc32c {:08x}\n", crc32c(text.as_bytes()))
     }
@@ -156,6 +167,7 @@ impl Progress {
             return Err(ProgressError::Checksum { expected, found });
         }
         let mut lines = body.lines();
+        let counts_gaps = body.lines().any(|line| line.starts_with("gaps "));
         let version = lines.next().unwrap_or("");
         if version != "0" {
             return Err(malformed("version 0", version));
@@ -174,6 +186,7 @@ impl Progress {
             bytes: number(word("bytes")?)?,
             total: number(word("total")?)?,
             damaged: number(word("damaged")?)?,
+            gaps: if counts_gaps { number(word("gaps")?)? } else { 0 },
             at: match word("at")? {
                 "-" => None,
                 at => Some(parse_at(at).ok_or_else(|| malformed("a segment", at))?),
@@ -209,7 +222,7 @@ mod tests {
         let mut progress = Progress::default();
         assert_eq!(progress.step(HOUR, &settings()), Step::Begin, "the first one at once");
         progress.begin(HOUR);
-        progress.passed(at("a", 7), 100, true);
+        progress.passed(at("a", 7), 100, Looked { is_damaged: true, has_gap: false });
         assert_eq!(progress.step(9 * HOUR, &settings()), Step::Look, "a round that takes longer is finished first");
         progress.end(HOUR + 60_000);
         assert_eq!(progress.step(HOUR + 60_000, &settings()), Step::Wait(Duration::from_secs(3540)));
@@ -235,6 +248,15 @@ mod tests {
     }
 
     #[test]
+    fn a_file_from_before_gaps_were_counted_is_taken() {
+        let text = "0\nbegun 5\nended 0\nwhole 0\nsegments 1\nbytes 2\ntotal 3\ndamaged 1\nat -\n";
+        let text = format!("{text}crc32c {:08x}\n", crc32c(text.as_bytes()));
+        let progress = Progress::decode(&text).expect("sound");
+        assert_eq!((progress.damaged, progress.gaps), (1, 0));
+        assert_eq!(Progress::decode(&progress.encode()), Ok(progress));
+    }
+
+    #[test]
     fn names_tell_shards() {
         assert_eq!(
             (shard_of(&file_name(12)), shard_of("scrub-1"), shard_of("corelog-scrub.1.tmp")),
@@ -245,18 +267,19 @@ mod tests {
     proptest! {
         #[test]
         fn texts_round_trip_and_damage_is_refused(
-            numbers in proptest::array::uniform7(0..i64::MAX),
+            numbers in proptest::array::uniform8(0..i64::MAX),
             at in proptest::option::of(("[a-zA-Z0-9._-]{1,249}", 0..i32::MAX, 0..i64::MAX)),
             flip in any::<proptest::sample::Index>(),
         ) {
-            let [begun_ms, ended_ms, whole_ms, segments, bytes, total, damaged] = numbers;
-            let [segments, bytes, total, damaged] = [segments, bytes, total, damaged].map(|number| number as u64);
+            let [begun_ms, ended_ms, whole_ms, segments, bytes, total, damaged, gaps] = numbers;
+            let [segments, bytes, total] = [segments, bytes, total].map(|number| number as u64);
+            let [damaged, gaps] = [damaged, gaps].map(|number| number as u64);
             let at = at.map(|(topic, partition, segment)| At {
                 topic,
                 partition: PartitionIndex(partition),
                 segment: Offset(segment),
             });
-            let progress = Progress { begun_ms, ended_ms, whole_ms, segments, bytes, total, damaged, at };
+            let progress = Progress { begun_ms, ended_ms, whole_ms, segments, bytes, total, damaged, gaps, at };
             let text = progress.encode();
             prop_assert_eq!(Progress::decode(&text), Ok(progress));
             let mut damaged = text.into_bytes();

@@ -12,7 +12,7 @@ use crate::base::ids::PartitionIndex;
 use crate::log::checkpoint::write_atomically;
 use crate::log::segment::Segment;
 use crate::maintenance::Lane;
-use crate::maintenance::scrub_progress::{At, Progress, Settings, Step, file_name};
+use crate::maintenance::scrub_progress::{At, Looked, Progress, Settings, Step, file_name};
 use crate::partition::leader::Partition;
 use std::collections::VecDeque;
 use std::fs;
@@ -69,7 +69,9 @@ impl Scrubber {
             () = self.work() => {}
             () = stopped => {}
         }
-        self.save().await;
+        let (context, dir) = (Rc::clone(&self.context), self.dir.clone());
+        // A disk that does not answer must not keep the stop.
+        let _ = context.partitions.shared().unless_lost(&dir, self.save()).await;
     }
 
     async fn work(&mut self) {
@@ -117,15 +119,16 @@ impl Scrubber {
             // A pause, or a new round, does not wait for the segment's end: it is looked at again.
             () = interrupted(&self.context, &self.progress) => return,
         };
-        let is_damaged = looked.unwrap_or_else(|e| {
+        let looked = looked.unwrap_or_else(|e| {
             warn!("scrub of {}-{}, segment {}: {e}", at.topic, at.partition, at.segment);
-            false
+            Looked::default()
         });
         let metrics = &self.context.metrics;
         metrics.scrub_segments.add(1);
         metrics.scrub_bytes.add(bytes);
-        metrics.scrub_damaged.add(u64::from(is_damaged));
-        self.progress.passed(at, bytes, is_damaged);
+        metrics.scrub_damaged.add(u64::from(looked.is_damaged));
+        metrics.scrub_gaps.add(u64::from(looked.has_gap));
+        self.progress.passed(at, bytes, looked);
         self.tell_left();
     }
 
@@ -134,11 +137,14 @@ impl Scrubber {
         self.partitions = None;
         self.tell_left();
         self.context.metrics.scrub_rounds.add(1);
-        let Progress { begun_ms, ended_ms, segments, bytes, damaged, .. } = self.progress;
+        let Progress { begun_ms, ended_ms, segments, bytes, damaged, gaps, .. } = self.progress;
         let seconds = (ended_ms - begun_ms).max(0) / 1000;
         let period = self.context.config().scrub_period;
         let dir = self.dir.display();
-        info!("scrub of {dir}: {segments} segments, {bytes} bytes looked through in {seconds} s, {damaged} damaged");
+        info!(
+            "scrub of {dir}: {segments} segments, {bytes} bytes looked through in {seconds} s, {damaged} damaged, {gaps} with \
+             missing offsets"
+        );
         if u64::try_from(seconds).unwrap_or(0) > period.as_secs() {
             warn!("scrub of {dir} took longer than log.scrub.period.hours: raise log.scrub.max.bytes.per.second");
         }

@@ -11,7 +11,7 @@ use crate::base::config::file::{self, Given};
 use crate::base::config::{BrokerConfig, FlushPolicy};
 use crate::base::disks::{Health, LogDirs};
 use crate::base::ids::{BrokerId, NodeId, SHARDS_PER_NODE, ShardId};
-use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX};
+use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX, SHARD_APPLY_MS_MAX};
 use crate::cluster::image::{Broker, ClusterImage};
 use crate::controller::handle::ControlHandle;
 use crate::controller::{ControlError, drive};
@@ -40,6 +40,8 @@ const UPDATES_MAX: usize = 4;
 /// Descriptors that are neither connections nor segments: rings, pipes, epoll, listeners, journal.
 const DESCRIPTORS_RESERVED: usize = 200;
 
+/// How long a stop waits for the command in hand: longer than that waits for the shards, so that only the store's disk can keep it.
+const CONTROL_PATIENCE: Duration = Duration::from_millis(2 * SHARD_APPLY_MS_MAX);
 /// How long a stop waits for the writer of checkpoints, after all shards have ended.
 const CHECKPOINT_WRITER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -131,7 +133,8 @@ pub fn serve(options: &ServeOptions) -> anyhow::Result<()> {
                 ready,
                 shutdown: shutdown_control,
             });
-            Ok(unless_its_disk_failed(control, (shutdown, end), (store_dir, Arc::clone(&disks))))
+            let patience = CONTROL_PATIENCE;
+            Ok(unless_its_disk_failed(control, (shutdown, end), (store_dir, Arc::clone(&disks)), patience))
         };
         let ended = run_until_signal(control, &brokers, stop, lost_all(&disks)).await;
         drop(held);
@@ -419,6 +422,7 @@ async fn unless_its_disk_failed(
     control: impl Future<Output = Result<(), ControlError>>,
     (mut shutdown, end): (oneshot::Receiver<()>, oneshot::Sender<()>),
     (store_dir, disks): (PathBuf, Arc<LogDirs>),
+    patience: Duration,
 ) -> Result<(), ControlError> {
     let mut control = std::pin::pin!(control);
     let (ended, is_over) = tokio::select! {
@@ -426,7 +430,11 @@ async fn unless_its_disk_failed(
         _ = &mut shutdown => {
             // Only a control plane that has ended does not hear it.
             let _ = end.send(());
-            (control.await, true)
+            let Ok(ended) = tokio::time::timeout(patience, &mut control).await else {
+                warn!("{}: the node's store does not answer: its last change may be lost", store_dir.display());
+                return Ok(());
+            };
+            (ended, true)
         }
     };
     match ended {
@@ -486,6 +494,22 @@ mod tests {
         assert_eq!(ports(&[19092]), "port 19092");
         assert_eq!(ports(&[9092, 9093, 9094]), "ports 9092-9094");
         assert_eq!(ports(&[30001, 30417]), "ports 30001, 30417");
+    }
+
+    /// The disk of the store hung: the stop waited for its last command for ever.
+    #[test]
+    fn a_store_that_does_not_answer_lets_the_node_stop() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let dir = PathBuf::from("/store");
+        let disks = Arc::new(LogDirs::new([(dir.clone(), None)]));
+        let (stop, shutdown) = oneshot::channel();
+        let (end, _told) = oneshot::channel();
+        stop.send(()).expect("somebody listens");
+        let patience = Duration::from_millis(50);
+        let hung = std::future::pending();
+        let ended = unless_its_disk_failed(hung, (shutdown, end), (dir.clone(), Arc::clone(&disks)), patience);
+        runtime.block_on(ended).expect("it ends");
+        assert_eq!(disks.health(&dir), Health::Sound, "nothing says that it failed");
     }
 
     /// A topic is being created when the signal comes: its image must still reach the shards, or the control plane fails

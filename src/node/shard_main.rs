@@ -30,12 +30,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 /// In-flight requests get so long to be answered at shutdown.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// The last checkpoints get so long to be on disk.
+const SAVE_MAX: Duration = Duration::from_secs(60);
 /// The housekeeper wakes at most this often.
 const TICK_MIN: Duration = Duration::from_millis(50);
 const TICK_MAX: Duration = Duration::from_secs(1);
@@ -119,7 +121,7 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     let network = Network::new(params.net, Rc::new(Broker { context: Rc::clone(&context) }), params.metrics)?;
     let mut housekeeper = Housekeeper::new(Rc::clone(&context));
     let mut serving = false;
-    let mut journals = JoinSet::new();
+    let (mut images, mut journals) = (JoinSet::new(), JoinSet::new());
     let groups = Rc::clone(&context);
     tokio::task::spawn_local(async move { groups.groups.run_clock().await });
     let mut cleaner = None;
@@ -129,10 +131,13 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         tokio::select! {
             biased;
             _ = params.stop.wait_for(|stop| *stop) => break,
-            update = params.updates.recv() => {
-                let Some(ShardUpdate { image, applied }) = update else { break };
-                context.metrics.cross_shard_messages.add(1);
-                context.apply(image).await;
+            // One after the other. Nothing else waits for them: a topic may be deleted on a disk that does not answer.
+            update = params.updates.recv(), if images.is_empty() => {
+                let Some(update) = update else { break };
+                images.spawn_local(apply(Rc::clone(&context), update));
+            }
+            Some(applied) = images.join_next() => {
+                let applied = applied.map_err(io::Error::other)?;
                 network.set_limits(ConnectionLimits::of(&context.config()));
                 if !serving {
                     let begin = begin_journals(Rc::clone(&context));
@@ -171,12 +176,22 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
     if drained.cut > 0 {
         warn!("shard {}: {} connections were cut at shutdown", context.shard, drained.cut);
     }
+    images.shutdown().await;
     let unclean = context.partitions.close().await;
-    let saved = context.checkpoints.save(context.partitions.checkpoints()).await;
-    if let Err(e) = &saved {
-        warn!("shard {}: recovery points cannot be saved: {e}", context.shard);
-    }
-    Ok(if saved.is_ok() { unclean } else { all_dirs })
+    Ok(if save_last(&context).await { unclean } else { all_dirs })
+}
+
+/// Whether the checkpoints say how far the logs are on disk.
+async fn save_last(context: &ShardContext) -> bool {
+    let saving = context.checkpoints.save(context.partitions.checkpoints());
+    let saved = tokio::time::timeout(SAVE_MAX, saving).await.map_err(io::Error::other).and_then(|saved| saved);
+    saved.inspect_err(|e| warn!("shard {}: recovery points cannot be saved: {e}", context.shard)).is_ok()
+}
+
+async fn apply(context: Rc<ShardContext>, ShardUpdate { image, applied }: ShardUpdate) -> oneshot::Sender<()> {
+    context.metrics.cross_shard_messages.add(1);
+    context.apply(image).await;
+    applied
 }
 
 async fn begin_journals(context: Rc<ShardContext>) {

@@ -14,8 +14,10 @@ use crate::log::inspect::{Inspection, Subject};
 use crate::log::paths;
 use crate::log::segment::Segment;
 use crate::maintenance::scrub::{Suspect, inspect};
+use crate::maintenance::scrub_progress::Looked;
 use crate::maintenance::{Context, JobError, Lane};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -36,6 +38,8 @@ pub struct Damage {
     saving: Cell<bool>,
     /// Ranges that the counters know of.
     counted: Cell<u64>,
+    /// Gaps that were told, by segment.
+    gaps: RefCell<BTreeMap<Offset, (Offset, Offset)>>,
 }
 
 /// Reads the list beside a log. One that cannot be read is told of: what it said is found anew by the next scrub. Blocking.
@@ -104,9 +108,8 @@ impl Partition {
         rest.find(|segment| segment.size() > 0 && core.failure().is_none()).cloned()
     }
 
-    /// Has a segment looked through, and notes what is found; whether there is damage. One that leaves the log meanwhile is
-    /// no error.
-    pub async fn look_through(self: &Rc<Self>, segment: &Rc<Segment>, lane: Lane) -> io::Result<bool> {
+    /// Has a segment looked through, and notes what is found. One that leaves the log meanwhile is no error.
+    pub async fn look_through(self: &Rc<Self>, segment: &Rc<Segment>, lane: Lane) -> io::Result<Looked> {
         // A segment that compaction has just made does not have its name yet.
         drop(self.cleaning.names().acquire_owned().await);
         let suspect = self.suspect(segment);
@@ -114,16 +117,39 @@ impl Partition {
         let job = async move |context: Context| inspect(&context, suspect).await;
         let inspected = self.shared.maintenance.run(lane, job).await;
         if segment.is_removed() || self.deleted.get() {
-            return Ok(false);
+            return Ok(Looked::default());
         }
         let inspection = match inspected {
             Ok(inspected) => inspected?,
             // Whoever stops the node needs no word of it.
-            Err(JobError::Stopped) => return Ok(false),
+            Err(JobError::Stopped) => return Ok(Looked::default()),
             Err(e) => return Err(io::Error::other(e)),
         };
         self.note_inspection(segment, &subject, &inspection);
-        Ok(!inspection.found.is_empty())
+        let has_gap = self.note_gap(segment, inspection.gap);
+        Ok(Looked { is_damaged: !inspection.found.is_empty(), has_gap })
+    }
+
+    /// Tells of offsets that no batch of a segment has, once, unless compaction may have taken them; whether there are any.
+    fn note_gap(&self, segment: &Segment, gap: Option<(Offset, Offset)>) -> bool {
+        let log_start = self.core.borrow().log_start();
+        let compacted = self.cleaning.cleaned().unwrap_or(Offset(0));
+        let is_compacted = self.config.borrow().cleanup_policy.compact;
+        let lost = gap.filter(|(_, to)| !is_compacted && *to > log_start.max(compacted));
+        let mut told = self.damage.gaps.borrow_mut();
+        told.retain(|_, (_, to)| *to > log_start);
+        let Some((from, to)) = lost else {
+            told.remove(&segment.base);
+            return false;
+        };
+        if told.insert(segment.base, (from, to)) != Some((from, to)) {
+            error!(
+                "{}: no batch has offsets {from} up to {to}, although nothing was compacted: they are lost. What lies before \
+                 and behind is served",
+                segment.path(paths::LOG).display()
+            );
+        }
+        true
     }
 
     /// A segment as it is now.

@@ -106,7 +106,20 @@ impl PartitionShared {
     }
 
     /// The outcome of some work of a stop; None: the disk is lost, or does not answer. The work may still be under way then.
-    pub(super) async fn unless_lost<T>(&self, log_dir: &Path, work: impl Future<Output = T>) -> Option<T> {
+    pub async fn unless_lost<T>(&self, log_dir: &Path, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            ended = self.unless_offline(log_dir, work) => ended,
+            () = tokio::time::sleep(STOP_PATIENCE) => {
+                warn!("{}: no answer after {} s: it is left as it is", log_dir.display(), STOP_PATIENCE.as_secs());
+                self.disks.take_offline(log_dir, "it did not answer at the stop");
+                None
+            }
+        }
+    }
+
+    /// The outcome of some work; None: its disk has failed. The work may still be under way then.
+    pub(super) async fn unless_offline<T>(&self, log_dir: &Path, work: impl Future<Output = T>) -> Option<T> {
         let lost = async {
             self.disks.went_offline(log_dir).await;
             tokio::time::sleep(LOST_PATIENCE).await;
@@ -115,11 +128,6 @@ impl PartitionShared {
             biased;
             done = work => Some(done),
             () = lost => None,
-            () = tokio::time::sleep(STOP_PATIENCE) => {
-                warn!("{}: no answer after {} s: it is left as it is", log_dir.display(), STOP_PATIENCE.as_secs());
-                self.disks.take_offline(log_dir, "it did not answer at the stop");
-                None
-            }
         }
     }
 

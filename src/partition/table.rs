@@ -29,8 +29,10 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 
-/// Partitions that are closed side by side: each waits for the disk most of the time.
+/// Partitions that are closed or deleted side by side: each waits for the disk most of the time.
 const CLOSING_MAX: usize = 16;
+/// Deletions that take longer are told of.
+const DELETION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was found in one of `log.dirs` at start.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +63,8 @@ pub struct PartitionTable {
     /// There are fewer of them.
     opened: Notify,
     opener: RefCell<Vec<AbortHandle>>,
+    /// Of topics that are gone: their names on disk are not free yet.
+    deleting: RefCell<HashMap<TopicPartition, Rc<Partition>>>,
     /// The first image has been applied.
     started: Cell<bool>,
 }
@@ -138,6 +142,7 @@ impl PartitionTable {
             openings: RefCell::default(),
             opened: Notify::new(),
             opener: RefCell::default(),
+            deleting: RefCell::default(),
             started: Cell::new(false),
         }
     }
@@ -172,17 +177,11 @@ impl PartitionTable {
 
     /// The first half of taking over a new image: closes what is gone; when it returns, the names of deleted partitions are
     /// free on disk. Gives the partitions, gone or about to be opened, of which the checkpoint files may tell what was true of
-    /// an earlier life: they know topics by name only, so they must be written before a new life takes records.
+    /// an earlier life: they know topics by name only, so they must be written before a new life takes records. A disk that
+    /// does not answer is waited for until it has failed, and told of.
     #[must_use]
     pub async fn close_deleted(&self, image: &ClusterImage) -> Outdated {
-        let mut outdated = Outdated::new();
-        // What is just being opened can be closed afterwards.
-        self.while_opening(|id, _| image.topic_by_id(id.topic).is_none()).await;
-        for partition in self.remove_deleted(image) {
-            self.forget_home(&partition);
-            partition.delete().await;
-            outdated.insert((partition.topic.to_string(), partition.index()));
-        }
+        let mut outdated = self.delete_gone(image, DELETION_PATIENCE).await;
         for topic in image.topics.values() {
             let known = self.topic_by_id(topic.id);
             for (i, _) in topic.partitions.iter().enumerate().filter(|(_, state)| state.leader == Some(self.me)) {
@@ -197,6 +196,34 @@ impl PartitionTable {
             }
         }
         outdated
+    }
+
+    /// Deletes partitions whose topics are gone; gives them. What takes longer than `patience` is told of, and waited for.
+    pub(super) async fn delete_gone(&self, image: &ClusterImage, patience: Duration) -> Outdated {
+        let mut deleted = pin!(async {
+            // What is just being opened can be closed afterwards.
+            self.while_opening(|id, _| image.topic_by_id(id.topic).is_none()).await;
+            let gone = self.remove_deleted(image);
+            self.deleting.borrow_mut().extend(gone.iter().map(|partition| (partition.id, Rc::clone(partition))));
+            let deletions = gone.into_iter().map(|partition| async move {
+                self.forget_home(&partition);
+                let log_dir = partition.home().log_dir.clone();
+                if self.shared.unless_offline(&log_dir, partition.delete()).await.is_some() {
+                    self.deleting.borrow_mut().remove(&partition.id);
+                }
+                (partition.topic.to_string(), partition.index())
+            });
+            stream::iter(deletions).buffer_unordered(CLOSING_MAX).collect().await
+        });
+        tokio::select! {
+            biased;
+            deleted = &mut deleted => return deleted,
+            () = tokio::time::sleep(patience) => {}
+        }
+        let dirs: BTreeSet<_> = self.deleting.borrow().values().map(|gone| gone.home().log_dir.clone()).collect();
+        warn!("deleting topics takes longer than {} s; what changes topics waits for {dirs:?}", patience.as_secs());
+        self.shared.metrics.deletions_late.add(1);
+        deleted.await
     }
 
     /// Whether a checkpoint file speaks of a partition of that name that is not this one.
@@ -524,7 +551,8 @@ impl PartitionTable {
     pub async fn close(&self) -> BTreeSet<PathBuf> {
         // What is still being opened is given up: the next start begins with it again.
         self.opener.take().iter().for_each(AbortHandle::abort);
-        let closings = self.all().into_iter().map(|partition| async move {
+        let deleting: Vec<_> = self.deleting.borrow().values().cloned().collect();
+        let closings = self.all().into_iter().chain(deleting).map(|partition| async move {
             let log_dir = partition.home().log_dir.clone();
             let closed = self.shared.unless_lost(&log_dir, partition.close()).await;
             if let Some(Err(e)) = &closed {

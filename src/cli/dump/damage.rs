@@ -40,19 +40,20 @@ pub(super) fn dump_progress(path: &Path, out: &mut Out) -> Result<(), DumpError>
     let read = File::open(path).and_then(|file| file.take(CORRUPT_FILE_BYTES_MAX).read_to_string(&mut text));
     read.map_err(DumpError::Read)?;
     let progress = Progress::decode(&text).map_err(|error| Corrupt::at(0, error.to_string()))?;
-    let Progress { begun_ms, ended_ms, whole_ms, segments, bytes, total, damaged, at } = &progress;
+    let Progress { begun_ms, ended_ms, whole_ms, segments, bytes, total, damaged, gaps, at } = &progress;
     let place = at.as_ref().map(|at| format!("{}-{} segment {}", at.topic, at.partition, at.segment));
     out.text(|| {
         let place = place.as_deref().unwrap_or("its begin");
         format!(
             "  round begun {begun_ms}, ended {ended_ms}, last whole one {whole_ms}: {segments} segments, {bytes} of {total} bytes, \
-             {damaged} damaged, at {place}"
+             {damaged} damaged, {gaps} with missing offsets, at {place}"
         )
     })?;
     out.json(|| {
         json!({
             "type": "scrub_progress", "begun_ms": begun_ms, "ended_ms": ended_ms, "last_whole_ms": whole_ms,
-            "segments": segments, "bytes": bytes, "bytes_total": total, "segments_damaged": damaged, "at": place,
+            "segments": segments, "bytes": bytes, "bytes_total": total, "segments_damaged": damaged,
+            "segments_with_gaps": gaps, "at": place,
         })
     })?;
     Ok(())

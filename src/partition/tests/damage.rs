@@ -2,12 +2,15 @@
 
 use super::world::{Stored, World};
 use crate::base::config::TopicConfig;
+use crate::base::config::topic::CleanupPolicy;
 use crate::base::ids::Offset;
 use crate::log::corrupt::{CORRUPT_RANGES, Place};
 use crate::log::paths;
 use crate::log::read::ReadError;
 use crate::log::testing::Batch;
 use crate::log::times;
+use crate::maintenance::Lane;
+use crate::maintenance::scrub_progress::Looked;
 use crate::partition::leader::Acks;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -174,6 +177,37 @@ fn an_index_that_leads_nowhere_is_made_anew() {
         world.close().await;
         world.reopen(true).await;
         assert_eq!(world.read(behind).await[0].base_offset, behind);
+    });
+}
+
+/// Offsets that are missing were seen by the scrub, and told to nobody.
+#[test]
+fn missing_offsets_are_told_unless_compaction_took_them() {
+    tokio_uring::start(async {
+        let mut world = filled(12).await;
+        world.close().await;
+        let stored = world.stored();
+        let (from, to) = (stored[2].position as usize, stored[3].position as usize);
+        assert_eq!(stored[2].segment, stored[3].segment);
+        let path = paths::segment_file(&world.path(), stored[2].segment, paths::LOG);
+        let mut bytes = fs::read(&path).expect("there");
+        bytes.drain(from..to);
+        fs::write(&path, bytes).expect("a batch is gone");
+        for suffix in [paths::OFFSET_INDEX, paths::TIME_INDEX] {
+            fs::remove_file(paths::segment_file(&world.path(), stored[2].segment, suffix)).expect("they tell of it");
+        }
+        world.reopen(true).await;
+        let segment = world.partition.core().segment_of(stored[2].segment).cloned().expect("there");
+        let looked = world.partition.look_through(&segment, Lane::Chore).await.expect("readable");
+        assert_eq!(looked, Looked { is_damaged: false, has_gap: true });
+        world.partition.cleaning.set_cleaned(Some(stored[3].header.base_offset));
+        let looked = world.partition.look_through(&segment, Lane::Chore).await.expect("readable");
+        assert_eq!(looked, Looked::default(), "compaction had come so far");
+        world.partition.cleaning.set_cleaned(None);
+        let cleanup_policy = CleanupPolicy { compact: true, delete: false };
+        world.set_config(TopicConfig { cleanup_policy, ..world.config.clone() });
+        let looked = world.partition.look_through(&segment, Lane::Chore).await.expect("readable");
+        assert_eq!(looked, Looked::default(), "a compacted topic");
     });
 }
 

@@ -2,18 +2,24 @@
 
 use super::world::{World, temporary_directory};
 use crate::base::clock::now_ms;
-use crate::base::config::TopicConfig;
-use crate::base::disks::Health;
+use crate::base::config::{BrokerConfig, FlushPolicy, TopicConfig};
+use crate::base::disks::{Health, LogDirs};
 use crate::base::faults::{Act, Fault, Faults, Place};
-use crate::base::ids::Offset;
+use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId};
 use crate::base::limits::{UNSYNCED_MS_MAX, WRITE_OUT_BYTES};
+use crate::cluster::image::{self, ClusterImage};
 use crate::journal::file;
 use crate::journal::scan::scan;
 use crate::log::testing::Batch;
+use crate::maintenance::Maintenance;
+use crate::partition::journal::Rings;
 use crate::partition::leader::Acks;
+use crate::partition::shared::PartitionShared;
+use crate::partition::table::{FoundLogDir, PartitionTable};
 use crate::partition::waiters::{AppendWait, Lost};
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -232,6 +238,82 @@ fn the_tail_of_the_ring_stays_when_its_directory_is_offline() {
         let found = file::read(&file::path(world.dir.path(), 0)).expect("whole").expect("there");
         assert_eq!(scan(found.area.bytes(), &found.superblock).expect("whole").entries.len(), 1);
     });
+}
+
+/// A segment's write hangs while its topic is deleted: that is told, but by itself no reason to give up the directory.
+#[test]
+fn a_deletion_waits_for_a_disk_until_it_has_failed() {
+    tokio_uring::start(async {
+        for fails in [false, true] {
+            let (hung, hangs) = (Rc::new(Notify::new()), Rc::new(Cell::new(false)));
+            let (until, does) = (Rc::clone(&hung), Rc::clone(&hangs));
+            let faults = Faults::by(move |place, act| {
+                let hit = place == Place::Segment && matches!(act, Act::Write(_));
+                does.set(does.get() || hit);
+                hit.then(|| Fault::Hang(Rc::clone(&until)))
+            });
+            let dir = temporary_directory();
+            let disks = Arc::new(LogDirs::new([(dir.path().to_owned(), None)]));
+            let shared = PartitionShared::new(64, FlushPolicy::Disk, Arc::default(), Maintenance::stopped());
+            let shared = Rc::new(shared.on(Arc::clone(&disks)).with(faults));
+            let found = FoundLogDir { path: dir.path().to_owned(), ..FoundLogDir::default() };
+            shared.set_journals(Vec::new());
+            let table = Rc::new(PartitionTable::new(BrokerId(0), vec![found], Rings::none(), Rc::clone(&shared)));
+            let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
+            table.open_led(&image_of_one(), &config, false);
+            let partition = table.all().pop().expect("open");
+            let (header, bytes) = Batch::default().build();
+            partition.append(header, bytes, Acks::Leader, (&AppendWait::new(), 0)).expect("taken");
+            until_true(|| hangs.get()).await;
+
+            let deleting = Rc::clone(&table);
+            let deletion = tokio::task::spawn_local(async move {
+                deleting.delete_gone(&ClusterImage::default(), Duration::ZERO).await
+            });
+            until_true(|| shared.metrics.deletions_late.get() == 1).await;
+            assert_eq!(disks.health(dir.path()), Health::Sound, "it is slow, no more");
+            assert!(!deletion.is_finished() && table.all().is_empty(), "its name is not free");
+            match fails {
+                true => disks.take_offline(dir.path(), "another write has failed"),
+                false => hung.notify_waiters(),
+            }
+            assert_eq!(deletion.await.expect("no panic").len(), 1);
+            let unclean = table.close().await;
+            assert_eq!(unclean.contains(dir.path()), fails, "what is still under way cannot be called clean");
+            assert_eq!(partition.home().dir.exists(), fails);
+            hung.notify_waiters();
+            partition.quiet().await;
+        }
+    });
+}
+
+/// A shard that leads one partition.
+fn image_of_one() -> ClusterImage {
+    let partition = image::Partition {
+        leader: Some(BrokerId(0)),
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: 0,
+        replicas: vec![BrokerId(0)],
+        isr: vec![BrokerId(0)],
+        incarnation: 1,
+    };
+    let topic = Arc::new(image::Topic {
+        name: "t".into(),
+        id: TopicId::random(),
+        is_internal: false,
+        partitions: vec![partition],
+        settings: Default::default(),
+    });
+    let mut image = ClusterImage::default();
+    image.topics.insert(topic.name.clone(), Arc::clone(&topic));
+    image.topics_by_id.insert(topic.id, topic);
+    image
+}
+
+async fn until_true(holds: impl Fn() -> bool) {
+    while !holds() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Two syncs of a file ran side by side: the kernel tells only one of them that a write-back has failed, and the other one took the records for
