@@ -31,6 +31,8 @@ struct Story {
     classic: Option<GroupRecord>,
     log: Vec<Record>,
     waiters: Vec<String>,
+    /// What is to be stored cannot be.
+    log_refuses: bool,
 }
 
 impl scenario::Story for Story {
@@ -50,6 +52,7 @@ impl scenario::Story for Story {
             classic: None,
             log: Vec::new(),
             waiters: Vec::new(),
+            log_refuses: false,
         };
         story.topic("t", 4);
         story
@@ -92,6 +95,10 @@ impl scenario::Story for Story {
             }
             "load" => {
                 self.load();
+                Ok(Vec::new())
+            }
+            "log" => {
+                self.log_refuses = said.who == "refuses";
                 Ok(Vec::new())
             }
             "forget" => self.forget(),
@@ -155,7 +162,9 @@ impl Story {
             Err(Refusal { error, message }) => {
                 // In one line, whatever the pattern's library says.
                 let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-                Ok(vec![format!("told {} {}", said.who, error_name(error)), format!("because {message}")])
+                let told = format!("told {} {}", said.who, error_name(error));
+                let because = (!message.is_empty()).then(|| format!("because {message}"));
+                Ok([told].into_iter().chain(because).collect())
             }
             Ok((mut lines, answer)) => {
                 let assigned = answer.assignment.map(|assigned| format!(" {}", show(&assigned, &self.image)));
@@ -173,6 +182,9 @@ impl Story {
         request.check(env.limits)?;
         let found = Found::by(self.kind.as_ref(), self.now_ms, &env, request)?;
         let decision = found.group().heartbeat(self.now_ms, &env, request)?;
+        if self.log_refuses && !decision.records.is_empty() {
+            return Err(Refusal::new(ResponseError::NotCoordinator, ""));
+        }
         let mut lines = Vec::new();
         if let Found::Made { was, group, records } = found {
             let forgets_classic = was.is_some();
