@@ -65,6 +65,13 @@ pub fn raise_open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Bytes of memory that the machine has; a container may have fewer.
+pub fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    // Their types differ by platform.
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
+}
+
 /// Bytes that may be locked in memory; None: without limit.
 pub fn locked_memory_bytes() -> Option<u64> {
     getrlimit(Resource::Memlock).current

@@ -37,7 +37,12 @@ pub async fn first_since(
         if !reaches || segment.size() == 0 {
             continue;
         }
-        match first_in_segment((segment, corrupt), files, (timestamp_ms, from), index_interval_bytes).await {
+        let found = async {
+            let position = segment_start(segment, files, (timestamp_ms, from), index_interval_bytes).await?;
+            let is_late = |header: &BatchHeader| header.max_timestamp >= timestamp_ms;
+            first_record((segment, corrupt), files, position, (timestamp_ms, from), is_late).await
+        };
+        match found.await {
             Ok(Some(found)) => return Ok(Some(found)),
             Ok(None) => {}
             Err(_) if segment.is_removed() => {}
@@ -47,14 +52,15 @@ pub async fn first_since(
     Ok(None)
 }
 
-async fn first_in_segment(
+/// The first record at or after `timestamp_ms`, not below `from`, in a segment's batches from `position` on that may have it.
+async fn first_record(
     (segment, corrupt): (&Rc<Segment>, &CorruptRanges),
     files: &OpenFiles,
+    mut position: u32,
     (timestamp_ms, from): (i64, Offset),
-    index_interval_bytes: u32,
+    may_have_it: impl Fn(&BatchHeader) -> bool,
 ) -> Result<Option<TimestampedOffset>, ReadError> {
-    let wanted = |header: &BatchHeader| header.max_timestamp >= timestamp_ms && header.last_offset() >= from;
-    let mut position = segment_start(segment, files, (timestamp_ms, from), index_interval_bytes).await?;
+    let wanted = |header: &BatchHeader| may_have_it(header) && header.last_offset() >= from;
     while let Some((header, batch, next)) = first_batch((segment, corrupt), files, position, &wanted).await? {
         let found = first_at_or_after(&header, &batch, timestamp_ms, from)
             .map_err(|e| failed(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
@@ -102,22 +108,10 @@ pub async fn greatest(
     if best.record.is_some() {
         return Ok(best.record);
     }
-    let wanted = |header: &BatchHeader| {
-        // One that compaction has emptied keeps its time.
-        header.max_timestamp == best.timestamp_ms && header.last_offset() >= from && header.record_count > 0
-    };
-    let mut position = position_before(segment, files, best.last_offset, index_interval_bytes).await?;
-    while let Some((header, batch, next)) = first_batch((segment, corrupt), files, position, &wanted).await? {
-        let found = first_at_or_after(&header, &batch, best.timestamp_ms, from)
-            .map_err(|e| failed(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
-        if let Some((timestamp_ms, offset)) = found {
-            let leader_epoch = LeaderEpoch(header.partition_leader_epoch);
-            return Ok(Some(TimestampedOffset { timestamp_ms, offset, leader_epoch }));
-        }
-        // That one's record lies below `from`.
-        position = next;
-    }
-    Ok(None)
+    // One that compaction has emptied keeps its time.
+    let has_it = |header: &BatchHeader| header.max_timestamp == best.timestamp_ms && header.record_count > 0;
+    let position = position_before(segment, files, best.last_offset, index_interval_bytes).await?;
+    first_record((segment, corrupt), files, position, (best.timestamp_ms, from), has_it).await
 }
 
 /// A segment's greatest timestamp at or above `from`, and the last offset of the first batch that has it.

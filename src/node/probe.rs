@@ -15,6 +15,9 @@ const RINGS_CHARGED_TO_CGROUPS: (u32, u32) = (5, 12);
 /// Free space below which a start says so.
 const FREE_LOW_BYTES: u64 = 1 << 30;
 
+/// A start after a crash may hold this part of the memory for journals before it is warned of.
+const JOURNALS_IN_MEMORY_PART: u64 = 4;
+
 /// What the machine offers, as found at the start.
 #[derive(Clone, Debug)]
 pub struct Probe {
@@ -23,6 +26,7 @@ pub struct Probe {
     /// The cores that this process may use.
     pub cores: Vec<usize>,
     pub locked_memory_bytes: Option<u64>,
+    pub memory_bytes: u64,
     /// The limit of open files, raised as far as it goes.
     pub open_files: u64,
     /// Each data directory with its file system, or why that could not be found out.
@@ -41,6 +45,7 @@ impl Probe {
             io_uring: host::probe_io_uring(),
             cores: host::allowed_cores(),
             locked_memory_bytes: host::locked_memory_bytes(),
+            memory_bytes: host::memory_bytes(),
             open_files: host::raise_open_files(),
             dirs: dirs.into_iter().map(look).collect(),
         }
@@ -83,9 +88,16 @@ impl Probe {
         lines
     }
 
-    /// One line for each thing that is worth changing.
-    pub fn advice(&self) -> Vec<String> {
+    /// One line for each thing that is worth changing. `journals_bytes`: of all shards in all directories.
+    pub fn advice(&self, journals_bytes: u64) -> Vec<String> {
         let mut lines = Vec::new();
+        if journals_bytes > self.memory_bytes / JOURNALS_IN_MEMORY_PART {
+            lines.push(format!(
+                "the journals are {} together, and a start after a crash holds them in memory, of which there is {}: lower log.journal.bytes",
+                show_bytes(journals_bytes),
+                show_bytes(self.memory_bytes)
+            ));
+        }
         if self.open_files < OPEN_FILES_LOW {
             lines.push(format!(
                 "only {} open files: each partition needs three and each connection one; raise the hard limit (ulimit -Hn)",
@@ -189,6 +201,7 @@ mod tests {
             io_uring: IoUring::Usable,
             cores: vec![0, 1, 2, 5],
             locked_memory_bytes: None,
+            memory_bytes: 64 << 30,
             open_files: 1_000_000,
             dirs: vec![("/data/corelog".into(), Ok(fs))],
         }
@@ -206,19 +219,21 @@ mod tests {
             ]
         );
         assert!(probe.findings(&[2])[1].starts_with("cores 2 (of 0-2,5), "), "those that --cores chose");
-        assert_eq!(probe.advice(), [""; 0]);
+        assert_eq!(probe.advice(16 << 30), [""; 0]);
         assert_eq!(probe.obstacle(), None);
     }
 
     #[test]
     fn what_is_worth_changing_is_told() {
-        assert!(probe("ext4", 3 << 40).advice()[0].contains("XFS is preferred"));
-        assert!(probe("tmpfs", 3 << 40).advice()[0].contains("lost at a reboot"));
-        assert!(probe("xfs", 5 << 20).advice()[0].contains("only 5.0 MiB free"));
+        assert!(probe("ext4", 3 << 40).advice(0)[0].contains("XFS is preferred"));
+        assert!(probe("tmpfs", 3 << 40).advice(0)[0].contains("lost at a reboot"));
+        assert!(probe("xfs", 5 << 20).advice(0)[0].contains("only 5.0 MiB free"));
         let poor = Probe { open_files: 1024, locked_memory_bytes: Some(8 << 20), ..probe("xfs", 3 << 40) };
-        assert_eq!(poor.advice().len(), 1, "locked memory does not matter to this kernel");
+        assert_eq!(poor.advice(0).len(), 1, "locked memory does not matter to this kernel");
         let old = Probe { kernel: "5.11.0-34-generic".into(), ..poor };
-        assert_eq!(old.advice().len(), 2);
+        assert_eq!(old.advice(0).len(), 2);
+        let much = "the journals are 17.0 GiB together, and a start after a crash holds them in memory, of which there is 64.0 GiB";
+        assert!(probe("xfs", 3 << 40).advice(17 << 30)[0].starts_with(much));
         let closed = Probe { io_uring: IoUring::Unusable("because".into()), ..probe("xfs", 3 << 40) };
         assert_eq!(closed.obstacle().as_deref(), Some("io_uring cannot be used: because"));
     }

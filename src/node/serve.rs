@@ -247,7 +247,9 @@ fn say_what_was_found(config: &BrokerConfig, opened: &Opened, cores: &[usize]) {
     for line in probe.findings(cores) {
         info!("{line}");
     }
-    for line in probe.advice() {
+    let journals = usize::from(opened.shards) * config.log_dirs.len();
+    let ring_bytes = config.journal_bytes.filter(|_| config.flush_policy == FlushPolicy::Disk).unwrap_or(0);
+    for line in probe.advice(ring_bytes.saturating_mul(journals as u64)) {
         warn!("{line}");
     }
     info!("{}", probe::opened_line(opened));

@@ -105,6 +105,12 @@ impl PartitionShared {
         unclean
     }
 
+    /// The process has ended, however.
+    #[cfg(test)]
+    pub fn end(&self) {
+        self.journals.take().into_iter().flatten().for_each(|journal| journal.end());
+    }
+
     /// The outcome of some work of a stop; None: the disk is lost, or does not answer. The work may still be under way then.
     pub async fn unless_lost<T>(&self, log_dir: &Path, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {

@@ -4,9 +4,13 @@ import json
 import signal
 import subprocess
 
+import pytest
+
+from harness import raw
+from harness.broker import KIND
 from harness.paths import CORELOG
 from harness.records import Record
-from harness.wait import wait_for_leader, wait_until
+from harness.wait import create_again, wait_for_leader, wait_until
 
 PARTITIONS = 4
 EACH = 25
@@ -87,6 +91,39 @@ def test_offsets_are_shown_reset_and_deleted(broker, client_of, topic, tmp_path)
     for command in ["describe", "delete"]:
         assert "GROUP_ID_NOT_FOUND" in corelog(broker, "group", command, group, code=1)
     assert corelog(broker, "group", "delete", group, "--if-exists", "--json") == [{"group": group, "deleted": False, "error": None}]
+
+
+def test_offsets_go_with_their_topic(broker, client_of, topic):
+    confluent = filled(broker, client_of, topic)
+    consume = ["consume", topic, "--group", f"group-of-{topic}", "--exit-at-end", "-f", "%p %o\\n"]
+    everything = {f"{p} {o}" for p in range(PARTITIONS) for o in range(EACH)}
+    assert set(corelog(broker, *consume).splitlines()) == everything
+    confluent.delete_topic(topic)
+    wait_until(lambda: not raw.exists(broker.port, topic), "the topic is still listed")
+    create_again(lambda: confluent.create_topic(topic, PARTITIONS, {}))
+    wait_for_leader(broker, topic, PARTITIONS)
+    fill(confluent, topic)
+    assert set(corelog(broker, *consume).splitlines()) == everything, "the new topic's first records were skipped"
+
+
+@pytest.mark.skipif(KIND != "corelog", reason="Kafka 3.9 appends the tombstones in one batch, and says that the group is deleted")
+def test_a_group_with_more_offsets_than_one_batch_has_room_for_stays_deleted(own_broker, connect):
+    broker, group, partitions = own_broker({"message.max.bytes": "1000"}), "large", 40
+    connect("confluent", broker).create_topic("many", partitions, {})
+    wait_for_leader(broker, "many", partitions)
+
+    def commits(partition):
+        try:
+            return raw.commit(broker.port, group, -1, "", "many", partition, 7) == 0
+        except AssertionError:  # __consumer_offsets is being made
+            return False
+
+    for partition in range(partitions):
+        wait_until(lambda: commits(partition), "never committed")
+    assert corelog(broker, "group", "delete", group) == f"deleted {group}\n"
+    assert broker.terminate() == 0
+    broker.start()
+    assert "GROUP_ID_NOT_FOUND" in corelog(broker, "group", "describe", group, code=1)
 
 
 def test_members_share_a_topic_and_commit_what_they_printed(broker, client_of, topic):

@@ -7,7 +7,7 @@ use super::super::authorized_operations;
 use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
-use super::{slice_of, text};
+use super::{distinct, slice_of, text};
 use crate::cluster::image::ClusterImage;
 use crate::group::consumer::assign::Partitions;
 use crate::group::consumer::member::Member;
@@ -40,7 +40,7 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
                 .with_error_code(error.code())
                 .with_error_message(Some(message).filter(|message| !message.is_empty()).map(|message| text(&message))),
         };
-        let groups = request.group_ids.into_iter().map(describe).collect();
+        let groups = distinct(request.group_ids, GroupId::clone).map(describe).collect();
         info.reply(&ConsumerGroupDescribeResponse::default().with_groups(groups))
     })
 }

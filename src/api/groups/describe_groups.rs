@@ -1,13 +1,13 @@
 //! DescribeGroups (key 15).
 //!
 //! Versions: 0-5. Members' metadata and assignments are told of stable groups only, as Kafka does. A group that is not there is Dead and no error,
-//! and so is one of the new protocol: ConsumerGroupDescribe tells about those.
+//! and so is one of the new protocol: ConsumerGroupDescribe tells about those. One that is named twice is described once.
 
 use super::super::authorized_operations;
 use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
-use super::{slice_of, text};
+use super::{distinct, slice_of, text};
 use crate::group::classic::{Group, State};
 use bytes::Bytes;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
@@ -22,7 +22,8 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
             true => authorized_operations::GROUP,
             false => authorized_operations::NOT_ASKED,
         };
-        let groups = request.groups.into_iter().map(|id| describe(context, id).with_authorized_operations(operations));
+        let groups = distinct(request.groups, GroupId::clone)
+            .map(|id| describe(context, id).with_authorized_operations(operations));
         info.reply(&DescribeGroupsResponse::default().with_groups(groups.collect()))
     })
 }

@@ -26,10 +26,15 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
         };
         let mut response = ListGroupsResponse::default();
         for slice in context.groups.slices() {
-            if let Err(error @ ResponseError::CoordinatorLoadInProgress) = slice.check_loaded() {
-                // Those that are there are told, and that there may be more.
-                response.error_code = error.code();
-                continue;
+            match slice.check_loaded() {
+                Ok(()) => {}
+                // The shard leads it no more: another lists its groups.
+                Err(ResponseError::NotCoordinator) => continue,
+                Err(error) => {
+                    // Those that are there are told, and that there may be more: they are being loaded, or cannot be.
+                    response.error_code = error.code();
+                    continue;
+                }
             }
             for id in slice.ids() {
                 let listed = slice.view(&id, |view| wanted(view.kind).then(|| listed(&id, view.kind)));

@@ -21,6 +21,8 @@ use crate::group::classic::{Effect, Event, MemberClaim, Waiter};
 use crate::group::coordinator::{OFFSETS_TOPIC, Slice, partition_of};
 use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::rc::Rc;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -87,6 +89,12 @@ fn at_once(answer: Answer) -> Outcome {
 
 fn claim(generation: i32, member_id: &StrBytes, instance_id: Option<&StrBytes>) -> MemberClaim {
     MemberClaim { generation, member_id: member_id.to_string(), instance_id: instance_id.map(StrBytes::to_string) }
+}
+
+/// The first of each name: a request that names one thing very often must not be answered with as many copies of what is known of it.
+fn distinct<T, K: Eq + Hash>(all: Vec<T>, name: impl Fn(&T) -> K) -> impl Iterator<Item = T> {
+    let mut seen = HashSet::new();
+    all.into_iter().filter(move |one| seen.insert(name(one)))
 }
 
 /// A text of ours on its way out.

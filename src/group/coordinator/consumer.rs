@@ -9,6 +9,7 @@ use crate::group::consumer::member::JOINS;
 use crate::group::consumer::{Beaten, Decision, Env, Group, Heartbeat, Refusal};
 use crate::group::records::Key;
 use kafka_protocol::ResponseError;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -164,11 +165,8 @@ impl Slice {
             return Ok(None);
         }
         let stored = store::append(self.partition(), records);
-        match stored.refused() {
-            // Kafka's answer for what does not fit into one batch.
-            Some(ResponseError::InvalidCommitOffsetSize) => return Err(ResponseError::UnknownServerError),
-            Some(error) => return Err(error),
-            None => {}
+        if let Some(error) = stored.refused() {
+            return Err(error);
         }
         let ticket = self.number();
         self.under_way.borrow_mut().entry(id.to_owned()).or_default().insert(ticket, Vec::new());
@@ -179,7 +177,9 @@ impl Slice {
                 warn!("group {id}: its records cannot be stored: {error:?}");
             }
             let waiting = slice.under_way.borrow_mut().get_mut(&id).and_then(|of_group| of_group.remove(&ticket));
-            slice.under_way.borrow_mut().retain(|_, of_group| !of_group.is_empty());
+            if slice.under_way.borrow().get(&id).is_some_and(BTreeMap::is_empty) {
+                slice.under_way.borrow_mut().remove(&id);
+            }
             for waiting in waiting.into_iter().flatten() {
                 // Its connection may be gone.
                 let _ = waiting.send(result);

@@ -29,6 +29,10 @@ enum LoadError {
     Io(#[from] io::Error),
     #[error("the batch at offset {offset} cannot be read: {source}")]
     Batch { offset: Offset, source: RecordsError },
+    #[error("it is offline: {0}")]
+    Offline(Rc<str>),
+    #[error("it ends at offset {found} now, and ended at {end}")]
+    Ends { found: Offset, end: Offset },
     #[error("no batch is where one must begin, at offset {offset}")]
     NoBatch { offset: Offset },
 }
@@ -71,11 +75,19 @@ pub(super) fn begin(slice: &Rc<Slice>) {
 
 async fn load(slice: &Rc<Slice>) -> Result<Loading, LoadError> {
     let partition = slice.partition();
+    check_sound(partition)?;
     let mut loading = Loading::default();
     let end = partition.ends().log_end;
     let mut from = partition.ends().log_start;
     while from < end && !slice.is_gone() {
-        let Some(bytes) = read(partition, from, end).await? else { break };
+        let Some(bytes) = read(partition, from, end).await? else {
+            // Compaction may have taken away all that was there; a log that has become shorter is another matter.
+            let found = partition.core().written_end();
+            if found < end {
+                return Err(LoadError::Ends { found, end });
+            }
+            break;
+        };
         let before = from;
         from = loading.take(from, &bytes)?;
         if from == before {
@@ -84,9 +96,15 @@ async fn load(slice: &Rc<Slice>) -> Result<Loading, LoadError> {
         // Requests have their turn between two reads.
         tokio::task::yield_now().await;
     }
+    check_sound(partition)?;
     let exists = |group: &LoadedGroup| group.classic.is_some() || group.consumer.exists() || !group.offsets.is_empty();
     loading.groups.retain(|_, group| exists(group));
     Ok(loading)
+}
+
+/// A log that is offline looks empty, which must not be told as "nothing was committed".
+fn check_sound(partition: &Partition) -> Result<(), LoadError> {
+    partition.core().failure().map_or(Ok(()), |reason| Err(LoadError::Offline(Rc::clone(reason))))
 }
 
 /// Whole batches from the one that holds `from` on, and perhaps a part of one more.
@@ -137,7 +155,7 @@ impl Loading {
                 let of = (topic, partition);
                 match value {
                     Some(value) => offsets.put(of, record_at, CommittedOffset::decode(value)?),
-                    None => drop(offsets.remove(&of)),
+                    None => offsets.forget(&of, record_at),
                 }
             }
             Key::Group { group } => {

@@ -6,6 +6,7 @@
 
 mod clock;
 mod consumer;
+mod forget;
 pub(in crate::group) mod kind;
 mod load;
 mod mixed;
@@ -23,7 +24,7 @@ use crate::partition::leader::Partition;
 use clock::Deadlines;
 use kafka_protocol::ResponseError;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -87,9 +88,14 @@ impl Coordinator {
         self.shared.settings.replace(Rc::new(settings));
     }
 
-    /// The image that requests see from now on.
+    /// The image that requests see from now on. Offsets of topics that it has no more are forgotten before anybody can commit others.
     pub fn set_image(&self, image: &Arc<ClusterImage>) {
-        self.shared.image.replace(Arc::clone(image));
+        let before = self.shared.image.replace(Arc::clone(image));
+        let gone = before.topics.values().filter(|topic| image.topic_by_id(topic.id).is_none());
+        let names: BTreeSet<Arc<str>> = gone.map(|topic| Arc::clone(&topic.name)).collect();
+        if !names.is_empty() {
+            self.slices().iter().for_each(|slice| slice.topics_gone(&names));
+        }
     }
 
     /// The partitions of `__consumer_offsets` that the shard leads now: new ones are loaded, those that are gone are given up.
@@ -165,14 +171,4 @@ pub fn partition_of(group: &str, partitions: u32) -> PartitionIndex {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As Java counts: `(name.hashCode() & 0x7fffffff) % 50`.
-    #[test]
-    fn a_group_has_the_partition_that_kafka_gives_it() {
-        for (name, index) in [("", 0), ("a", 47), ("g", 3), ("console-consumer-1", 24), ("größe", 7), ("😀", 49)] {
-            assert_eq!(partition_of(name, 50), PartitionIndex(index), "{name}");
-        }
-    }
-}
+mod tests;

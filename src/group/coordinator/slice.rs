@@ -1,10 +1,12 @@
 //! The groups of one partition of `__consumer_offsets`.
 
 use super::Shared;
-use super::kind::{Kind, subscribed};
+use super::forget::offset_key;
+use super::kind::Kind;
 use super::load::LoadedGroup;
-use super::store::{self, Stored};
+use super::store;
 use crate::base::clock::now_ms;
+use crate::base::ids::Offset;
 use crate::group::classic::{Effect, Event, Group, GroupRecord, MemberClaim, Ticket, Waiter};
 use crate::group::consumer;
 use crate::group::offsets::{Offsets, TopicPartitionName};
@@ -13,20 +15,27 @@ use crate::partition::leader::Partition;
 use crate::partition::tasks::Tasks;
 use kafka_protocol::ResponseError;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::warn;
+
+/// How soon a commit counts that was written after all, when its disk had no space for a while.
+const LOOKS_AGAIN: Duration = Duration::from_secs(1);
 
 /// One partition of `__consumer_offsets` that this shard leads, with its groups.
 pub struct Slice {
-    partition: Rc<Partition>,
+    pub(super) partition: Rc<Partition>,
     pub(super) shared: Rc<Shared>,
-    state: Cell<Loaded>,
+    pub(super) state: Cell<Loaded>,
     pub(super) groups: RefCell<BTreeMap<String, Entry>>,
     waiting: RefCell<HashMap<Waiter, oneshot::Sender<Effect>>>,
     /// Records of groups of the new protocol that are on their way to the log, and who waits for them.
     pub(super) under_way: RefCell<HashMap<String, UnderWay>>,
+    /// Topics that were deleted while the slice was being loaded: what it reads is of before.
+    pub(super) gone_meanwhile: RefCell<BTreeSet<Arc<str>>>,
     /// Given out to waiters and lives.
     next_number: Cell<u64>,
     pub(super) tasks: Tasks,
@@ -36,7 +45,7 @@ pub struct Slice {
 pub(super) type UnderWay = BTreeMap<u64, Vec<oneshot::Sender<Result<(), ResponseError>>>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Loaded {
+pub(super) enum Loaded {
     Loading,
     Ready,
     /// Its log cannot be read.
@@ -48,9 +57,9 @@ enum Loaded {
 /// A group with its offsets.
 pub(super) struct Entry {
     pub kind: Kind,
-    offsets: Offsets,
+    pub offsets: Offsets,
     /// As `Deadlines` knows it.
-    deadline_ms: Option<i64>,
+    pub deadline_ms: Option<i64>,
     /// Differs from that of a group of the same name that was forgotten: what is stored for the one is not told to the other.
     life: u64,
     /// Differs from that of the group in its protocol before. Offsets stay when a group changes that, and commits under way count.
@@ -83,6 +92,7 @@ impl Slice {
             groups: RefCell::default(),
             waiting: RefCell::default(),
             under_way: RefCell::default(),
+            gone_meanwhile: RefCell::default(),
             next_number: Cell::new(0),
             tasks: Tasks::default(),
         })
@@ -243,19 +253,44 @@ impl Slice {
             offsets.iter().for_each(|(of, _)| entry.offsets.begin(of));
         }
         let record = |(of, value): &(TopicPartitionName, CommittedOffset)| (offset_key(id, of), Some(value.encode()));
-        let stored = store::append(&self.partition, &offsets.iter().map(record).collect::<Vec<_>>());
+        let stored = store::append_commit(&self.partition, &offsets.iter().map(record).collect::<Vec<_>>());
         let (answer, answered) = oneshot::channel();
         let life = self.life_of(id);
         let (slice, id) = (Rc::clone(self), id.to_owned());
         self.tasks.spawn(async move {
+            let appended = stored.base();
             let stored = stored.done().await;
+            let mut answer = Some(answer);
+            let mut tell = || answer.take().map(|answer| answer.send(stored.map(drop)));
+            let base = match (stored, appended) {
+                (Err(_), Some(base)) => {
+                    // Who asked need not wait for what may take as long as the disk is full.
+                    tell();
+                    slice.is_stored_at_last(Offset(base + offsets.len() as i64)).await.then_some(base)
+                }
+                (stored, _) => stored.ok(),
+            };
             if slice.life_of(&id) == life {
-                slice.committed(&id, offsets, stored.ok());
+                slice.committed(&id, offsets, base);
             }
             // Its connection may be gone.
-            let _ = answer.send(stored.map(drop));
+            tell();
         });
         Ok(async move { answered.await.unwrap_or(Err(ResponseError::NotCoordinator)) })
+    }
+
+    /// What the log took and could not write is written as soon as the disk has space again. Ends when the log is safe up to `end`; false: it
+    /// will not be while this slice lives.
+    async fn is_stored_at_last(&self, end: Offset) -> bool {
+        loop {
+            if self.partition.ends().high_watermark >= end {
+                return true;
+            }
+            if self.is_gone() || !self.partition.leads() || self.partition.core().failure().is_some() {
+                return false;
+            }
+            tokio::time::sleep(LOOKS_AGAIN).await;
+        }
     }
 
     fn committed(&self, id: &str, offsets: Vec<(TopicPartitionName, CommittedOffset)>, base: Option<i64>) {
@@ -266,68 +301,8 @@ impl Slice {
         }
     }
 
-    /// Forgets offsets of a group, and the group with its last one if it has no members; the answer comes when that is stored.
-    pub fn delete_offsets(self: &Rc<Self>, id: &str, of: &[TopicPartitionName]) -> Stored {
-        let known: Vec<(Key, Option<Vec<u8>>)> = {
-            let mut groups = self.groups.borrow_mut();
-            match groups.get_mut(id) {
-                Some(entry) => {
-                    of.iter().filter(|of| entry.offsets.remove(of)).map(|of| (offset_key(id, of), None)).collect()
-                }
-                None => Vec::new(),
-            }
-        };
-        let stored = store::append(&self.partition, &known);
-        let is_over = |view: GroupView<'_>| view.kind.is_forgettable() && view.offsets.is_empty();
-        if !known.is_empty() && self.view(id, is_over) == Some(true) {
-            return self.forget(id);
-        }
-        stored
-    }
-
-    /// Forgets a group that has no members, with its offsets.
-    pub fn delete_group(self: &Rc<Self>, id: &str) -> Result<Stored, ResponseError> {
-        match self.view(id, |view| view.kind.state_name()) {
-            None | Some("Dead") => Err(ResponseError::GroupIdNotFound),
-            Some("Empty") => Ok(self.forget(id)),
-            Some(_) => Err(ResponseError::NonEmptyGroup),
-        }
-    }
-
-    fn forget(self: &Rc<Self>, id: &str) -> Stored {
-        self.feed(id, Event::Ended(ResponseError::NotCoordinator));
-        let Some(entry) = self.groups.borrow_mut().remove(id) else { return Stored::nothing() };
-        self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, None);
-        let offsets = entry.offsets.iter().map(|(of, _)| (offset_key(id, of), None));
-        store::append(&self.partition, &offsets.chain(entry.kind.gone(id)).collect::<Vec<_>>())
-    }
-
-    pub(super) fn expire(self: &Rc<Self>, now_ms: i64) {
-        if self.state.get() != Loaded::Ready {
-            return;
-        }
-        let retention_ms = self.shared.settings().retention_ms;
-        for id in self.ids() {
-            let Some((expired, is_over)) = self.view(&id, |view| {
-                let topics = subscribed(view.kind);
-                let expired = view.offsets.expired(view.kind.readers(topics.as_ref()), now_ms, retention_ms);
-                let is_over = view.kind.is_forgettable() && view.offsets.iter().count() == expired.len();
-                (expired, is_over && !view.offsets.is_under_way())
-            }) else {
-                continue;
-            };
-            if is_over {
-                info!("group {id} is forgotten: it has no members, and its offsets have expired");
-                self.forget(&id).detach(&self.tasks);
-            } else if !expired.is_empty() {
-                info!("group {id}: {} offsets have expired", expired.len());
-                self.delete_offsets(&id, &expired).detach(&self.tasks);
-            }
-        }
-    }
-
     /// What the log has is in memory: groups are there, and begin to count time.
-    pub(super) fn loaded(&self, groups: BTreeMap<String, LoadedGroup>) {
+    pub(super) fn loaded(self: &Rc<Self>, groups: BTreeMap<String, LoadedGroup>) {
         if self.is_gone() {
             // The partition has moved meanwhile: these groups are another's.
             return;
@@ -347,7 +322,9 @@ impl Slice {
             self.shared.deadlines.change((self.partition.index(), &id), None, deadline_ms);
             entries.insert(id, Entry { offsets, deadline_ms, ..Entry::new(kind, self.number()) });
         }
+        drop(entries);
         self.state.set(Loaded::Ready);
+        self.forget_what_went_meanwhile();
     }
 
     pub(super) fn cannot_be_loaded(&self) {
@@ -365,12 +342,10 @@ impl Slice {
         for id in self.ids() {
             self.feed(&id, Event::Ended(ResponseError::NotCoordinator));
         }
-        self.groups.borrow_mut().clear();
+        for (id, entry) in self.groups.take() {
+            self.shared.deadlines.change((self.partition.index(), &id), entry.deadline_ms, None);
+        }
         // Who waits for a record is told to look for another coordinator.
         self.under_way.borrow_mut().clear();
     }
-}
-
-fn offset_key(group: &str, (topic, partition): &TopicPartitionName) -> Key {
-    Key::Offset { group: group.to_owned(), topic: topic.clone(), partition: *partition }
 }

@@ -323,6 +323,12 @@ impl Journal {
         self.tasks.ended().await;
     }
 
+    /// The process has ended, however: there is nobody to be synced any more. Who was to be holds the journal in turn.
+    #[cfg(test)]
+    pub fn end(&self) {
+        self.dirty.take();
+    }
+
     /// Clean stop, after all partitions have closed: the next start reads nothing from the ring. False: it must.
     pub async fn close(&self) -> bool {
         self.quiet().await;

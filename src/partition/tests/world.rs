@@ -73,7 +73,9 @@ impl World {
     /// With a maintenance thread of its own, which ends with it.
     pub fn maintained(config: TopicConfig) -> World {
         let (maintenance, thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
-        World { _maintenance: Some(thread), ..World::with_maintenance(config, maintenance) }
+        let mut world = World::with_maintenance(config, maintenance);
+        world._maintenance = Some(thread);
+        world
     }
 
     pub fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
@@ -192,6 +194,7 @@ impl World {
 
     /// Opens the directory again, as after a clean stop or after a crash.
     pub async fn reopen(&mut self, clean: bool) -> Reopened {
+        self.shared.end();
         self.shared = shared(self.dir.path(), &self.faults, self.shared.maintenance.clone());
         let mut rings = self.rings(clean);
         let opened = self.open(clean, &mut rings);
@@ -303,6 +306,13 @@ impl World {
             return Ok(batches);
         }
         panic!("64 look-ups did not find offset {from}");
+    }
+}
+
+/// The files of a world that is gone are closed: a process that runs thousands would have no descriptor left.
+impl Drop for World {
+    fn drop(&mut self) {
+        self.shared.end();
     }
 }
 

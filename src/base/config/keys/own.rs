@@ -14,7 +14,7 @@ pub(super) const KEYS: &[Key] = keys! {
     "log.flush.method": Str = "journal", OneOf(&["journal", "fdatasync"]), ReadOnly, Built,
         "How records get to the disk before an answer: one write for all partitions of a shard, or a sync of each segment";
     "log.journal.bytes": Long = "67108864", Between(1 << 20, 4 << 30), ReadOnly, Built,
-        "Size of each journal: one for each shard in each of log.dirs";
+        "Size of each journal: one for each shard in each of log.dirs. A start after a crash holds all of them in memory";
     "log.scrub.enable": Bool = "true", Any, ClusterWide, Built,
         "Whether what lies on disk is read for damage in the background; false holds it where it is";
     "log.scrub.period.hours": Int = "168", Between(1, 87600), ClusterWide, Built,
