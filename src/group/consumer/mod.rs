@@ -25,7 +25,7 @@ mod subscription;
 mod tests;
 
 pub use heartbeat::{Beaten, Heartbeat};
-pub use migrate::Policy;
+pub use migrate::{Downgraded, Policy};
 pub use subscription::topics_of_pattern;
 
 use crate::base::ids::TopicId;
