@@ -195,6 +195,12 @@ pub const RECOVERIES_AT_ONCE_MAX: usize = 16;
 /// How long a stop waits for what the maintenance thread has under way.
 pub const MAINTENANCE_STOP_SECONDS_MAX: u64 = 10;
 
+/// Bytes of a client id that are kept: with a member id's uuid behind it, it is still a text of a record (32,767 bytes).
+pub const CLIENT_ID_BYTES_MAX: usize = 32_700;
+
+/// Member ids of a group that were given out and are not joined with yet. Kafka has no such bound.
+pub const PENDING_MEMBERS_MAX: usize = 10_000;
+
 /// Bytes of a compiled pattern of a group's subscription; regex's own bound is ten times as much. A larger one is refused.
 pub const PATTERN_BYTES_MAX: usize = 1 << 20;
 

@@ -10,4 +10,6 @@ mod consumer_records;
 pub mod coordinator;
 pub mod offsets;
 pub mod records;
+#[cfg(test)]
+mod scenario;
 pub mod subscription;

@@ -9,6 +9,7 @@
 //! ```
 
 use super::cursor::Cursor;
+use crate::base::limits::CLIENT_ID_BYTES_MAX;
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::StrBytes;
@@ -129,10 +130,14 @@ fn rest_of_header(cursor: &mut Cursor, tagged: bool) -> Option<(i32, Option<std:
     Some((correlation_id, client_id))
 }
 
-/// Bytes that are not UTF-8 are replaced, as Java does: a client's name is no reason to refuse it.
+/// Bytes that are not UTF-8 are replaced, as Java does, and what is too long is cut: a client's name is no reason to refuse it.
 fn text(bytes: Bytes) -> StrBytes {
-    StrBytes::from_utf8(bytes.clone())
-        .unwrap_or_else(|_| StrBytes::from_string(String::from_utf8_lossy(&bytes).into_owned()))
+    let text = StrBytes::from_utf8(bytes.clone())
+        .unwrap_or_else(|_| StrBytes::from_string(String::from_utf8_lossy(&bytes).into_owned()));
+    match text.len() > CLIENT_ID_BYTES_MAX {
+        true => StrBytes::from_string(text[..text.floor_char_boundary(CLIENT_ID_BYTES_MAX)].to_owned()),
+        false => text,
+    }
 }
 
 #[cfg(test)]
@@ -243,6 +248,10 @@ mod tests {
         let odd = [0, 3, 0, 1, 0, 0, 0, 7, 0, 2, 0xff, b'x'];
         let client_id = decode_header(Bytes::copy_from_slice(&odd)).expect("accepted").client_id;
         assert_eq!(client_id.as_deref(), Some("\u{fffd}x"));
+        // Replaced bytes take more room than they had.
+        let long = [&[0, 3, 0, 1, 0, 0, 0, 7, 0x7f, 0xff][..], &[0xff; 0x7fff]].concat();
+        let client_id = decode_header(Bytes::from(long)).expect("accepted").client_id.expect("one");
+        assert!((CLIENT_ID_BYTES_MAX - 3..=CLIENT_ID_BYTES_MAX).contains(&client_id.len()), "{}", client_id.len());
         let null = [0, 3, 0, 1, 0, 0, 0, 7, 0xff, 0xff];
         assert_eq!(decode_header(Bytes::copy_from_slice(&null)).expect("accepted").client_id, None);
     }

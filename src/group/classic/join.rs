@@ -35,7 +35,7 @@ impl Group {
         if id.is_empty() {
             return self.join_as_new(now_ms, waiter, request);
         }
-        if request.instance_id.is_none() && self.pending.remove(id).is_some() {
+        if request.instance_id.is_none() && self.pending.remove(id) {
             self.add_member(now_ms, waiter, id.to_owned(), request);
             return Ok(());
         }

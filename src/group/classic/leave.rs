@@ -21,7 +21,7 @@ impl Group {
             self.remove_member(now_ms, &id);
             return Ok(());
         }
-        if self.pending.remove(member_id).is_some() {
+        if self.pending.remove(member_id) {
             self.try_complete_join(now_ms);
             return Ok(());
         }

@@ -18,6 +18,7 @@ mod event;
 mod join;
 mod leave;
 mod member;
+mod pending;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,8 @@ pub use member::{Member, Members};
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use pending::Pending;
+use std::collections::{BTreeSet, HashMap};
 
 /// What consumers call the protocol type of their groups.
 pub const CONSUMER: &str = "consumer";
@@ -87,7 +89,7 @@ pub struct Group {
     leader: Option<String>,
     members: Members,
     /// Ids that were given out and have not come back (KIP-394), with when they are forgotten.
-    pending: BTreeMap<String, i64>,
+    pending: Pending,
     joining: Option<Joining>,
     syncing: Option<Syncing>,
     stores: HashMap<Ticket, Store>,
@@ -140,7 +142,7 @@ impl Group {
             protocol: None,
             leader: None,
             members: Members::default(),
-            pending: BTreeMap::new(),
+            pending: Pending::default(),
             joining: None,
             syncing: None,
             stores: HashMap::new(),
@@ -163,6 +165,11 @@ impl Group {
         group.leader = record.leader.clone();
         let protocol = record.protocol.clone().unwrap_or_default();
         for member in &record.members {
+            let instance = member.instance_id.as_deref().and_then(|instance_id| group.members.of_instance(instance_id));
+            if instance.is_some() || group.members.contains(&member.member_id) {
+                // No coordinator writes such a record; whoever did, it is no reason to stop.
+                continue;
+            }
             let restored = Member::restored(member, &protocol);
             let session_ms = i64::from(restored.session_timeout_ms);
             let id = restored.id.clone();
@@ -198,7 +205,7 @@ impl Group {
 
     /// When the next `Tick` is due.
     pub fn next_deadline_ms(&self) -> Option<i64> {
-        let pending = self.pending.values().copied().min();
+        let pending = self.pending.next_deadline_ms();
         let joining = self.joining.map(|joining| joining.deadline_ms);
         let syncing = self.syncing.as_ref().map(|syncing| syncing.deadline_ms);
         [self.members.next_deadline_ms(), pending, joining, syncing].into_iter().flatten().min()
@@ -308,11 +315,7 @@ impl Group {
         if self.state == State::Dead {
             return;
         }
-        let forgotten: Vec<String> =
-            self.pending.iter().filter(|(_, until)| **until <= now_ms).map(|(id, _)| id.clone()).collect();
-        for id in &forgotten {
-            self.pending.remove(id);
-        }
+        self.pending.tick(now_ms);
         while let Some(id) = self.members.take_failed(now_ms) {
             self.remove_member(now_ms, &id);
         }
@@ -369,7 +372,7 @@ impl Group {
             self.answer_sync(&id, SyncAnswer::refused(error));
         }
         self.members = Members::default();
-        self.pending.clear();
+        self.pending = Pending::default();
         (self.joining, self.syncing) = (None, None);
         for store in std::mem::take(&mut self.stores).into_values() {
             if let Store::Replaced { member_id, waiter, .. } = store {
@@ -417,6 +420,7 @@ impl Group {
             let waits = |member: &Member| member.syncing.is_some();
             assert!(!self.members.iter().any(waits), "in a stable group every assignment is given out");
         }
-        assert!(self.pending.keys().all(|id| !self.members.contains(id)));
+        self.pending.check();
+        assert!(self.members.ids().all(|id| !self.pending.contains(id)));
     }
 }

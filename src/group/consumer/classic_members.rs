@@ -24,13 +24,13 @@ impl Group {
         request: &JoinRequest,
     ) -> Result<Decision<JoinAnswer>, (String, ResponseError)> {
         let told_id = request.member_id.as_str();
-        let refuse = |error| (told_id.to_owned(), error);
+        let refuse = |error| (String::new(), error);
         if self.members.is_empty() && told_id.is_empty() {
             // It was to become a classic one, and the log did not take that: the client asks again.
             return Err(refuse(ResponseError::CoordinatorNotAvailable));
         }
         if self.members.len() >= env.limits.members_max && !self.members.contains_key(told_id) {
-            return Err((String::new(), ResponseError::GroupMaxSizeReached));
+            return Err(refuse(ResponseError::GroupMaxSizeReached));
         }
         let subscription = request.protocols.first().and_then(|(_, metadata)| subscription::read(metadata));
         let subscription = subscription.filter(|_| self.supports(request));
@@ -78,9 +78,9 @@ impl Group {
 
     /// All members of the classic protocol know one of its assignors, so that the group could become a classic one.
     fn supports(&self, request: &JoinRequest) -> bool {
-        let others = self.members.values().filter(|member| *member.id != *request.member_id);
-        let known: Vec<BTreeSet<&str>> =
-            others.filter_map(|member| Some(member.profile.classic.as_ref()?.names().collect())).collect();
+        // Its own as it told them before count as well, as in Kafka.
+        let classic = self.members.values().filter_map(|member| member.profile.classic.as_ref());
+        let known: Vec<BTreeSet<&str>> = classic.map(|classic| classic.names().collect()).collect();
         let is_common = |(name, _): &(String, Bytes)| known.iter().all(|known| known.contains(name.as_str()));
         request.protocol_type == CONSUMER && request.protocols.iter().any(is_common)
     }
@@ -129,7 +129,7 @@ impl Group {
         // Who has to give up something has joined already; the next step is told when it has done so.
         if self.epoch > member.epoch() && member.current.state != MemberState::Unrevoked {
             let answer = SyncAnswer::refused(ResponseError::RebalanceInProgress);
-            return Ok(self.to_join(now_ms, env, member, answer));
+            return Ok(self.to_join(now_ms, member, answer));
         }
         let version = classic.protocols.first().and_then(|(_, metadata)| subscription::read(metadata));
         let version = version.map_or(0, |subscription| subscription.version);
@@ -159,17 +159,33 @@ impl Group {
             MemberState::Unrevoked => true,
             MemberState::Unreleased => !self.waits(member),
         };
-        if is_behind {
-            return Ok(self.to_join(now_ms, env, member, Some(ResponseError::RebalanceInProgress)));
-        }
-        let mut decision = Decision::new(None);
+        let mut decision = match is_behind {
+            true => self.to_join(now_ms, member, Some(ResponseError::RebalanceInProgress)),
+            false => Decision::new(None),
+        };
         let session = Some(now_ms + session_ms(member, env.limits));
         decision.timers.push((Rc::clone(&member.id), Timer::Session, session));
         Ok(decision)
     }
 
+    /// LeaveGroup: what each of them is told. Those who go do so in one step of the group's epoch.
+    pub fn leave_classic(&self, env: &Env<'_>, leaving: &[Leaving]) -> Decision<Vec<Option<ResponseError>>> {
+        let (mut gone, mut answers) = (Vec::new(), Vec::new());
+        for one in leaving {
+            let member = self.leaving_classic(one);
+            if let Ok(member) = member
+                && !gone.contains(&member.id)
+            {
+                gone.push(Rc::clone(&member.id));
+            }
+            answers.push(member.err());
+        }
+        let Decision { records, timers, looked, .. } = self.without(env, &gone);
+        Decision { records, timers, looked, answer: answers }
+    }
+
     /// The member that leaves, by id or by instance id alone. Administrators take members of the new protocol out in this way, too.
-    pub fn leaving_classic(&self, leaving: &Leaving) -> Result<&Member, ResponseError> {
+    pub(super) fn leaving_classic(&self, leaving: &Leaving) -> Result<&Member, ResponseError> {
         let unknown = ResponseError::UnknownMemberId;
         match &leaving.instance_id {
             None => self.members.get(&*leaving.member_id).ok_or(unknown),
@@ -200,13 +216,11 @@ impl Group {
     }
 
     /// The member is told to join, and has its rebalance timeout for it from when it was first told.
-    fn to_join<A>(&self, now_ms: i64, env: &Env<'_>, member: &Member, answer: A) -> Decision<A> {
+    fn to_join<A>(&self, now_ms: i64, member: &Member, answer: A) -> Decision<A> {
         let mut decision = Decision::new(answer);
         let first = self.timers.get(&(Rc::clone(&member.id), Timer::Join)).copied();
         let until_ms = first.unwrap_or(now_ms + rebalance_ms(member));
         decision.timers.push((Rc::clone(&member.id), Timer::Join, Some(until_ms)));
-        let session = Some(now_ms + session_ms(member, env.limits));
-        decision.timers.push((Rc::clone(&member.id), Timer::Session, session));
         decision
     }
 

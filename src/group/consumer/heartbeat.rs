@@ -227,7 +227,7 @@ impl Group {
             group: self,
             env,
             updated: Some(&updated),
-            gone: replaced.as_deref(),
+            gone: replaced.as_slice(),
             regexes: Cow::Borrowed(&self.regexes),
         };
         let view = self.patterns(now_ms, view, &before, (&mut decision.records, &mut bump, &mut looked))?;

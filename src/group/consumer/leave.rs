@@ -1,12 +1,13 @@
 //! Members that go: of their own will, or because their time is up.
 
 use super::heartbeat::{Beaten, Heartbeat, fenced_instance, removed, unknown, unknown_instance};
-use super::member::{Current, LEAVES_FOR_A_WHILE, Member};
+use super::member::{Current, LEAVES_FOR_A_WHILE, Member, MemberId};
 use super::record::{Record, Subject};
 use super::subscription::View;
 use super::{Decision, Env, Group, Refusal};
 use crate::group::consumer::assign::Partitions;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 impl Group {
@@ -44,15 +45,20 @@ impl Group {
 
     /// Takes a member out: what it had is free, and the next heartbeat of another shares it out.
     pub fn fence(&self, env: &Env<'_>, member: &Member) -> Decision<()> {
+        self.without(env, std::slice::from_ref(&member.id))
+    }
+
+    /// Takes members out, in one step of the group's epoch; without any, nothing happens.
+    pub(super) fn without(&self, env: &Env<'_>, gone: &[MemberId]) -> Decision<()> {
         let mut decision = Decision::new(());
-        decision.records.extend(removed(&member.id));
-        let view =
-            View { group: self, env, updated: None, gone: Some(&member.id), regexes: Cow::Borrowed(&self.regexes) };
-        if let Some(regex) = member.regex()
-            && !view.members().any(|other| other.regex() == Some(regex))
-        {
-            decision.records.push(Subject::Regex(regex.to_owned()).gone());
+        if gone.is_empty() {
+            return decision;
         }
+        decision.records.extend(gone.iter().flat_map(removed));
+        let view = View { group: self, env, updated: None, gone, regexes: Cow::Borrowed(&self.regexes) };
+        let used: BTreeSet<&str> = view.members().filter_map(Member::regex).collect();
+        let unused = self.regexes.keys().filter(|regex| !used.contains(regex.as_str()));
+        decision.records.extend(unused.map(|regex| Subject::Regex(regex.clone()).gone()));
         let topics = view.topics();
         if topics != self.topics {
             decision.records.push(Record::Topics(Some(topics)));

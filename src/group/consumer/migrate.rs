@@ -5,7 +5,7 @@ use super::assign::Partitions;
 use super::classic_members::{names_of, of_names};
 use super::member::{Classic, Current, Member, MemberState, Profile};
 use super::record::Record;
-use super::{Env, Group, Limits, Stored};
+use super::{Env, Group, Limits, State, Stored};
 use crate::cluster::image::ClusterImage;
 use crate::group::classic::{self, CONSUMER, GroupRecord, MemberRecord};
 use crate::group::subscription;
@@ -26,6 +26,14 @@ impl Policy {
         let both = is("bidirectional");
         Policy { upgrades: both || is("upgrade"), downgrades: both || is("downgrade") }
     }
+}
+
+/// A group of the new protocol that is a classic one from now on.
+pub struct Downgraded {
+    pub record: GroupRecord,
+    /// Its members are to share anew. They need not where a static member of the classic protocol has taken the place of the last
+    /// one of the new protocol, and everybody has what he is to have.
+    pub rebalances: bool,
 }
 
 impl Group {
@@ -69,16 +77,24 @@ impl Group {
     }
 
     /// Only members of the classic protocol are left, and the group may become a classic one.
-    pub fn is_to_be_classic(&self, limits: &Limits, classic_max: usize) -> bool {
+    pub(super) fn is_to_be_classic(&self, limits: &Limits, classic_max: usize) -> bool {
         limits.policy.downgrades
             && !self.members.is_empty()
             && self.members.len() <= classic_max
             && self.members.values().all(Member::is_classic)
     }
 
-    /// The group as a classic one's record has it. Its members are to share anew then. The generation is the newest that any of them
+    /// What the group is as a classic one, if it is to be one now.
+    pub fn downgraded(&self, env: &Env<'_>, classic_max: usize, now_ms: i64) -> Option<Downgraded> {
+        self.is_to_be_classic(env.limits, classic_max).then(|| Downgraded {
+            record: self.to_classic(env.image, now_ms),
+            rebalances: self.state() != State::Stable,
+        })
+    }
+
+    /// The group as a classic one's record has it. The generation is the newest that any of them
     /// knows: that somebody went has raised the group's epoch, and none could commit any more before it has joined again.
-    pub fn to_classic(&self, image: &ClusterImage, now_ms: i64) -> GroupRecord {
+    pub(super) fn to_classic(&self, image: &ClusterImage, now_ms: i64) -> GroupRecord {
         let all: Vec<(&Member, &Classic)> =
             self.members.values().filter_map(|member| Some((member, member.profile.classic.as_ref()?))).collect();
         let is_common = |name: &&str| all.iter().all(|(_, classic)| classic.names().any(|known| known == *name));

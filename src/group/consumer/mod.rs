@@ -25,7 +25,7 @@ mod subscription;
 mod tests;
 
 pub use heartbeat::{Beaten, Heartbeat};
-pub use migrate::Policy;
+pub use migrate::{Downgraded, Policy};
 pub use subscription::topics_of_pattern;
 
 use crate::base::ids::TopicId;
@@ -234,20 +234,29 @@ impl Group {
         let id = self.shared_id(id);
         let member = self.members.entry(Rc::clone(&id)).or_insert_with(|| Member::new(&id));
         member.id = Rc::clone(&id);
-        if let Some(instance_id) = &profile.instance_id {
-            self.instances.insert(instance_id.clone(), id);
+        let before = std::mem::replace(&mut member.profile, profile);
+        let instance_id = member.profile.instance_id.clone();
+        if before.instance_id != instance_id {
+            self.release_instance(before.instance_id.as_deref(), &id);
         }
-        member.profile = profile;
+        if let Some(instance_id) = instance_id {
+            self.instances.insert(instance_id, id);
+        }
+    }
+
+    /// The instance is nobody's any more, unless another member has taken it over.
+    fn release_instance(&mut self, instance_id: Option<&str>, id: &str) {
+        if let Some(instance_id) = instance_id
+            && self.instances.get(instance_id).is_some_and(|holder| **holder == *id)
+        {
+            self.instances.remove(instance_id);
+        }
     }
 
     fn remove_member(&mut self, id: &str) {
         self.set_current(id, Rc::default());
         let Some(member) = self.members.remove(id) else { return };
-        if let Some(instance_id) = member.instance_id()
-            && self.instances.get(instance_id).is_some_and(|current| **current == *id)
-        {
-            self.instances.remove(instance_id);
-        }
+        self.release_instance(member.instance_id(), id);
         for timer in [Timer::Session, Timer::Rebalance, Timer::Join, Timer::Sync] {
             self.set_timer(&member.id, timer, None);
         }

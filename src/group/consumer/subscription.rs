@@ -10,20 +10,19 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-/// A group as it will be: with a member that is new or has changed, without one that goes.
+/// A group as it will be: with a member that is new or has changed, without those that go.
 pub(super) struct View<'v> {
     pub group: &'v Group,
     pub env: &'v Env<'v>,
     pub updated: Option<&'v Member>,
-    pub gone: Option<&'v str>,
+    pub gone: &'v [MemberId],
     pub regexes: Cow<'v, BTreeMap<String, Resolved>>,
 }
 
 impl<'v> View<'v> {
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         let is_other = |member: &&Member| {
-            let id = &*member.id;
-            self.gone != Some(id) && self.updated.is_none_or(|updated| *updated.id != *id)
+            !self.gone.contains(&member.id) && self.updated.is_none_or(|updated| updated.id != member.id)
         };
         self.group.members.values().filter(is_other).chain(self.updated)
     }

@@ -1,10 +1,10 @@
 //! Groups of the new protocol: their requests, their time, and the way of their records to the log.
 
-use super::kind::Kind;
+use super::kind::{Found, Kind};
 use super::slice::{Entry, Slice};
 use super::store;
 use crate::base::clock::now_ms;
-use crate::group::classic::{Event, State};
+use crate::group::classic::Event;
 use crate::group::consumer::member::JOINS;
 use crate::group::consumer::{Beaten, Decision, Env, Group, Heartbeat, Refusal};
 use crate::group::records::Key;
@@ -47,37 +47,27 @@ impl Slice {
         if !self.partition().leads() {
             return Err(Refusal::new(ResponseError::NotCoordinator, ""));
         }
-        let (now_ms, joins) = (now_ms(), request.epoch == JOINS);
-        // What the group is until now, if it is none of the new protocol yet.
-        let mut begun = Group::default();
-        let mut records = Vec::new();
-        let decision = {
+        let now_ms = now_ms();
+        let (records, begun, decision) = {
             let groups = self.groups.borrow();
-            match groups.get(id).map(|entry| &entry.kind) {
-                Some(Kind::Consumer(group)) => group.heartbeat(now_ms, &env, request)?,
-                Some(kind @ Kind::Classic(group)) if joins && group.state() == State::Empty => {
-                    records = kind.gone(id);
-                    Group::default().heartbeat(now_ms, &env, request)?
-                }
-                Some(kind @ Kind::Classic(group)) => {
-                    let upgraded = joins.then(|| Group::of_classic(group, &env, now_ms)).flatten();
-                    let (group, own) = upgraded.ok_or_else(|| {
-                        let message = format!("Group {id} is not a consumer group.");
-                        Refusal::new(ResponseError::GroupIdNotFound, message)
-                    })?;
-                    records = kind.gone(id);
+            let kind = groups.get(id).map(|entry| &entry.kind);
+            let found = Found::by(kind, now_ms, &env, request)?;
+            let decision = found.group().heartbeat(now_ms, &env, request)?;
+            let mut records = found.gone(id);
+            let begun = match found {
+                Found::Known(_) => None,
+                Found::Made { group, records: own, .. } => {
                     records.extend(store::of_consumer(id, &own));
-                    let decision = group.heartbeat(now_ms, &env, request)?;
-                    begun = group;
-                    decision
+                    Some(group)
                 }
-                None if joins => Group::default().heartbeat(now_ms, &env, request)?,
-                None => return Err(Refusal::new(ResponseError::GroupIdNotFound, format!("Group {id} not found."))),
-            }
+            };
+            records.extend(store::of_consumer(id, &decision.records));
+            (records, begun, decision)
         };
-        records.extend(store::of_consumer(id, &decision.records));
         let ticket = self.append_for(id, &records).map_err(|error| Refusal::new(error, ""))?;
-        self.make_consumer(id, begun);
+        if let Some(begun) = begun {
+            self.make_consumer(id, *begun);
+        }
         let answer = self.accept(id, decision).expect("invariant: the group was just made sure of");
         let stored = self.when_stored(id, ticket);
         if request.epoch < JOINS {

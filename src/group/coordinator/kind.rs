@@ -1,9 +1,12 @@
 //! A group of either protocol.
 
 use crate::group::classic::{self, CONSUMER};
-use crate::group::consumer;
+use crate::group::consumer::member::JOINS;
+use crate::group::consumer::record::Record;
+use crate::group::consumer::{self, Env, Heartbeat, Refusal};
 use crate::group::offsets::Readers;
 use crate::group::records::Key;
+use kafka_protocol::ResponseError;
 use std::collections::HashSet;
 
 /// A group by the protocol that its members speak.
@@ -85,6 +88,58 @@ impl Kind {
             (classic::State::Empty, None, _) => Readers::Simple,
             (classic::State::Stable, Some(CONSUMER), Some(topics)) => Readers::Subscribed(topics),
             _ => Readers::Unknown,
+        }
+    }
+}
+
+/// The group of the new protocol that a heartbeat is for.
+pub enum Found<'k> {
+    Known(&'k consumer::Group),
+    /// The heartbeat makes it, where there was none or a classic one.
+    Made {
+        was: Option<&'k Kind>,
+        group: Box<consumer::Group>,
+        /// Those that make it, before the heartbeat does anything.
+        records: Vec<Record>,
+    },
+}
+
+impl<'k> Found<'k> {
+    /// Looks for the group. Who joins makes it; so he does of a classic group, if that has no members or may be upgraded.
+    pub fn by(kind: Option<&'k Kind>, now_ms: i64, env: &Env<'_>, request: &Heartbeat) -> Result<Found<'k>, Refusal> {
+        let joins = request.epoch == JOINS;
+        let made = |group, records| Ok(Found::Made { was: kind, group: Box::new(group), records });
+        let id = &request.group_id;
+        let not_found = |message| Err(Refusal::new(ResponseError::GroupIdNotFound, message));
+        match kind {
+            Some(Kind::Consumer(group)) => Ok(Found::Known(group)),
+            Some(Kind::Classic(group)) if joins && group.state() == classic::State::Empty => {
+                made(consumer::Group::default(), Vec::new())
+            }
+            Some(Kind::Classic(group)) => {
+                match joins.then(|| consumer::Group::of_classic(group, env, now_ms)).flatten() {
+                    Some((group, records)) => made(group, records),
+                    None => not_found(format!("Group {id} is not a consumer group.")),
+                }
+            }
+            None if joins => made(consumer::Group::default(), Vec::new()),
+            None if request.epoch < JOINS => not_found(format!("Group {id} not found.")),
+            None => not_found(format!("Consumer group {id} not found.")),
+        }
+    }
+
+    pub fn group(&self) -> &consumer::Group {
+        match self {
+            Found::Known(group) => group,
+            Found::Made { group, .. } => group,
+        }
+    }
+
+    /// What is appended to forget what it was.
+    pub fn gone(&self, id: &str) -> Vec<(Key, Option<Vec<u8>>)> {
+        match self {
+            Found::Made { was: Some(was), .. } => was.gone(id),
+            _ => Vec::new(),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::slice::Slice;
 use super::store;
 use crate::base::clock::now_ms;
 use crate::group::classic::{self, Effect, Event, JoinAnswer, JoinRequest, Leaving, SyncAnswer, Waiter};
-use crate::group::consumer::{Decision, Env, Group};
+use crate::group::consumer::{Decision, Downgraded, Env, Group};
 use crate::group::records::Key;
 use kafka_protocol::ResponseError;
 use std::rc::Rc;
@@ -38,9 +38,12 @@ impl Slice {
     fn join_classic(self: &Rc<Self>, id: &str, waiter: Waiter, request: &JoinRequest) {
         let limits = self.shared.settings().limits;
         let sessions = limits.session_min_ms..=limits.session_max_ms;
-        let mut told_id = request.member_id.clone();
+        let mut told_id = String::new();
         let decided = match sessions.contains(&request.session_timeout_ms) {
-            false => Err(ResponseError::InvalidSessionTimeout),
+            false => {
+                told_id.clone_from(&request.member_id);
+                Err(ResponseError::InvalidSessionTimeout)
+            }
             true => self.decided(id, |group, env| {
                 group.join_classic(now_ms(), env, request).map_err(|(member_id, error)| {
                     told_id = member_id;
@@ -56,14 +59,8 @@ impl Slice {
     }
 
     fn leave_classic(self: &Rc<Self>, id: &str, waiter: Waiter, leaving: &[Leaving]) {
-        let mut errors = Vec::new();
-        for one in leaving {
-            let decide =
-                |group: &Group, env: &Env<'_>| group.leaving_classic(one).map(|member| group.fence(env, member));
-            errors.push(self.decided(id, decide).err());
-        }
-        let answered = Answered { answer: errors, stored: self.when_stored(id, None) };
-        self.answer_later(id, waiter, Ok(answered), Effect::Left);
+        let decided = self.decided(id, |group: &Group, env: &Env<'_>| Ok(group.leave_classic(env, leaving)));
+        self.answer_later(id, waiter, decided, Effect::Left);
         self.downgrade(id);
     }
 
@@ -110,16 +107,15 @@ impl Slice {
     /// When only members of the classic protocol are left, they go on by themselves, as far as the policy allows it.
     pub(super) fn downgrade(self: &Rc<Self>, id: &str) {
         let (settings, image) = (self.shared.settings(), self.shared.image());
+        let env = Env { image: &image, limits: &settings.consumer };
         let now_ms = now_ms();
         let changed = self.with_consumer(id, |group| {
-            group.is_to_be_classic(&settings.consumer, settings.limits.members_max).then(|| {
-                let record = group.to_classic(&image, now_ms);
-                let mut records = store::of_consumer(id, &group.gone());
-                records.push((Key::Group { group: id.to_owned() }, Some(record.encode())));
-                (record, records)
-            })
+            let downgraded = group.downgraded(&env, settings.limits.members_max, now_ms)?;
+            let mut records = store::of_consumer(id, &group.gone());
+            records.push((Key::Group { group: id.to_owned() }, Some(downgraded.record.encode())));
+            Some((downgraded, records))
         });
-        let Some((record, records)) = changed.flatten() else { return };
+        let Some((Downgraded { record, rebalances }, records)) = changed.flatten() else { return };
         match self.append_for(id, &records) {
             Ok(ticket) => drop(self.when_stored(id, ticket)),
             Err(error) => return warn!("group {id} stays one of the new protocol: {error:?}"),
@@ -130,6 +126,8 @@ impl Slice {
             entry.change_to(Kind::Classic(Box::new(group)), self.number());
         }
         self.rearm(id);
-        self.feed(id, Event::Rebalance);
+        if rebalances {
+            self.feed(id, Event::Rebalance);
+        }
     }
 }

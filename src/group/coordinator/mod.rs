@@ -7,7 +7,7 @@
 mod clock;
 mod consumer;
 mod forget;
-mod kind;
+pub(in crate::group) mod kind;
 mod load;
 mod mixed;
 mod slice;

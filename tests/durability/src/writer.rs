@@ -187,8 +187,12 @@ impl Writer {
                 None => self.next_request(),
             };
             let request = self.request(&parts);
+            if let Err(error) = connection.send(&request, version) {
+                // Nothing will answer what has not left.
+                self.under_way.push_front(parts);
+                return Err(error.into());
+            }
             awaited.push_back(parts);
-            connection.send(&request, version)?;
             while awaited.len() >= window || (!awaited.is_empty() && self.random.u8(..) < 4) {
                 let parts = awaited.pop_front().expect("one is awaited");
                 match self.receive(connection, version, parts, load) {

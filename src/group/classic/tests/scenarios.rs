@@ -2,65 +2,12 @@
 
 use super::super::*;
 use super::simulation::limits;
+use crate::group::scenario::{self, Lines, Said, error_name, error_named, joined, left, millis, ok_or};
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
 
 #[test]
 fn every_scenario_goes_as_kafka_has_it() {
-    let mut faults = Vec::new();
-    let files = files();
-    for file in &files {
-        let text = std::fs::read_to_string(file).expect("a scenario is a text");
-        let (mut story, mut steps) = (Story::new(), 0);
-        for step in steps_of(&text) {
-            steps += 1;
-            let happened = story.step(&step.words).unwrap_or_else(|e| vec![format!("cannot be run: {e}")]);
-            if happened != step.expected {
-                let (name, line) = (file.file_name().expect("a file").to_string_lossy(), step.line);
-                let show = |lines: &[String]| lines.iter().map(|line| format!("\n    {line}")).collect::<String>();
-                let (expected, happened) = (show(&step.expected), show(&happened));
-                faults.push(format!(
-                    "{name}:{line}: {}\n  expected{expected}\n  happened{happened}",
-                    step.words.join(" ")
-                ));
-                break;
-            }
-        }
-        assert!(steps > 0, "{} says nothing", file.display());
-    }
-    assert!(files.len() >= 60, "only {} scenarios were found", files.len());
-    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
-}
-
-fn files() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/group/classic/scenarios");
-    let entries = std::fs::read_dir(folder).expect("the scenarios are in the source");
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("listed").path()).collect();
-    files.retain(|file| file.extension().is_some_and(|ext| ext == "txt"));
-    files.sort();
-    files
-}
-
-/// A line of a scenario with what must happen then.
-struct Step {
-    line: usize,
-    words: Vec<String>,
-    expected: Vec<String>,
-}
-
-fn steps_of(text: &str) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let said = line.split('#').next().unwrap_or_default().trim_end();
-        let words: Vec<String> = said.split_whitespace().map(str::to_owned).collect();
-        match (words.is_empty(), said.starts_with(' '), steps.last_mut()) {
-            (true, ..) => {}
-            (_, true, Some(step)) => step.expected.push(words.join(" ")),
-            (_, true, None) => panic!("line {}: nothing happens before the first step", at + 1),
-            (_, false, _) => steps.push(Step { line: at + 1, words, expected: Vec::new() }),
-        }
-    }
-    steps
+    scenario::run::<Story>("src/group/classic/scenarios", 60);
 }
 
 struct Story {
@@ -72,10 +19,8 @@ struct Story {
     newest: Option<GroupRecord>,
 }
 
-type Lines = Result<Vec<String>, String>;
-
-impl Story {
-    fn new() -> Story {
+impl scenario::Story for Story {
+    fn begin() -> Story {
         let group = Group::new(limits(), 0);
         Story { now_ms: 0, group, waiters: Vec::new(), storing: VecDeque::new(), newest: None }
     }
@@ -114,11 +59,13 @@ impl Story {
             other => Err(format!("{other} is no step")),
         }
     }
+}
 
+impl Story {
     fn limits(&mut self, said: &Said) -> Lines {
         let mut limits = limits();
-        if let Some(most) = said.value("max") {
-            limits.members_max = most.parse().map_err(|_| "max is a number")?;
+        if let Some(most) = said.number("max")? {
+            limits.members_max = most;
         }
         if let Some(delay) = said.value("delay") {
             limits.initial_delay_ms = millis(delay)?;
@@ -189,10 +136,7 @@ impl Story {
     }
 
     fn claim(&self, said: &Said) -> Result<MemberClaim, String> {
-        let generation = match said.value("generation") {
-            Some(number) => number.parse().map_err(|_| format!("{number} is no generation"))?,
-            None => self.group.generation(),
-        };
+        let generation = said.number("generation")?.unwrap_or(self.group.generation());
         let instance_id = said.value("instance").map(str::to_owned);
         Ok(MemberClaim { generation, member_id: said.id().to_owned(), instance_id })
     }
@@ -216,8 +160,7 @@ impl Story {
             }
             Effect::Synced(waiter, answer) => format!("synced {} {}", who(waiter), part(&answer.assignment)),
             Effect::Beaten(waiter, error) => format!("heard {} {}", who(waiter), ok_or(error)),
-            Effect::Left(_, Ok(each)) => format!("left {}", each.into_iter().map(ok_or).collect::<Vec<_>>().join(" ")),
-            Effect::Left(_, Err(error)) => format!("left {}", error_name(error)),
+            Effect::Left(_, answer) => left(answer),
             Effect::Store(ticket, record) => {
                 self.storing.push_back(ticket);
                 let members = record.members.iter().map(|m| format!(" {}={}", m.member_id, part(&m.assignment)));
@@ -236,87 +179,9 @@ impl Story {
     }
 }
 
-/// The words behind a verb: who, `name=value`, and others.
-struct Said {
-    who: String,
-    pairs: Vec<(String, String)>,
-    flags: Vec<String>,
-}
-
-impl Said {
-    fn new(words: &[String]) -> Said {
-        let mut said = Said { who: String::new(), pairs: Vec::new(), flags: Vec::new() };
-        for (at, word) in words.iter().enumerate() {
-            match word.split_once('=') {
-                Some((name, value)) => said.pairs.push((name.to_owned(), value.to_owned())),
-                None if at == 0 => said.who.clone_from(word),
-                None => said.flags.push(word.clone()),
-            }
-        }
-        said
-    }
-
-    fn value(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    fn has(&self, flag: &str) -> bool {
-        self.flags.iter().any(|known| known == flag)
-    }
-
-    /// The member id that is claimed: `-` for none, another's with `id=`.
-    fn id(&self) -> &str {
-        self.value("id").unwrap_or(&self.who).trim_matches('-')
-    }
-}
-
-fn joined(answer: &JoinAnswer) -> String {
-    if let Some(error) = answer.error {
-        let id = if answer.member_id.is_empty() { String::new() } else { format!(" id={}", answer.member_id) };
-        return format!("{}{id}", error_name(error));
-    }
-    let leader = answer.leader.as_deref().unwrap_or("-");
-    let protocol = answer.protocol.as_deref().unwrap_or("-");
-    let skip = if answer.skip_assignment { " skip" } else { "" };
-    let id = &answer.member_id;
-    let members = answer.members.iter().map(|member| member.member_id.as_str()).collect::<Vec<_>>().join(",");
-    let members = if members.is_empty() { String::new() } else { format!(" members={members}") };
-    format!("generation={} id={id} leader={leader} protocol={protocol}{skip}{members}", answer.generation)
-}
-
 fn part(assignment: &[u8]) -> String {
     match std::str::from_utf8(assignment).expect("scenarios assign texts") {
         "" => "-".to_owned(),
         text => text.to_owned(),
-    }
-}
-
-fn ok_or(error: Option<ResponseError>) -> String {
-    error.map_or("ok".to_owned(), error_name)
-}
-
-/// Kafka's own spelling.
-fn error_name(error: ResponseError) -> String {
-    let mut name = String::new();
-    for c in format!("{error:?}").chars() {
-        if c.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(c.to_ascii_uppercase());
-    }
-    name
-}
-
-fn error_named(name: &str) -> Result<ResponseError, String> {
-    let known = (0..200).filter_map(ResponseError::try_from_code).find(|error| error_name(*error) == name);
-    known.ok_or_else(|| format!("{name} is no error of Kafka's"))
-}
-
-/// `3s`, `2900ms`.
-fn millis(text: &str) -> Result<i64, String> {
-    let wrong = || format!("{text} is no time");
-    match text.strip_suffix("ms") {
-        Some(ms) => ms.parse().map_err(|_| wrong()),
-        None => text.strip_suffix('s').and_then(|s| s.parse::<i64>().ok()).map(|s| s * 1000).ok_or_else(wrong),
     }
 }

@@ -261,6 +261,18 @@ fn a_restored_group_goes_on_in_its_generation() {
 }
 
 #[test]
+fn a_record_with_a_member_twice_is_restored_with_the_first() {
+    let mut story = Story::settled();
+    let mut record = story.group.record(|member| member.assignment.clone());
+    let twice = MemberRecord { session_timeout_ms: 20_000, ..record.members[0].clone() };
+    record.members.insert(1, twice);
+    story.group = Group::restored(limits(), &record, story.now_ms);
+    assert_eq!(story.group.members().len(), 2);
+    story.pass(30_000);
+    assert!(story.group.members().is_empty(), "all sessions end");
+}
+
+#[test]
 fn what_is_not_allowed_is_refused() {
     let mut story = Story::settled();
     let refused = |story: &mut Story, request| {

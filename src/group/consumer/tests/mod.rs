@@ -1,4 +1,6 @@
 mod classic_stories;
+mod scenario_words;
+mod scenarios;
 mod simulation;
 mod stories;
 

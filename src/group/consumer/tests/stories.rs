@@ -252,6 +252,17 @@ fn members_may_wish_an_assignor_and_the_most_wished_for_is_taken() {
 }
 
 #[test]
+fn a_member_that_changes_its_instance_leaves_the_old_one_to_nobody() {
+    let mut story = Story::new();
+    story.beat(&as_instance(joining("a"), "i")).unwrap();
+    story.beat(&as_instance(joining("a"), "j")).unwrap();
+    assert_eq!(error(story.beat(&as_instance(plain("a", 1), "i"))), ResponseError::UnknownMemberId);
+    story.beat(&as_instance(plain("a", LEAVES), "j")).unwrap();
+    assert_eq!(error(story.beat(&as_instance(plain("a", 1), "i"))), ResponseError::UnknownMemberId);
+    assert_eq!(story.beat(&as_instance(joining("b"), "i")).unwrap().assignment, Some(of_t(&[0, 1, 2, 3])));
+}
+
+#[test]
 fn a_full_group_takes_nobody_else() {
     let mut story = Story::new();
     story.limits.members_max = 1;
