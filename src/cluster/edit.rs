@@ -74,18 +74,11 @@ impl ClusterImage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::{LeaderEpoch, TopicId};
+    use crate::base::ids::TopicId;
     use crate::cluster::image::Partition;
 
     fn topic(name: &str) -> Arc<Topic> {
-        let partition = Partition {
-            leader: Some(BrokerId(0)),
-            leader_epoch: LeaderEpoch(0),
-            partition_epoch: 0,
-            replicas: vec![BrokerId(0)],
-            isr: vec![BrokerId(0)],
-            incarnation: 1,
-        };
+        let partition = Partition::led_by(BrokerId(0));
         Arc::new(Topic {
             name: name.into(),
             id: TopicId::random(),

@@ -60,6 +60,21 @@ pub struct Partition {
     pub incarnation: u64,
 }
 
+#[cfg(test)]
+impl Partition {
+    /// One that has only this replica, which leads it for the first time.
+    pub fn led_by(broker: BrokerId) -> Partition {
+        Partition {
+            leader: Some(broker),
+            leader_epoch: LeaderEpoch(0),
+            partition_epoch: 0,
+            replicas: vec![broker],
+            isr: vec![broker],
+            incarnation: 1,
+        }
+    }
+}
+
 impl ClusterImage {
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
         self.topics.get(name)

@@ -18,7 +18,7 @@ pub enum Event {
     Sync(Waiter, SyncRequest),
     Heartbeat(Waiter, MemberClaim),
     Leave(Waiter, Vec<Leaving>),
-    /// The record is in the log, as durable as acks=all promises, or never will be.
+    /// The record is in the log, as durable as acks=all promises, or nobody can promise that it will be.
     Stored(Ticket, Option<ResponseError>),
     /// Time has passed: what was due until now happens.
     Tick,

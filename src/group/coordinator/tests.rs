@@ -83,14 +83,7 @@ fn settings() -> Settings {
 fn image_of(names: &[&str]) -> Arc<ClusterImage> {
     let mut image = ClusterImage { version: 1, ..ClusterImage::default() };
     for name in names {
-        let partition = image::Partition {
-            leader: Some(BrokerId(0)),
-            leader_epoch: LeaderEpoch(0),
-            partition_epoch: 0,
-            replicas: vec![BrokerId(0)],
-            isr: vec![BrokerId(0)],
-            incarnation: 1,
-        };
+        let partition = image::Partition::led_by(BrokerId(0));
         let topic = Arc::new(Topic {
             name: Arc::from(*name),
             id: TopicId::random(),

@@ -5,7 +5,7 @@ use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, FlushPolicy, TopicConfig};
 use crate::base::disks::{Health, LogDirs};
 use crate::base::faults::{Act, Fault, Faults, Place};
-use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId};
+use crate::base::ids::{BrokerId, Offset, TopicId};
 use crate::base::limits::{UNSYNCED_MS_MAX, WRITE_OUT_BYTES};
 use crate::cluster::image::{self, ClusterImage};
 use crate::journal::file;
@@ -289,14 +289,7 @@ fn a_deletion_waits_for_a_disk_until_it_has_failed() {
 
 /// A shard that leads one partition.
 fn image_of_one() -> ClusterImage {
-    let partition = image::Partition {
-        leader: Some(BrokerId(0)),
-        leader_epoch: LeaderEpoch(0),
-        partition_epoch: 0,
-        replicas: vec![BrokerId(0)],
-        isr: vec![BrokerId(0)],
-        incarnation: 1,
-    };
+    let partition = image::Partition::led_by(BrokerId(0));
     let topic = Arc::new(image::Topic {
         name: "t".into(),
         id: TopicId::random(),
