@@ -3,9 +3,9 @@
 use super::kind::{Found, Kind};
 use super::slice::{Entry, Slice};
 use super::store;
-use crate::base::clock::now_ms;
 use crate::group::classic::Event;
 use crate::group::consumer::member::JOINS;
+use crate::group::consumer::record::{Record, Resolved};
 use crate::group::consumer::{Beaten, Decision, Env, Group, Heartbeat, Refusal};
 use crate::group::records::Key;
 use kafka_protocol::ResponseError;
@@ -47,7 +47,7 @@ impl Slice {
         if !self.partition().leads() {
             return Err(Refusal::new(ResponseError::NotCoordinator, ""));
         }
-        let now_ms = now_ms();
+        let now_ms = self.now_ms();
         let (records, begun, decision) = {
             let groups = self.groups.borrow();
             let kind = groups.get(id).map(|entry| &entry.kind);
@@ -57,11 +57,11 @@ impl Slice {
             let begun = match found {
                 Found::Known(_) => None,
                 Found::Made { group, records: own, .. } => {
-                    records.extend(store::of_consumer(id, &own));
+                    records.extend(self.encoded(id, &own));
                     Some(group)
                 }
             };
-            records.extend(store::of_consumer(id, &decision.records));
+            records.extend(self.encoded(id, &decision.records));
             (records, begun, decision)
         };
         let ticket = self.append_for(id, &records).map_err(|error| Refusal::new(error, ""))?;
@@ -81,7 +81,7 @@ impl Slice {
         let (settings, image) = (self.shared.settings(), self.shared.image());
         let env = Env { image: &image, limits: &settings.consumer };
         loop {
-            let now_ms = now_ms();
+            let now_ms = self.now_ms();
             let due = self.with_consumer(id, |group| {
                 let (member_id, timer) = group.due(now_ms)?;
                 let member = group.member(&member_id).cloned()?;
@@ -89,7 +89,7 @@ impl Slice {
                 Some((member_id, timer, decision))
             });
             let Some((member_id, timer, decision)) = due.flatten() else { break };
-            match self.append_for(id, &store::of_consumer(id, &decision.records)) {
+            match self.append_for(id, &self.encoded(id, &decision.records)) {
                 Ok(ticket) => {
                     info!("group {id}: member {member_id} is fenced, its {timer:?} time is up");
                     self.accept(id, decision);
@@ -103,6 +103,19 @@ impl Slice {
             }
         }
         self.rearm(id);
+    }
+
+    /// The records of a group of the new protocol, as they are appended.
+    pub(super) fn encoded(&self, id: &str, records: &[Record]) -> Vec<(Key, Option<Vec<u8>>)> {
+        let clock = &self.shared.clock;
+        let stamped = |record: &Record| match record {
+            Record::Regex(regex, Some(resolved)) => {
+                let resolved = Resolved { at_ms: clock.to_wall_ms(resolved.at_ms), ..resolved.clone() };
+                store::of_consumer(id, &Record::Regex(regex.clone(), Some(resolved)))
+            }
+            record => store::of_consumer(id, record),
+        };
+        records.iter().map(stamped).collect()
     }
 
     pub(super) fn with_consumer<T>(&self, id: &str, change: impl FnOnce(&mut Group) -> T) -> Option<T> {
@@ -148,7 +161,7 @@ impl Slice {
         drop(self.when_stored(id, ticket));
         let limits = self.shared.settings().limits;
         if let Some(entry) = self.groups.borrow_mut().get_mut(id) {
-            let empty = crate::group::classic::Group::new(limits, now_ms());
+            let empty = crate::group::classic::Group::new(limits, self.now_ms());
             entry.change_to(Kind::Classic(Box::new(empty)), self.number());
         }
         self.rearm(id);

@@ -93,7 +93,8 @@ impl Slice {
         for id in self.ids() {
             let Some((expired, is_over)) = self.view(&id, |view| {
                 let topics = subscribed(view.kind);
-                let expired = view.offsets.expired(view.kind.readers(topics.as_ref()), now_ms, retention_ms);
+                let expired =
+                    view.offsets.expired(view.kind.readers(&self.shared.clock, topics.as_ref()), now_ms, retention_ms);
                 let is_over = view.kind.is_forgettable() && view.offsets.known().count() == expired.len();
                 (expired, is_over && !view.offsets.is_under_way())
             }) else {

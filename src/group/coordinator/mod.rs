@@ -21,7 +21,7 @@ use super::classic::Limits;
 use crate::base::ids::PartitionIndex;
 use crate::cluster::image::ClusterImage;
 use crate::partition::leader::Partition;
-use clock::Deadlines;
+use clock::{Clock, Deadlines};
 use kafka_protocol::ResponseError;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +55,7 @@ struct Shared {
     settings: RefCell<Rc<Settings>>,
     /// The topics that members of the new protocol may have.
     image: RefCell<Arc<ClusterImage>>,
+    clock: Clock,
     deadlines: Deadlines,
 }
 
@@ -70,8 +71,12 @@ impl Shared {
 
 impl Coordinator {
     pub fn new(settings: Settings) -> Coordinator {
+        Coordinator::with_clock(settings, Clock::default())
+    }
+
+    fn with_clock(settings: Settings, clock: Clock) -> Coordinator {
         let settings = RefCell::new(Rc::new(settings));
-        let shared = Shared { settings, image: RefCell::default(), deadlines: Deadlines::default() };
+        let shared = Shared { settings, image: RefCell::default(), clock, deadlines: Deadlines::default() };
         Coordinator { slices: RefCell::default(), shared: Rc::new(shared), is_closed: Cell::new(false) }
     }
 
@@ -146,7 +151,7 @@ impl Coordinator {
     /// Feeds groups the passing of time, for ever.
     pub async fn run_clock(&self) {
         loop {
-            let (partition, group) = self.shared.deadlines.due().await;
+            let (partition, group) = self.shared.deadlines.due(&self.shared.clock).await;
             let slice = self.slices.borrow().get(&partition).cloned();
             if let Some(slice) = slice {
                 slice.tick(&group);
@@ -154,7 +159,7 @@ impl Coordinator {
         }
     }
 
-    /// Forgets offsets that nobody has wanted for long, and groups that have none left (KIP-211).
+    /// Forgets offsets that nobody has wanted for long, by the wall clock in ms since 1970, and groups that have none left (KIP-211).
     pub fn expire(&self, now_ms: i64) {
         for slice in self.slices() {
             slice.expire(now_ms);

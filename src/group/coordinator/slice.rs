@@ -5,7 +5,6 @@ use super::forget::offset_key;
 use super::kind::Kind;
 use super::load::LoadedGroup;
 use super::store;
-use crate::base::clock::now_ms;
 use crate::base::ids::Offset;
 use crate::group::classic::{Effect, Event, Group, GroupRecord, MemberClaim, Ticket, Waiter};
 use crate::group::consumer;
@@ -145,7 +144,7 @@ impl Slice {
 
     fn ensure(&self, group: &str) {
         let limits = self.shared.settings().limits;
-        let new = || Entry::new(Kind::Classic(Box::new(Group::new(limits, now_ms()))), self.number());
+        let new = || Entry::new(Kind::Classic(Box::new(Group::new(limits, self.now_ms()))), self.number());
         self.groups.borrow_mut().entry(group.to_owned()).or_insert_with(new);
     }
 
@@ -159,7 +158,7 @@ impl Slice {
 
     pub(super) fn feed(self: &Rc<Self>, id: &str, event: Event) {
         let effects = match self.groups.borrow_mut().get_mut(id).map(|entry| &mut entry.kind) {
-            Some(Kind::Classic(group)) => Ok(group.step(now_ms(), event)),
+            Some(Kind::Classic(group)) => Ok(group.step(self.now_ms(), event)),
             Some(Kind::Consumer(_)) => Err(event),
             None => return,
         };
@@ -184,7 +183,7 @@ impl Slice {
     fn perform(self: &Rc<Self>, id: &str, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Store(ticket, record) => self.store_group(id, ticket, &record),
+                Effect::Store(ticket, record) => self.store_group(id, ticket, record),
                 Effect::Joined(waiter, _)
                 | Effect::Synced(waiter, _)
                 | Effect::Beaten(waiter, _)
@@ -200,9 +199,9 @@ impl Slice {
         }
     }
 
-    fn store_group(self: &Rc<Self>, id: &str, ticket: Ticket, record: &GroupRecord) {
+    fn store_group(self: &Rc<Self>, id: &str, ticket: Ticket, record: GroupRecord) {
         let key = Key::Group { group: id.to_owned() };
-        let stored = store::append(&self.partition, &[(key, Some(record.encode()))]);
+        let stored = store::append(&self.partition, &[(key, Some(self.stamped(record).encode()))]);
         let term = self.term_of(id);
         let (slice, id) = (Rc::clone(self), id.to_owned());
         self.tasks.spawn(async move {
@@ -214,6 +213,22 @@ impl Slice {
                 slice.feed(&id, Event::Stored(ticket, error));
             }
         });
+    }
+
+    /// The record as it is stored: its time by the wall clock.
+    pub(super) fn stamped(&self, record: GroupRecord) -> GroupRecord {
+        GroupRecord { state_since_ms: self.shared.clock.to_wall_ms(record.state_since_ms), ..record }
+    }
+
+    /// A stored record as the group takes it.
+    fn unstamped(&self, record: GroupRecord) -> GroupRecord {
+        let noted = Some(record.state_since_ms).filter(|since_ms| *since_ms >= 0);
+        GroupRecord { state_since_ms: noted.map_or(-1, |since_ms| self.shared.clock.to_steady_ms(since_ms)), ..record }
+    }
+
+    /// Steady time, in ms.
+    pub(super) fn now_ms(&self) -> i64 {
+        self.shared.clock.now_ms()
     }
 
     fn term_of(&self, id: &str) -> Option<u64> {
@@ -242,7 +257,7 @@ impl Slice {
             let mut groups = self.groups.borrow_mut();
             let entry = groups.get_mut(id).expect("invariant: it was just made sure of");
             let allowed = match &mut entry.kind {
-                Kind::Classic(group) => group.may_commit(now_ms(), claim),
+                Kind::Classic(group) => group.may_commit(self.now_ms(), claim),
                 Kind::Consumer(group) => group.may_commit(&claim.member_id, claim.generation, knows_epochs),
             };
             drop(groups);
@@ -307,7 +322,7 @@ impl Slice {
             // The partition has moved meanwhile: these groups are another's.
             return;
         }
-        let now_ms = now_ms();
+        let now_ms = self.now_ms();
         let settings = self.shared.settings();
         let mut entries = self.groups.borrow_mut();
         for (id, LoadedGroup { classic, consumer, offsets }) in groups {
@@ -315,7 +330,9 @@ impl Slice {
                 _ if consumer.exists() => {
                     Kind::Consumer(Box::new(consumer::Group::restored(consumer, &settings.consumer, now_ms)))
                 }
-                Some(record) => Kind::Classic(Box::new(Group::restored(settings.limits, &record, now_ms))),
+                Some(record) => {
+                    Kind::Classic(Box::new(Group::restored(settings.limits, &self.unstamped(record), now_ms)))
+                }
                 None => Kind::Classic(Box::new(Group::new(settings.limits, now_ms))),
             };
             let deadline_ms = kind.next_deadline_ms();

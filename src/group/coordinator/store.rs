@@ -79,10 +79,9 @@ fn try_append(
     }
 }
 
-/// The records of a group of the new protocol, as they are appended.
-pub fn of_consumer(group: &str, records: &[Record]) -> Vec<(Key, Option<Vec<u8>>)> {
-    let key = |record: &Record| Key::Consumer { group: group.to_owned(), subject: record.subject() };
-    records.iter().map(|record| (key(record), record.encode_value())).collect()
+/// A record of a group of the new protocol, as it is appended.
+pub fn of_consumer(group: &str, record: &Record) -> (Key, Option<Vec<u8>>) {
+    (Key::Consumer { group: group.to_owned(), subject: record.subject() }, record.encode_value())
 }
 
 impl Stored {

@@ -1,5 +1,7 @@
 //! Stories of a slice and its log. A restart is a second coordinator that reads the same log.
 
+mod time;
+
 use super::*;
 use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::disks::LogDirs;
@@ -48,7 +50,11 @@ impl World {
 
     /// The coordinator as the next start has it.
     async fn coordinator(&self) -> (Coordinator, Rc<Slice>) {
-        let coordinator = Coordinator::new(settings());
+        self.coordinator_by(Clock::default()).await
+    }
+
+    async fn coordinator_by(&self, clock: Clock) -> (Coordinator, Rc<Slice>) {
+        let coordinator = Coordinator::with_clock(settings(), clock);
         coordinator.set_image(&self.image);
         coordinator.leads(&[Rc::clone(&self.partition)]);
         let slice = Rc::clone(&coordinator.slices()[0]);
@@ -71,7 +77,7 @@ fn settings() -> Settings {
             session_ms: 10_000,
             heartbeat_ms: 1000,
             members_max: 10,
-            assignors: Vec::new(),
+            assignors: vec![consumer::assign::Assignor::Uniform],
             policy: consumer::Policy::parse("disabled"),
         },
         retention_ms: 7 * DAY_MS,

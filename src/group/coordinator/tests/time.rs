@@ -1,0 +1,118 @@
+//! The time of day is corrected while groups are at work.
+
+use super::*;
+use crate::base::clock;
+use crate::group::classic::{Effect, Event, JoinRequest, Leaving};
+use crate::group::consumer::{Beaten, Heartbeat};
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// A time of day that jumps as the test says.
+#[derive(Clone, Default)]
+struct Wall {
+    ahead_ms: Rc<Cell<i64>>,
+}
+
+impl Wall {
+    fn clock(&self) -> Clock {
+        let wall = self.clone();
+        Clock::by(move || wall.now_ms())
+    }
+
+    fn now_ms(&self) -> i64 {
+        clock::now_ms() + self.ahead_ms.get()
+    }
+
+    fn jump(&self, by_ms: i64) {
+        self.ahead_ms.set(self.ahead_ms.get() + by_ms);
+    }
+}
+
+async fn join(slice: &Rc<Slice>, group: &str, session_timeout_ms: i32) {
+    let request = JoinRequest {
+        member_id: String::new(),
+        fresh_id: "m".to_owned(),
+        instance_id: None,
+        client_id: "c".to_owned(),
+        client_host: "/127.0.0.1".to_owned(),
+        session_timeout_ms,
+        rebalance_timeout_ms: 1000,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), bytes::Bytes::new())],
+        requires_known_id: false,
+        can_skip_assignment: false,
+    };
+    let joined = slice.ask(group, true, |waiter| Event::Join(waiter, request)).expect("made").await;
+    assert!(matches!(joined, Ok(Effect::Joined(_, answer)) if answer.error.is_none()));
+}
+
+async fn heartbeat(slice: &Rc<Slice>, group: &str, epoch: i32) -> Result<Beaten, consumer::Refusal> {
+    let request = Heartbeat {
+        group_id: group.to_owned(),
+        member_id: "m".to_owned(),
+        epoch,
+        rebalance_timeout_ms: (epoch == 0).then_some(1000),
+        topics: (epoch == 0).then(|| BTreeSet::from(["t".to_owned()])),
+        owned: (epoch == 0).then(Default::default),
+        ..Heartbeat::default()
+    };
+    Ok(slice.heartbeat(group, &request)?.wait().await.expect("stored"))
+}
+
+fn state(slice: &Slice, group: &str) -> Option<&'static str> {
+    slice.view(group, |view| view.kind.state_name())
+}
+
+/// Members who were heard of a moment ago stay, and who is silent goes in his time, whichever way the time of day jumps.
+#[test]
+fn a_jump_of_the_clock_ends_no_session_and_holds_none() {
+    for jump_ms in [HOUR_MS, -HOUR_MS] {
+        tokio_uring::start(async {
+            let (world, wall) = (World::new(1 << 20), Wall::default());
+            let (coordinator, slice) = world.coordinator_by(wall.clock()).await;
+            let coordinator = Rc::new(coordinator);
+            let clock = tokio::task::spawn_local({
+                let coordinator = Rc::clone(&coordinator);
+                async move { coordinator.run_clock().await }
+            });
+            join(&slice, "loud", 100_000).await;
+            join(&slice, "silent", 500).await;
+            let epoch = heartbeat(&slice, "new", 0).await.expect("joined").epoch;
+            wall.jump(jump_ms);
+            let silence = async {
+                while state(&slice, "silent") != Some("Empty") {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), silence).await.expect("its session ends");
+            assert_eq!(state(&slice, "loud"), Some("CompletingRebalance"), "after a jump of {jump_ms} ms");
+            assert!(heartbeat(&slice, "new", epoch).await.is_ok(), "after a jump of {jump_ms} ms");
+            clock.abort();
+        });
+    }
+}
+
+/// What is stored is the time of day: the next coordinator counts from when the last member went.
+#[test]
+fn when_the_last_member_went_is_stored_by_the_wall_clock() {
+    tokio_uring::start(async {
+        let (world, wall) = (World::new(1 << 20), Wall::default());
+        let (coordinator, slice) = world.coordinator_by(wall.clock()).await;
+        let clock = tokio::task::spawn_local(async move { coordinator.run_clock().await });
+        join(&slice, GROUP, 100_000).await;
+        wall.jump(HOUR_MS);
+        let before_ms = wall.now_ms();
+        let leaving = vec![Leaving { member_id: "m".to_owned(), instance_id: None }];
+        let left = slice.ask(GROUP, false, |waiter| Event::Leave(waiter, leaving)).expect("there").await;
+        assert!(matches!(left, Ok(Effect::Left(_, Ok(_)))));
+        // Behind the record that says that nobody is left.
+        commit(&slice, "t", 7).await;
+        let after_ms = wall.now_ms();
+        clock.abort();
+        let (coordinator, slice) = world.coordinator_by(wall.clock()).await;
+        coordinator.expire(before_ms + 7 * DAY_MS - 1);
+        assert_eq!(committed(&slice, "t"), Some(7), "a moment too early");
+        coordinator.expire(after_ms + 7 * DAY_MS);
+        assert_eq!(slice.ids(), [""; 0]);
+    });
+}
