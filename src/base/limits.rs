@@ -207,6 +207,13 @@ pub const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// Patterns of a group's subscriptions are held against new topics no more often than this: Kafka's ten seconds.
 pub const PATTERN_REFRESH_MS_MIN: i64 = 10_000;
 
+/// Groups and offsets that a shard looks at in the background (for expired ones, or those of a deleted topic) before requests have their
+/// turn: about a millisecond's work.
+pub const GROUPS_LOOKED_AT_MAX: usize = 1024;
+
+/// Appends about what groups forget that are under way at a time.
+pub const FORGETTING_APPENDS_MAX: usize = 64;
+
 /// Logs that one job opens after a clean stop: each takes well below a millisecond.
 pub const OPENED_TOGETHER_MAX: usize = 64;
 

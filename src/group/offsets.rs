@@ -57,6 +57,11 @@ impl Offsets {
         self.newest.is_empty() && self.under_way.is_empty()
     }
 
+    /// How many there are to look at.
+    pub fn len(&self) -> usize {
+        self.newest.len()
+    }
+
     /// Some commit is on its way to the log.
     pub fn is_under_way(&self) -> bool {
         !self.under_way.is_empty()

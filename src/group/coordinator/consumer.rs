@@ -1,7 +1,7 @@
 //! Groups of the new protocol: their requests, their time, and the way of their records to the log.
 
 use super::kind::{Found, Kind};
-use super::slice::{Entry, Slice};
+use super::slice::Slice;
 use super::store;
 use crate::group::classic::Event;
 use crate::group::consumer::member::JOINS;
@@ -147,7 +147,7 @@ impl Slice {
         let new = Kind::Consumer(Box::new(begun));
         match groups.get_mut(id) {
             Some(entry) => entry.change_to(new, self.number()),
-            None => drop(groups.insert(id.to_owned(), Entry::new(new, self.number()))),
+            None => drop(groups.insert(id.to_owned(), self.entry(new))),
         }
     }
 

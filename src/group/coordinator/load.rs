@@ -60,7 +60,7 @@ pub(super) fn begin(slice: &Rc<Slice>) {
         match load(&this).await {
             Ok(loading) => {
                 let (records, groups) = (loading.records, loading.groups.len());
-                this.loaded(loading.groups);
+                this.loaded(loading.groups).await;
                 if records > 0 {
                     info!("{name}: {groups} groups loaded from {records} records in {:?}", begun.elapsed());
                 }

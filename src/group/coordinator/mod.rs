@@ -12,6 +12,7 @@ mod load;
 mod mixed;
 mod slice;
 mod store;
+mod turns;
 
 pub use consumer::Answered;
 pub use kind::{Kind, subscribed};
@@ -48,6 +49,8 @@ pub struct Coordinator {
     shared: Rc<Shared>,
     /// The node stops: nothing is taken up any more.
     is_closed: Cell<bool>,
+    /// A look for expired offsets is under way.
+    is_expiring: Cell<bool>,
 }
 
 /// What all slices of a shard use.
@@ -77,7 +80,12 @@ impl Coordinator {
     fn with_clock(settings: Settings, clock: Clock) -> Coordinator {
         let settings = RefCell::new(Rc::new(settings));
         let shared = Shared { settings, image: RefCell::default(), clock, deadlines: Deadlines::default() };
-        Coordinator { slices: RefCell::default(), shared: Rc::new(shared), is_closed: Cell::new(false) }
+        Coordinator {
+            slices: RefCell::default(),
+            shared: Rc::new(shared),
+            is_closed: Cell::default(),
+            is_expiring: Cell::default(),
+        }
     }
 
     /// Bytes of the note beside a committed offset, at most.
@@ -160,10 +168,15 @@ impl Coordinator {
     }
 
     /// Forgets offsets that nobody has wanted for long, by the wall clock in ms since 1970, and groups that have none left (KIP-211).
-    pub fn expire(&self, now_ms: i64) {
-        for slice in self.slices() {
-            slice.expire(now_ms);
+    /// Nothing happens while it is still being done for an earlier time.
+    pub async fn expire(&self, now_ms: i64) {
+        if self.is_expiring.replace(true) {
+            return;
         }
+        for slice in self.slices() {
+            slice.expire(now_ms).await;
+        }
+        self.is_expiring.set(false);
     }
 }
 

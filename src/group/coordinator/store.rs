@@ -5,7 +5,6 @@ use crate::group::consumer::record::Record;
 use crate::group::records::Key;
 use crate::log::core::AppendError;
 use crate::partition::leader::{Acks, Partition};
-use crate::partition::tasks::Tasks;
 use crate::partition::waiters::{AppendWait, Lost};
 use crate::record::batch::BatchHeader;
 use crate::record::builder::BatchBuilder;
@@ -94,6 +93,11 @@ impl Stored {
         Stored { base: Ok(None), waits: Vec::new() }
     }
 
+    /// Nothing was to be appended.
+    pub fn is_nothing(&self) -> bool {
+        self.base == Ok(None)
+    }
+
     /// The offset of the first record, if something is on its way to the log.
     pub fn base(&self) -> Option<i64> {
         self.base.ok().flatten()
@@ -122,14 +126,5 @@ impl Stored {
             }
         }
         Ok(base.unwrap_or(0))
-    }
-
-    /// Nobody waits for it.
-    pub fn detach(self, tasks: &Tasks) {
-        tasks.spawn(async move {
-            if let Err(error) = self.done().await {
-                tracing::warn!("what was forgotten about groups is not stored, and may come back: {error:?}");
-            }
-        });
     }
 }

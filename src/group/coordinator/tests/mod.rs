@@ -1,6 +1,7 @@
 //! Stories of a slice and its log. A restart is a second coordinator that reads the same log.
 
 mod time;
+mod turns;
 
 use super::*;
 use crate::base::config::{FlushPolicy, TopicConfig};
@@ -111,6 +112,14 @@ fn begin_commit(
     slice: &Rc<Slice>,
     offsets: &[(TopicPartitionName, i64)],
 ) -> impl Future<Output = Result<(), ResponseError>> + use<> {
+    begin_commit_of(slice, GROUP, offsets)
+}
+
+fn begin_commit_of(
+    slice: &Rc<Slice>,
+    group: &str,
+    offsets: &[(TopicPartitionName, i64)],
+) -> impl Future<Output = Result<(), ResponseError>> + use<> {
     let nobody = MemberClaim { generation: -1, member_id: String::new(), instance_id: None };
     let value = |offset: &i64| CommittedOffset {
         offset: *offset,
@@ -120,14 +129,14 @@ fn begin_commit(
         expires_ms: None,
     };
     let offsets = offsets.iter().map(|(of, offset)| (of.clone(), value(offset))).collect();
-    slice.commit(GROUP, (&nobody, false), offsets).unwrap_or_else(|error| panic!("refused: {error:?}"))
+    slice.commit(group, (&nobody, false), offsets).unwrap_or_else(|error| panic!("refused: {error:?}"))
 }
 
 async fn commit(slice: &Rc<Slice>, topic: &str, offset: i64) {
     begin_commit(slice, &[(of(topic, 0), offset)]).await.expect("stored");
 }
 
-fn committed(slice: &Slice, topic: &str) -> Option<i64> {
+fn committed(slice: &Rc<Slice>, topic: &str) -> Option<i64> {
     slice.view(GROUP, |view| view.offsets.get(topic, 0).map(|committed| committed.offset)).flatten()
 }
 
@@ -159,7 +168,7 @@ fn what_the_log_refuses_to_forget_is_not_forgotten() {
         assert_eq!(refused, Err(ResponseError::NotCoordinator));
         let refused = slice.delete_offsets(GROUP, &[of("t", 0)]).done().await;
         assert_eq!(refused, Err(ResponseError::NotCoordinator), "the group with its last offset neither");
-        coordinator.expire(i64::MAX);
+        coordinator.expire(i64::MAX).await;
         assert_eq!(committed(&slice, "t"), Some(7), "a retry finds it");
         world.set_full(false);
         slice.delete_offsets(GROUP, &[of("t", 0), of("t", 0)]).done().await.expect("stored");
@@ -293,7 +302,7 @@ fn offsets_go_with_their_topic_though_the_disk_is_full() {
         assert_eq!((committed(&slice, "t"), committed(&slice, "u")), (None, None));
         world.set_full(false);
         commit(&slice, "u", 6).await;
-        coordinator.expire(crate::base::clock::now_ms());
+        coordinator.expire(crate::base::clock::now_ms()).await;
         assert_eq!(committed(&slice, "u"), Some(6), "of the new topic");
         // Behind the tombstones.
         commit(&slice, "u", 7).await;

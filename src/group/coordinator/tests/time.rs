@@ -59,7 +59,7 @@ async fn heartbeat(slice: &Rc<Slice>, group: &str, epoch: i32) -> Result<Beaten,
     Ok(slice.heartbeat(group, &request)?.wait().await.expect("stored"))
 }
 
-fn state(slice: &Slice, group: &str) -> Option<&'static str> {
+fn state(slice: &Rc<Slice>, group: &str) -> Option<&'static str> {
     slice.view(group, |view| view.kind.state_name())
 }
 
@@ -110,9 +110,9 @@ fn when_the_last_member_went_is_stored_by_the_wall_clock() {
         let after_ms = wall.now_ms();
         clock.abort();
         let (coordinator, slice) = world.coordinator_by(wall.clock()).await;
-        coordinator.expire(before_ms + 7 * DAY_MS - 1);
+        coordinator.expire(before_ms + 7 * DAY_MS - 1).await;
         assert_eq!(committed(&slice, "t"), Some(7), "a moment too early");
-        coordinator.expire(after_ms + 7 * DAY_MS);
+        coordinator.expire(after_ms + 7 * DAY_MS).await;
         assert_eq!(slice.ids(), [""; 0]);
     });
 }
