@@ -60,6 +60,7 @@ struct Shared {
     image: RefCell<Arc<ClusterImage>>,
     clock: Clock,
     deadlines: Deadlines,
+    loads: load::Loads,
 }
 
 impl Shared {
@@ -79,7 +80,13 @@ impl Coordinator {
 
     fn with_clock(settings: Settings, clock: Clock) -> Coordinator {
         let settings = RefCell::new(Rc::new(settings));
-        let shared = Shared { settings, image: RefCell::default(), clock, deadlines: Deadlines::default() };
+        let shared = Shared {
+            settings,
+            image: RefCell::default(),
+            clock,
+            deadlines: Deadlines::default(),
+            loads: Default::default(),
+        };
         Coordinator {
             slices: RefCell::default(),
             shared: Rc::new(shared),

@@ -12,7 +12,7 @@ use crate::cluster::image::{self, Topic};
 use crate::group::classic::MemberClaim;
 use crate::group::consumer;
 use crate::group::offsets::TopicPartitionName;
-use crate::group::records::CommittedOffset;
+use crate::group::records::{CommittedOffset, Key};
 use crate::log::core::LogCore;
 use crate::maintenance::Maintenance;
 use crate::partition::materialise::Home;
@@ -347,6 +347,26 @@ fn a_log_that_is_offline_has_no_groups_to_tell_of() {
         let (coordinator, slice) = world.coordinator().await;
         assert_eq!(slice.check_loaded(), Err(ResponseError::CoordinatorNotAvailable));
         assert_eq!(coordinator.slice_of(PartitionIndex(0)).err(), Some(ResponseError::CoordinatorNotAvailable));
+    });
+}
+
+/// A record that nobody can read took nothing away: what the group had committed long before counted again.
+#[test]
+fn a_partition_with_a_record_that_cannot_be_read_is_not_served() {
+    tokio_uring::start(async {
+        let world = World::new(1 << 20);
+        let (_, slice) = world.coordinator().await;
+        commit(&slice, "t", 50).await;
+        // Of a share group in Apache Kafka 4.
+        let strange = store::append(&world.partition, &[(Key::Other { version: 11 }, Some(vec![0, 0]))]);
+        strange.done().await.expect("stored");
+        let (_, slice) = world.coordinator().await;
+        assert_eq!(committed(&slice, "t"), Some(50), "what is not known is passed over");
+        let newer = (super::forget::offset_key(GROUP, &of("t", 0)), Some(vec![0, 99, 1, 2, 3]));
+        store::append(&world.partition, &[newer]).done().await.expect("stored");
+        let (_, slice) = world.coordinator().await;
+        assert_eq!(slice.check_loaded(), Err(ResponseError::CoordinatorNotAvailable));
+        assert_eq!(committed(&slice, "t"), None);
     });
 }
 
