@@ -3,7 +3,7 @@
 use super::event::{JoinAnswer, JoinRequest, JoinedMember, MemberRecord, SyncAnswer, Waiter};
 use bytes::Bytes;
 use indexmap::IndexMap;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A member.
 #[derive(Clone, Debug)]
@@ -68,6 +68,11 @@ impl Member {
 
     pub fn protocols(&self) -> &[(String, Bytes)] {
         &self.protocols
+    }
+
+    /// The assignors that it knows, each once even if it was named twice.
+    fn known(&self) -> HashSet<&str> {
+        self.protocols.iter().map(|(name, _)| name.as_str()).collect()
     }
 
     pub fn is_joining(&self) -> bool {
@@ -139,8 +144,8 @@ impl Members {
             self.instances.insert(instance_id.clone(), member.id.clone());
         }
         self.joining += usize::from(member.is_joining());
-        for (protocol, _) in &member.protocols {
-            *self.support.entry(protocol.clone()).or_default() += 1;
+        for protocol in member.known() {
+            *self.support.entry(protocol.to_owned()).or_default() += 1;
         }
         self.deadlines.insert((member.deadline_ms, member.id.clone()));
         let before = self.by_id.insert(member.id.clone(), member);
@@ -155,7 +160,7 @@ impl Members {
             self.instances.remove(instance_id);
         }
         self.joining -= usize::from(member.is_joining());
-        for (protocol, _) in &member.protocols {
+        for protocol in member.known() {
             if let Some(count) = self.support.get_mut(protocol) {
                 *count -= 1;
             }
