@@ -211,6 +211,9 @@ pub const PATTERN_REFRESH_MS_MIN: i64 = 10_000;
 /// turn: about a millisecond's work.
 pub const GROUPS_LOOKED_AT_MAX: usize = 1024;
 
+/// Members of a group that are fenced in one step: each step walks through all of them, and is one batch.
+pub const FENCED_TOGETHER_MAX: usize = 1000;
+
 /// Appends about what groups forget that are under way at a time.
 pub const FORGETTING_APPENDS_MAX: usize = 64;
 

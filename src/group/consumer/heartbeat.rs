@@ -139,7 +139,8 @@ impl Group {
         self.settle(now_ms, env, known, profile, request.owned.as_ref()).map(|settled| {
             let (decision, before) = settled;
             let Decision { records, timers, looked, answer: after } = decision;
-            let is_news = request.is_full() || before.assigned != after.assigned;
+            let is_same = Rc::ptr_eq(&before, &after) || before.assigned == after.assigned;
+            let is_news = request.is_full() || !is_same;
             let assignment = is_news.then(|| after.assigned.clone());
             let answer = Beaten { member_id: request.member_id.clone(), epoch: after.epoch, assignment };
             Decision { records, timers, looked, answer }
@@ -221,15 +222,22 @@ impl Group {
             decision.records.push(Record::Current(id.clone(), Some(Rc::clone(&before.current))));
         }
         let updated = Member { profile, ..before.clone() };
-        let mut bump = updated.profile.topics != before.profile.topics || self.epoch == 0;
+        let same_id = self.members.get(&updated.id);
+        // A member that was there takes the place of another: what it had itself is to be shared.
+        let is_one_less = replaced.is_some() && same_id.is_some();
+        let mut bump = updated.profile.topics != before.profile.topics || self.epoch == 0 || is_one_less;
+        if is_one_less {
+            decision.timers.push((Rc::clone(&updated.id), Timer::Rebalance, None));
+        }
+        if !updated.is_classic() && same_id.is_some_and(Member::is_classic) {
+            for timer in [Timer::Join, Timer::Sync] {
+                decision.timers.push((Rc::clone(&updated.id), timer, None));
+            }
+        }
         let mut looked = self.looked;
-        let view = View {
-            group: self,
-            env,
-            updated: Some(&updated),
-            gone: replaced.as_slice(),
-            regexes: Cow::Borrowed(&self.regexes),
-        };
+        let gone = replaced.iter().cloned().collect();
+        let view =
+            View { group: self, env, updated: Some(&updated), gone: &gone, regexes: Cow::Borrowed(&self.regexes) };
         let view = self.patterns(now_ms, view, &before, (&mut decision.records, &mut bump, &mut looked))?;
 
         let mut topics = Cow::Borrowed(&self.topics);
@@ -277,16 +285,16 @@ impl Group {
     }
 
     /// The target of the updated member; where the epoch asks for it, everybody's is computed anew.
-    fn target_of(
-        &self,
+    fn target_of<'t>(
+        &'t self,
         view: &View<'_>,
         (epoch, topics): (i32, &TopicsMetadata),
         replaced: Option<&str>,
         records: &mut Vec<Record>,
-    ) -> Partitions {
+    ) -> Cow<'t, Partitions> {
         let updated = view.updated.expect("invariant: there is one in a heartbeat");
         if epoch <= self.assignment_epoch {
-            return self.targets.get(replaced.unwrap_or(&updated.id)).cloned().unwrap_or_default();
+            return self.targets.get(replaced.unwrap_or(&updated.id)).map(Cow::Borrowed).unwrap_or_default();
         }
         let mut targets = view.targets(topics, replaced);
         for member in view.members() {
@@ -296,7 +304,7 @@ impl Group {
             }
         }
         records.push(Record::AssignmentEpoch(Some(epoch)));
-        targets.remove(&updated.id).unwrap_or_default()
+        Cow::Owned(targets.remove(&updated.id).unwrap_or_default())
     }
 
     /// Resolves a pattern that is new, forgets one that nobody uses any more, and looks again where topics have changed.

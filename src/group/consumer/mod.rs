@@ -34,7 +34,7 @@ use assign::{Assignor, Partitions};
 use kafka_protocol::ResponseError;
 use member::{Current, Member, MemberId, Profile};
 use record::{Record, Resolved, Subject, TopicsMetadata};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// The broker's settings for groups of the new protocol.
@@ -292,10 +292,12 @@ impl Group {
         self.deadlines.first().map(|(at_ms, ..)| *at_ms)
     }
 
-    /// A member whose time is up: it is to be fenced.
-    pub fn due(&self, now_ms: i64) -> Option<(MemberId, Timer)> {
-        let (at_ms, id, timer) = self.deadlines.first()?;
-        (*at_ms <= now_ms).then(|| (Rc::clone(id), *timer))
+    /// Members whose time is up, each once, at most so many: they are to be fenced.
+    pub fn due(&self, now_ms: i64, at_most: usize) -> Vec<(MemberId, Timer)> {
+        let mut seen = HashSet::new();
+        let due = self.deadlines.iter().take_while(|(at_ms, ..)| *at_ms <= now_ms);
+        let due = due.filter(|(_, id, _)| seen.insert(Rc::clone(id)));
+        due.take(at_most).map(|(_, id, timer)| (Rc::clone(id), *timer)).collect()
     }
 
     /// A member that could not be fenced is looked at again then.

@@ -7,7 +7,7 @@ use super::{Env, Group};
 use crate::base::limits;
 use crate::cluster::image::{ClusterImage, Topic};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// A group as it will be: with a member that is new or has changed, without those that go.
@@ -15,7 +15,7 @@ pub(super) struct View<'v> {
     pub group: &'v Group,
     pub env: &'v Env<'v>,
     pub updated: Option<&'v Member>,
-    pub gone: &'v [MemberId],
+    pub gone: &'v HashSet<MemberId>,
     pub regexes: Cow<'v, BTreeMap<String, Resolved>>,
 }
 

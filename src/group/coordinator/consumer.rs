@@ -3,8 +3,9 @@
 use super::kind::{Found, Kind};
 use super::slice::Slice;
 use super::store;
+use crate::base::limits::FENCED_TOGETHER_MAX;
 use crate::group::classic::Event;
-use crate::group::consumer::member::JOINS;
+use crate::group::consumer::member::{JOINS, MemberId};
 use crate::group::consumer::record::{Record, Resolved};
 use crate::group::consumer::{Beaten, Decision, Env, Group, Heartbeat, Refusal};
 use crate::group::records::Key;
@@ -76,29 +77,34 @@ impl Slice {
         Ok(Answered { answer, stored })
     }
 
-    /// Members whose time is up go.
+    /// Members whose time is up go, as many at a time as fit into one batch.
     pub(super) fn fence_due(self: &Rc<Self>, id: &str) {
         let (settings, image) = (self.shared.settings(), self.shared.image());
         let env = Env { image: &image, limits: &settings.consumer };
+        let mut at_once = FENCED_TOGETHER_MAX;
         loop {
             let now_ms = self.now_ms();
-            let due = self.with_consumer(id, |group| {
-                let (member_id, timer) = group.due(now_ms)?;
-                let member = group.member(&member_id).cloned()?;
-                let decision = group.fence(&env, &member);
-                Some((member_id, timer, decision))
+            let decided = self.with_consumer(id, |group| {
+                let due = group.due(now_ms, at_once);
+                let gone: Vec<MemberId> = due.iter().map(|(member_id, _)| Rc::clone(member_id)).collect();
+                (group.fence(&env, &gone), due)
             });
-            let Some((member_id, timer, decision)) = due.flatten() else { break };
+            let Some((decision, due)) = decided.filter(|(_, due)| !due.is_empty()) else { break };
             match self.append_for(id, &self.encoded(id, &decision.records)) {
                 Ok(ticket) => {
-                    info!("group {id}: member {member_id} is fenced, its {timer:?} time is up");
+                    for (member_id, timer) in due {
+                        info!("group {id}: member {member_id} is fenced, its {timer:?} time is up");
+                    }
                     self.accept(id, decision);
                     drop(self.when_stored(id, ticket));
                     self.downgrade(id);
                 }
+                Err(ResponseError::UnknownServerError) if due.len() > 1 => at_once = due.len() / 2,
                 Err(error) => {
-                    warn!("group {id}: member {member_id} cannot be fenced yet: {error:?}");
-                    self.with_consumer(id, |group| group.put_off(&member_id, timer, now_ms + AGAIN_MS));
+                    for (member_id, timer) in due {
+                        warn!("group {id}: member {member_id} cannot be fenced yet: {error:?}");
+                        self.with_consumer(id, |group| group.put_off(&member_id, timer, now_ms + AGAIN_MS));
+                    }
                 }
             }
         }
@@ -168,7 +174,7 @@ impl Slice {
         Ok(())
     }
 
-    /// Has records appended; None if there are none. An error: they are not, and never will be.
+    /// Has records appended; None if there are none. An error: none of them is.
     pub(super) fn append_for(
         self: &Rc<Self>,
         id: &str,

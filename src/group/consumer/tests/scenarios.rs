@@ -423,8 +423,9 @@ impl Story {
         while let Some(due_ms) = next(self).filter(|due_ms| *due_ms <= until_ms) {
             self.now_ms = self.now_ms.max(due_ms);
             let passed_ms = self.now_ms - from_ms;
-            let happened = match self.consumer().and_then(|group| group.due(self.now_ms)) {
-                Some((id, timer)) => self.fenced(&id, timer),
+            let due = self.consumer().map_or_else(Vec::new, |group| group.due(self.now_ms, 1));
+            let happened = match due.first() {
+                Some((id, timer)) => self.fenced(id, *timer),
                 None => self.feed_classic(Event::Tick),
             };
             lines.extend(happened.into_iter().map(|line| format!("{passed_ms}ms {line}")));
@@ -433,10 +434,10 @@ impl Story {
         Ok(lines)
     }
 
-    fn fenced(&mut self, id: &str, timer: Timer) -> Vec<String> {
+    fn fenced(&mut self, id: &MemberId, timer: Timer) -> Vec<String> {
         let env = Env { image: &self.image, limits: &self.limits };
         let group = self.consumer().expect("its member is due");
-        let decision = group.fence(&env, group.member(id).expect("who is due is a member"));
+        let decision = group.fence(&env, std::slice::from_ref(id));
         let mut lines = vec![format!("{timer:?} of {id} ends")];
         lines.extend(self.accepted(decision).0);
         lines.extend(self.downgrade());

@@ -188,11 +188,14 @@ impl Sim {
             }
             self.held.push((self.log.len(), at, number, answer));
         }
-        while let Some((id, timer)) = self.group.due(now_ms) {
-            self.met.insert(format!("{timer:?}"));
+        loop {
+            let (gone, timers): (Vec<MemberId>, Vec<Timer>) = self.group.due(now_ms, 2).into_iter().unzip();
+            if gone.is_empty() {
+                break;
+            }
+            self.met.extend(timers.iter().map(|timer| format!("{timer:?}")));
             let env = Env { image: &self.image, limits: &limits };
-            let member = self.group.member(&id).cloned().expect("timers are of members");
-            let decision = self.group.fence(&env, &member);
+            let decision = self.group.fence(&env, &gone);
             self.log.extend(decision.records.iter().cloned());
             self.group.accept(decision);
         }

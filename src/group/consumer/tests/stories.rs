@@ -45,16 +45,12 @@ impl Story {
     }
 
     pub fn tick(&mut self) -> Vec<String> {
-        let mut fenced = Vec::new();
-        while let Some((id, _)) = self.group.due(self.now_ms) {
-            let env = Env { image: &self.image, limits: &self.limits };
-            let member = self.group.member(&id).cloned().expect("a member");
-            let decision = self.group.fence(&env, &member);
-            self.log.extend(decision.records.iter().cloned());
-            self.group.accept(decision);
-            fenced.push(id.to_string());
-        }
-        fenced
+        let (gone, _): (Vec<MemberId>, Vec<Timer>) = self.group.due(self.now_ms, usize::MAX).into_iter().unzip();
+        let env = Env { image: &self.image, limits: &self.limits };
+        let decision = self.group.fence(&env, &gone);
+        self.log.extend(decision.records.iter().cloned());
+        self.group.accept(decision);
+        gone.iter().map(ToString::to_string).collect()
     }
 }
 

@@ -46,16 +46,20 @@ async fn join(slice: &Rc<Slice>, group: &str, session_timeout_ms: i32) {
     assert!(matches!(joined, Ok(Effect::Joined(_, answer)) if answer.error.is_none()));
 }
 
-async fn heartbeat(slice: &Rc<Slice>, group: &str, epoch: i32) -> Result<Beaten, consumer::Refusal> {
-    let request = Heartbeat {
+fn joining(group: &str) -> Heartbeat {
+    Heartbeat {
         group_id: group.to_owned(),
         member_id: "m".to_owned(),
-        epoch,
-        rebalance_timeout_ms: (epoch == 0).then_some(1000),
-        topics: (epoch == 0).then(|| BTreeSet::from(["t".to_owned()])),
-        owned: (epoch == 0).then(Default::default),
+        rebalance_timeout_ms: Some(1000),
+        topics: Some(BTreeSet::from(["t".to_owned()])),
+        owned: Some(Default::default()),
         ..Heartbeat::default()
-    };
+    }
+}
+
+async fn heartbeat(slice: &Rc<Slice>, group: &str, epoch: i32) -> Result<Beaten, consumer::Refusal> {
+    let again = Heartbeat { epoch, rebalance_timeout_ms: None, topics: None, owned: None, ..joining(group) };
+    let request = if epoch == 0 { joining(group) } else { again };
     Ok(slice.heartbeat(group, &request)?.wait().await.expect("stored"))
 }
 
@@ -114,5 +118,40 @@ fn when_the_last_member_went_is_stored_by_the_wall_clock() {
         assert_eq!(committed(&slice, "t"), Some(7), "a moment too early");
         coordinator.expire(after_ms + 7 * DAY_MS).await;
         assert_eq!(slice.ids(), [""; 0]);
+    });
+}
+
+/// Fencing them one by one walked through all members and topics for each. What does not fit into one batch takes several.
+#[test]
+fn many_members_that_fall_silent_are_fenced_together() {
+    tokio_uring::start(async {
+        let world = World::new(10_000);
+        let mut settings = settings();
+        (settings.consumer.members_max, settings.consumer.session_ms) = (300, 20_000);
+        let (coordinator, slice) = world.coordinator().await;
+        coordinator.set_settings(settings.clone());
+        for number in 0..300 {
+            let member_id = format!("m-{number}");
+            let request = Heartbeat { member_id, topics: Some(BTreeSet::from(["none".to_owned()])), ..joining(GROUP) };
+            slice.heartbeat(GROUP, &request).expect("joined").wait().await.expect("stored");
+        }
+        let epoch = |slice: &Rc<Slice>| slice.view(GROUP, |view| view.kind.consumer().map(|group| group.epoch()));
+        assert_eq!(epoch(&slice), Some(Some(300)), "one for each who came");
+        settings.consumer.session_ms = 1;
+        // Who loads the group gives everybody a whole session.
+        let coordinator = Coordinator::new(settings);
+        coordinator.set_image(&world.image);
+        coordinator.leads(&[Rc::clone(&world.partition)]);
+        let slice = Rc::clone(&coordinator.slices()[0]);
+        let clock = tokio::task::spawn_local(async move { coordinator.run_clock().await });
+        let silence = async {
+            while state(&slice, GROUP) != Some("Empty") {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), silence).await.expect("all are fenced");
+        let steps = epoch(&slice).flatten().expect("there") - 300;
+        assert!((2..100).contains(&steps), "{steps} steps: more than one batch, and far fewer than members");
+        clock.abort();
     });
 }

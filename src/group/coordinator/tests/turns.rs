@@ -73,6 +73,8 @@ fn requests_have_their_turn_while_groups_forget_a_topic() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(turns.get() >= 3, "{} turns", turns.get());
+        // Behind the tombstones.
+        begin_commit_of(&slice, "new", &[(of("t", 0), 4)]).await.expect("stored");
         for slice in [slice, world.coordinator().await.1] {
             let kept = |group: &str| slice.view(group, |view| view.offsets.len());
             assert_eq!((0..last - 1).find(|number| known(&slice, *number) != Some((1, Some(5)))), None);
