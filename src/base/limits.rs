@@ -204,12 +204,20 @@ pub const PENDING_MEMBERS_MAX: usize = 10_000;
 /// Bytes of a compiled pattern of a group's subscription; regex's own bound is ten times as much. A larger one is refused.
 pub const PATTERN_BYTES_MAX: usize = 1 << 20;
 
+/// Seconds of processor time for holding the patterns that one heartbeat needs against all topics. An ordinary one takes half a millisecond for
+/// 10,000 topics; one that counts to a thousand can take a minute, and others wait for it meanwhile.
+pub const PATTERNS_SECONDS_MAX: u64 = 5;
+
 /// Patterns of a group's subscriptions are held against new topics no more often than this: Kafka's ten seconds.
 pub const PATTERN_REFRESH_MS_MIN: i64 = 10_000;
 
 /// Groups and offsets that a shard looks at in the background (for expired ones, or those of a deleted topic) before requests have their
 /// turn: about a millisecond's work.
 pub const GROUPS_LOOKED_AT_MAX: usize = 1024;
+
+/// Bytes of an answer that describes groups or tells their offsets, from which on further groups are refused; librdkafka takes no answer above
+/// 100 MB. One group is always told whole: a classic one was stored as one batch, offsets are as many as there are partitions.
+pub const GROUPS_ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Members of a group that are fenced in one step: each step walks through all of them, and is one batch.
 pub const FENCED_TOGETHER_MAX: usize = 1000;

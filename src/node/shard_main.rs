@@ -294,8 +294,7 @@ impl Housekeeper {
         self.settle(now, &partitions);
         if now >= self.offsets_due {
             self.offsets_due = now + Duration::from_millis(config.groups.retention_check_ms);
-            let context = Rc::clone(&self.context);
-            tokio::task::spawn_local(async move { context.groups.expire(now_ms).await });
+            self.context.groups.expire(now_ms);
         }
         if now >= self.producers_due {
             self.producers_due = now + Duration::from_millis(config.producer_id_expiration_check_interval_ms);

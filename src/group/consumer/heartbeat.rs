@@ -2,11 +2,11 @@
 
 use super::assign::{Assignor, Partitions};
 use super::member::{Current, JOINS, LEAVES, LEAVES_FOR_A_WHILE, Member, MemberId, MemberState, Profile};
+use super::pattern::Match;
 use super::reconcile::{Goal, reconcile};
 use super::record::{Record, Resolved, Subject, TopicsMetadata};
-use super::subscription::{View, topics_of_pattern};
+use super::subscription::View;
 use super::{Decision, Env, Group, Limits, Looked, Refusal, Timer, rebalance_ms, session_ms};
-use crate::base::limits::PATTERN_REFRESH_MS_MIN;
 use kafka_protocol::ResponseError;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -307,7 +307,7 @@ impl Group {
         Cow::Owned(targets.remove(&updated.id).unwrap_or_default())
     }
 
-    /// Resolves a pattern that is new, forgets one that nobody uses any more, and looks again where topics have changed.
+    /// Takes up a pattern that is new, forgets one that nobody uses any more, and sees what topics match where they have changed.
     fn patterns<'v>(
         &self,
         now_ms: i64,
@@ -316,25 +316,25 @@ impl Group {
         (records, bump, looked): (&mut Vec<Record>, &mut bool, &mut Looked),
     ) -> Result<View<'v>, Refusal> {
         let updated = view.updated.expect("invariant: there is one in a heartbeat");
-        let image = view.env.image;
-        let resolve = |regex: &str| {
-            topics_of_pattern(regex, image).map(|topics| Resolved {
-                topics,
-                version: i64::try_from(image.version).unwrap_or(i64::MAX),
-                at_ms: now_ms,
-            })
-        };
+        let (image, matches) = (view.env.image, view.env.matches);
         if before.regex() != updated.regex() {
             *bump = true;
             if let Some(regex) = updated.regex()
                 && !view.regexes.contains_key(regex)
             {
-                let resolved = resolve(regex).map_err(|error| {
-                    let message = format!("SubscribedTopicRegex `{regex}` is not a valid regular expression: {error}.");
-                    Refusal::new(ResponseError::InvalidRegularExpression, message)
-                })?;
-                records.push(Record::Regex(regex.to_owned(), Some(resolved.clone())));
-                view.regexes.to_mut().insert(regex.to_owned(), resolved);
+                match matches.get(regex) {
+                    Some(Match::Topics(topics)) => {
+                        let resolved = matches.resolved(topics, now_ms);
+                        records.push(Record::Regex(regex.to_owned(), Some(resolved.clone())));
+                        view.regexes.to_mut().insert(regex.to_owned(), resolved);
+                    }
+                    Some(Match::Invalid(error)) => return Err(invalid_regex(regex, error)),
+                    Some(Match::TooSlow) => {
+                        return Err(invalid_regex(regex, "it takes too long to hold it against all topics"));
+                    }
+                    // Its last user went while somebody looked for others: the next heartbeat asks.
+                    None => looked.patterns_of = None,
+                }
             }
             if let Some(regex) = before.regex()
                 && self.regexes.contains_key(regex)
@@ -344,16 +344,20 @@ impl Group {
                 view.regexes.to_mut().remove(regex);
             }
         }
-        let is_due = match looked.patterns_of {
-            None => true,
-            Some((version, at_ms)) => version != image.version && now_ms - at_ms >= PATTERN_REFRESH_MS_MIN,
-        };
-        if is_due {
-            looked.patterns_of = Some((image.version, now_ms));
+        if self.patterns_are_due(now_ms, image) {
             let used: BTreeSet<String> = view.members().filter_map(Member::regex).map(str::to_owned).collect();
+            let version = if used.is_empty() { image.version } else { matches.version };
+            if used.iter().all(|regex| matches.get(regex).is_some()) {
+                looked.patterns_of = Some((version, now_ms));
+            }
             for regex in used {
-                // A pattern that Kafka stored and we cannot read matches nothing.
-                let resolved = resolve(&regex).unwrap_or_default();
+                let resolved = match matches.get(&regex) {
+                    Some(Match::Topics(topics)) => matches.resolved(topics, now_ms),
+                    // A pattern that Kafka stored and we cannot read matches nothing.
+                    Some(Match::Invalid(_)) => Resolved::default(),
+                    // What is known of it stays.
+                    Some(Match::TooSlow) | None => continue,
+                };
                 if view.regexes.get(&regex).map(|known| &known.topics) != Some(&resolved.topics) {
                     *bump = true;
                     records.push(Record::Regex(regex.clone(), Some(resolved.clone())));
@@ -363,6 +367,11 @@ impl Group {
         }
         Ok(view)
     }
+}
+
+fn invalid_regex(regex: &str, error: &str) -> Refusal {
+    let message = format!("SubscribedTopicRegex `{regex}` is not a valid regular expression: {error}.");
+    Refusal::new(ResponseError::InvalidRegularExpression, message)
 }
 
 /// The member that takes the place of a static one, under another id: it has what that had, and is to join.

@@ -9,8 +9,8 @@
 //! [`Record`]. Once its records are on their way to the log, [`Group::accept`] takes it over. The same records build the group when
 //! it is loaded, so that it is afterwards what it was before.
 //!
-//! As Apache Kafka's coordinator does it in 4.x. Where it differs: patterns are resolved within the heartbeat that brings them,
-//! not in the background (they cannot take longer than one look at each topic's name; `regex` backtracks as little as RE2J).
+//! As Apache Kafka's coordinator does it in 4.x. Where it differs: a heartbeat that brings a pattern is answered when that has been held
+//! against the topics ([`pattern`]); in Kafka a member has nothing until then.
 
 pub mod assign;
 mod classic_members;
@@ -18,6 +18,7 @@ mod heartbeat;
 mod leave;
 pub mod member;
 mod migrate;
+pub mod pattern;
 mod reconcile;
 pub mod record;
 mod subscription;
@@ -26,13 +27,13 @@ mod tests;
 
 pub use heartbeat::{Beaten, Heartbeat};
 pub use migrate::{Downgraded, Policy};
-pub use subscription::topics_of_pattern;
 
 use crate::base::ids::TopicId;
 use crate::cluster::image::ClusterImage;
 use assign::{Assignor, Partitions};
 use kafka_protocol::ResponseError;
 use member::{Current, Member, MemberId, Profile};
+use pattern::{Matches, NO_MATCHES};
 use record::{Record, Resolved, Subject, TopicsMetadata};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -57,6 +58,15 @@ pub struct Limits {
 pub struct Env<'e> {
     pub image: &'e ClusterImage,
     pub limits: &'e Limits,
+    /// What patterns match: those that were asked for.
+    pub matches: &'e Matches,
+}
+
+impl<'e> Env<'e> {
+    /// Without anything about patterns.
+    pub fn new(image: &'e ClusterImage, limits: &'e Limits) -> Env<'e> {
+        Env { image, limits, matches: &NO_MATCHES }
+    }
 }
 
 /// Where a group is.

@@ -74,7 +74,7 @@ impl Slice {
             return Err(ResponseError::NotCoordinator);
         }
         let (settings, image) = (self.shared.settings(), self.shared.image());
-        let env = Env { image: &image, limits: &settings.consumer };
+        let env = Env::new(&image, &settings.consumer);
         let decision = self.with_consumer(id, |group| decide(group, &env)).ok_or(ResponseError::UnknownMemberId)??;
         let ticket = self.append_for(id, &self.encoded(id, &decision.records))?;
         let answer = self.accept(id, decision).ok_or(ResponseError::UnknownMemberId)?;
@@ -107,7 +107,7 @@ impl Slice {
     /// When only members of the classic protocol are left, they go on by themselves, as far as the policy allows it.
     pub(super) fn downgrade(self: &Rc<Self>, id: &str) {
         let (settings, image) = (self.shared.settings(), self.shared.image());
-        let env = Env { image: &image, limits: &settings.consumer };
+        let env = Env::new(&image, &settings.consumer);
         let now_ms = self.now_ms();
         let changed = self.with_consumer(id, |group| {
             let downgraded = group.downgraded(&env, settings.limits.members_max, now_ms)?;

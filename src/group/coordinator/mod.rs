@@ -28,6 +28,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 
 /// The topic that holds groups and their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -50,7 +51,7 @@ pub struct Coordinator {
     /// The node stops: nothing is taken up any more.
     is_closed: Cell<bool>,
     /// A look for expired offsets is under way.
-    is_expiring: Cell<bool>,
+    is_expiring: Rc<Cell<bool>>,
 }
 
 /// What all slices of a shard use.
@@ -61,6 +62,8 @@ struct Shared {
     clock: Clock,
     deadlines: Deadlines,
     loads: load::Loads,
+    /// Whose turn it is to have patterns held against the topics.
+    patterns: tokio::sync::Semaphore,
 }
 
 impl Shared {
@@ -85,13 +88,14 @@ impl Coordinator {
             image: RefCell::default(),
             clock,
             deadlines: Deadlines::default(),
-            loads: Default::default(),
+            loads: load::Loads::default(),
+            patterns: tokio::sync::Semaphore::new(1),
         };
         Coordinator {
             slices: RefCell::default(),
             shared: Rc::new(shared),
             is_closed: Cell::default(),
-            is_expiring: Cell::default(),
+            is_expiring: Rc::default(),
         }
     }
 
@@ -175,15 +179,18 @@ impl Coordinator {
     }
 
     /// Forgets offsets that nobody has wanted for long, by the wall clock in ms since 1970, and groups that have none left (KIP-211).
-    /// Nothing happens while it is still being done for an earlier time.
-    pub async fn expire(&self, now_ms: i64) {
-        if self.is_expiring.replace(true) {
-            return;
-        }
-        for slice in self.slices() {
-            slice.expire(now_ms).await;
-        }
-        self.is_expiring.set(false);
+    /// Goes on in the background; nothing happens while it still does so for an earlier time.
+    pub fn expire(&self, now_ms: i64) -> JoinHandle<()> {
+        let (slices, is_busy) = (self.slices(), Rc::clone(&self.is_expiring));
+        tokio::task::spawn_local(async move {
+            if is_busy.replace(true) {
+                return;
+            }
+            for slice in slices {
+                slice.expire(now_ms).await;
+            }
+            is_busy.set(false);
+        })
     }
 }
 

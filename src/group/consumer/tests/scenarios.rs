@@ -178,9 +178,12 @@ impl Story {
     }
 
     fn heard(&mut self, request: &Heartbeat) -> Result<(Vec<String>, Beaten), Refusal> {
-        let env = Env { image: &self.image, limits: &self.limits };
+        let env = Env::new(&self.image, &self.limits);
         request.check(env.limits)?;
         let found = Found::by(self.kind.as_ref(), self.now_ms, &env, request)?;
+        let wanted = found.group().patterns_wanted(self.now_ms, &env, request);
+        let matches = Matches::of(&wanted, &self.image, || true);
+        let env = Env { matches: &matches, ..env };
         let decision = found.group().heartbeat(self.now_ms, &env, request)?;
         if self.log_refuses && !decision.records.is_empty() {
             return Err(Refusal::new(ResponseError::NotCoordinator, ""));
@@ -312,7 +315,7 @@ impl Story {
     /// What is said in the words of the classic protocol, to a group of either.
     fn feed(&mut self, event: Event) -> Vec<String> {
         let Some(Kind::Consumer(group)) = &self.kind else { return self.feed_classic(event) };
-        let env = Env { image: &self.image, limits: &self.limits };
+        let env = Env::new(&self.image, &self.limits);
         let now_ms = self.now_ms;
         match event {
             Event::Join(waiter, request) => {
@@ -398,7 +401,7 @@ impl Story {
     }
 
     fn downgrade(&mut self) -> Vec<String> {
-        let env = Env { image: &self.image, limits: &self.limits };
+        let env = Env::new(&self.image, &self.limits);
         let Some(Kind::Consumer(group)) = &self.kind else { return Vec::new() };
         let Some(Downgraded { record, rebalances }) =
             group.downgraded(&env, self.classic_limits.members_max, self.now_ms)
@@ -435,7 +438,7 @@ impl Story {
     }
 
     fn fenced(&mut self, id: &MemberId, timer: Timer) -> Vec<String> {
-        let env = Env { image: &self.image, limits: &self.limits };
+        let env = Env::new(&self.image, &self.limits);
         let group = self.consumer().expect("its member is due");
         let decision = group.fence(&env, std::slice::from_ref(id));
         let mut lines = vec![format!("{timer:?} of {id} ends")];

@@ -168,7 +168,7 @@ fn what_the_log_refuses_to_forget_is_not_forgotten() {
         assert_eq!(refused, Err(ResponseError::NotCoordinator));
         let refused = slice.delete_offsets(GROUP, &[of("t", 0)]).done().await;
         assert_eq!(refused, Err(ResponseError::NotCoordinator), "the group with its last offset neither");
-        coordinator.expire(i64::MAX).await;
+        coordinator.expire(i64::MAX).await.expect("ended");
         assert_eq!(committed(&slice, "t"), Some(7), "a retry finds it");
         world.set_full(false);
         slice.delete_offsets(GROUP, &[of("t", 0), of("t", 0)]).done().await.expect("stored");
@@ -302,7 +302,7 @@ fn offsets_go_with_their_topic_though_the_disk_is_full() {
         assert_eq!((committed(&slice, "t"), committed(&slice, "u")), (None, None));
         world.set_full(false);
         commit(&slice, "u", 6).await;
-        coordinator.expire(crate::base::clock::now_ms()).await;
+        coordinator.expire(crate::base::clock::now_ms()).await.expect("ended");
         assert_eq!(committed(&slice, "u"), Some(6), "of the new topic");
         // Behind the tombstones.
         commit(&slice, "u", 7).await;

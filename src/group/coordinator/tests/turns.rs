@@ -1,7 +1,10 @@
 //! Many groups are looked through, and requests have their turn meanwhile.
 
+use super::time::joining;
 use super::*;
 use crate::base::limits::GROUPS_LOOKED_AT_MAX;
+use crate::group::consumer::Heartbeat;
+use crate::maintenance;
 
 const GROUPS: usize = 200;
 /// Of each group: so many that all are looked at in several turns.
@@ -46,7 +49,7 @@ fn requests_have_their_turn_while_offsets_expire() {
     tokio_uring::start(async {
         let (_world, coordinator, slice) = crowd().await;
         let turns = others();
-        coordinator.expire(i64::MAX).await;
+        coordinator.expire(i64::MAX).await.expect("ended");
         assert!(turns.get() >= 3, "{} turns", turns.get());
         assert_eq!(slice.ids(), [""; 0]);
     });
@@ -81,4 +84,33 @@ fn requests_have_their_turn_while_groups_forget_a_topic() {
             assert_eq!((kept(&name(last - 1)), kept(&name(last)), kept("new")), (Some(2), Some(1), Some(1)));
         }
     });
+}
+
+/// Whatever a member subscribes to: the shard goes on. Whoever comes next with the same pattern need not wait for it.
+#[test]
+fn requests_have_their_turn_while_a_pattern_is_held_against_topics() {
+    let (maintenance, thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
+    tokio_uring::start(async {
+        let mut world = World::new(1 << 20);
+        let names: Vec<String> = (0..300).map(|number| format!("{number:03}{}", "ab".repeat(48))).collect();
+        world.image = image_of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let (_coordinator, slice) = world.coordinator().await;
+        let subscribing = |member_id: &str, regex: &str| {
+            let (member_id, regex) = (member_id.to_owned(), Some(regex.to_owned()));
+            Heartbeat { member_id, regex, topics: None, ..joining(GROUP) }
+        };
+        let slow = "(?:[ab0-9]?){200}b[ab]{20}.*";
+        let (first, second) = (subscribing("a", slow), subscribing("b", slow));
+        assert!(slice.wants_patterns(GROUP, &first) && slice.wants_patterns(GROUP, &second));
+        let turns = others();
+        let beats = [&first, &second].map(|request| slice.heartbeat_with_patterns(GROUP, request, &maintenance));
+        let [first, _second] = futures_util::future::join_all(beats).await.try_into().unwrap_or_else(|_| panic!("two"));
+        let told = first.expect("joined").wait().await.expect("stored");
+        assert_eq!(told.assignment.map(|topics| topics.len()), Some(300));
+        assert!(turns.get() >= 3, "{} turns", turns.get());
+        assert!(!slice.wants_patterns(GROUP, &subscribing("c", slow)), "it is known");
+        let refused = slice.heartbeat_with_patterns(GROUP, &subscribing("d", "("), &maintenance).await;
+        assert_eq!(refused.err().map(|refusal| refusal.error), Some(ResponseError::InvalidRegularExpression));
+    });
+    drop((maintenance, thread));
 }
