@@ -74,6 +74,13 @@ const PURE: &[&str] = &[
     "partition/durability.rs",
     "partition/watermark.rs",
     "record",
+    "tuning/check",
+    "tuning/cpus.rs",
+    "tuning/facts.rs",
+    "tuning/items.rs",
+    "tuning/parse.rs",
+    "tuning/place.rs",
+    "tuning/sysctl.rs",
     "wire",
 ];
 const IMPURE: &[&str] = &[
