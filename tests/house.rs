@@ -80,6 +80,9 @@ const PURE: &[&str] = &[
     "tuning/items.rs",
     "tuning/parse.rs",
     "tuning/place.rs",
+    "tuning/plan.rs",
+    "tuning/script.rs",
+    "tuning/state.rs",
     "tuning/sysctl.rs",
     "wire",
 ];

@@ -242,3 +242,9 @@ pub const TUNING_DEVICE_DEPTH_MAX: usize = 8;
 
 /// CPUs have numbers below this: what Linux can be built for on x86 and ARM.
 pub const TUNING_CPUS_MAX: usize = 8192;
+
+/// Values that one state of `corelog tune` names: a governor for each CPU, and interrupts and queues of as many cards.
+pub const TUNING_CHANGES_MAX: usize = 1 << 16;
+
+/// Bytes of that state: some 200 for each value.
+pub const TUNING_STATE_BYTES_MAX: u64 = 16 << 20;

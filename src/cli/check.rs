@@ -7,7 +7,7 @@ use crate::tuning::check::{self, Line, Verdict};
 use crate::tuning::facts::{Facts, Reading, Ring};
 use crate::tuning::files::{Files, Root};
 use crate::tuning::gather::{self, Live, Wish};
-use crate::tuning::items::Evidence;
+use crate::tuning::items::{Evidence, Item};
 use crate::tuning::place::Placement;
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -25,7 +25,8 @@ Examples:
   corelog check --all                             with the reasons of what is good, too
   corelog check --json | jq -r '.lines[] | select(.verdict == \"fail\") | .name'
 
-Nothing is changed. A node that runs is looked at instead of this shell: its limits, and the CPUs that its shards are pinned to.
+Nothing is changed. A node that runs is looked at instead of this shell: its limits, and the CPUs that its shards are pinned to.What `corelog tune apply` can set, it names; the rest is up to the operator.
+
 Verdicts: FAIL keeps a node from working, or from keeping its promises; warn could be better, or cannot be told; n/a does not matter
 here. Exit codes: 0 nothing failed, 1 something did, 2 wrong usage.")]
 pub struct CheckArgs {
@@ -58,12 +59,13 @@ pub struct MachineArgs {
 
 /// What was found, and where interrupts and shards belong.
 pub struct Machine {
+    pub root: Root,
     pub facts: Facts,
     pub placement: Placement,
 }
 
 pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let Machine { facts, placement } = look(&args.machine)?;
+    let Machine { facts, placement, .. } = look(&args.machine)?;
     let lines = check::check(&facts, &placement);
     match args.json {
         true => output::json(&as_json(&lines, &facts, &placement))?,
@@ -94,7 +96,7 @@ pub fn look(args: &MachineArgs) -> anyhow::Result<Machine> {
     }
     let facts = gather::gather(&root, live, &Wish { data_dirs, nics: args.nics.clone() });
     let placement = check::placement(&facts, args.cores.as_ref());
-    Ok(Machine { facts, placement })
+    Ok(Machine { root, facts, placement })
 }
 
 fn some_cpus(text: &str) -> Result<Cpus, String> {
@@ -127,7 +129,7 @@ fn tell(lines: &[Line], facts: &Facts, placement: &Placement, all: bool) -> io::
             output::line(format_args!("  do    {}", line.fix))?;
         }
         output::line(format_args!("  why   {}", line.item.why))?;
-        output::line(format_args!("  from  {}", evidence(line)))?;
+        output::line(format_args!("  from  {}", evidence(line.item)))?;
     }
     let count = |verdict| lines.iter().filter(|line| line.verdict == verdict).count();
     let [fail, warn, pass] = [Verdict::Fail, Verdict::Warn, Verdict::Pass].map(count);
@@ -136,7 +138,7 @@ fn tell(lines: &[Line], facts: &Facts, placement: &Placement, all: bool) -> io::
 }
 
 /// Where the shards belong.
-fn advice(facts: &Facts, placement: &Placement) -> String {
+pub fn advice(facts: &Facts, placement: &Placement) -> String {
     let Placement { irqs, shards } = placement;
     if shards.is_empty() {
         return "Which CPUs there are cannot be found out".to_owned();
@@ -181,8 +183,9 @@ fn name(line: &Line) -> String {
     }
 }
 
-fn evidence(line: &Line) -> String {
-    match line.item.evidence {
+/// Where the knowledge about an item comes from.
+pub fn evidence(item: &Item) -> String {
+    match item.evidence {
         Evidence::Measured(source) => format!("measured: {source}"),
         Evidence::Cited(source) => source.to_owned(),
     }

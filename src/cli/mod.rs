@@ -17,6 +17,7 @@ mod scrub;
 mod serve;
 mod stop;
 mod topic;
+mod tune;
 mod verify;
 
 use crate::base::config::file::LoadError;
@@ -49,7 +50,8 @@ Examples:
   corelog dump clicks-0/*.log --records          look into segment files
   corelog verify                                 check everything in ./corelog-data
   corelog bench e2e --rate 100000                latency from producer to consumer, under load
-  corelog check                                  what of this machine's settings could be better";
+  corelog check                                  what of this machine's settings could be better
+  corelog tune plan                              what of it corelog can change, and undo";
 
 #[derive(Subcommand)]
 enum Command {
@@ -72,6 +74,8 @@ enum Command {
     Bench(Box<bench::BenchCommand>),
     /// Look whether this machine is set up well: kernel, limits, disks, clocks, interrupts
     Check(check::CheckArgs),
+    /// Change the machine's settings to what check wants, so that it can be undone
+    Tune(tune::TuneArgs),
     /// Watch and steer the background reading for damage
     Scrub(scrub::ScrubArgs),
     /// Print a completion script for your shell
@@ -99,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Bench(command) => bench::run(*command),
         Command::Check(args) => check::run(&args),
+        Command::Tune(args) => tune::run(args),
         Command::Scrub(args) => scrub::run(args),
         Command::Completions(args) => completions::run(args),
     };
@@ -193,6 +198,8 @@ mod tests {
             "serve --cores 1-0",
             "serve --log-level silly",
             "check --cores x",
+            "tune",
+            "tune plan --cores 3-1",
             "check --cores=",
         ] {
             let words = std::iter::once("corelog").chain(line.split(' '));

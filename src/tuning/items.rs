@@ -139,7 +139,7 @@ pub const ITEMS: &[Item] = &[
     },
     Item {
         id: Id::FileSystem, name: "file system", reads: "/proc/self/mountinfo", wanted: "xfs",
-        why: "on ext4 every buffered write goes to a worker thread of the kernel and wakes the shard when it is done; on XFS it completes at once",
+        why: "on XFS a buffered write completes at once; on ext4 io_uring gives it to a worker thread of the kernel, which costs two wake-ups and competes for the core",
         evidence: Measured("bench/groups on ext4: each small append was handed to an io-wq worker by itself, 110,000 context switches a second"),
         shown_by: Some("bench/durable --dir on either; bench/compare --quick"), action: Action::Told,
     },

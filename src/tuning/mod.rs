@@ -1,9 +1,10 @@
 //! What of a machine's settings matters to a node: what is read, what is wanted and why, and changing it so that it can be undone.
 //!
 //! `items` is the table of everything that is looked at. `gather` reads the facts, below any root directory; everything between
-//! is pure: `check` judges facts, `place` says which CPUs serve interrupts, `plan` says what to write. Nothing here writes
-//! anywhere but below the root that it was given, through `files::Root`, which does not leave it by links either.
+//! is pure: `check` judges facts, `place` says which CPUs serve interrupts, `plan` says what to write, and `script` says it to a shell.
+//! `apply` writes it, once `state` is on disk, and takes it back. Nothing here writes anywhere but below the root that it was given, through `files::Root`, which does not leave it by links either.
 
+pub mod apply;
 pub mod check;
 mod cpus;
 mod devices;
@@ -13,6 +14,9 @@ pub mod gather;
 pub mod items;
 mod parse;
 pub mod place;
+pub mod plan;
+pub mod script;
+mod state;
 mod sysctl;
 #[cfg(test)]
 mod tests;

@@ -72,9 +72,15 @@ fn judge_dirty(path: &'static str, percent: u64, bytes: &'static str, facts: &Fa
         return Some(Judged::Good { current: format!("{in_bytes} bytes") });
     }
     let memory = *facts.memory_bytes.known()?;
-    let current = format!("{} %", facts.sysctls.get(path)?.known()?.trim());
+    let is_much = memory > DIRTY_MEMORY_MAX_BYTES;
+    let ratio = facts.sysctls.get(path)?.known()?.trim();
+    // The kernel would not let us come back to that.
+    if is_much && ratio == "0" {
+        return Some(Judged::Unknown("both the percentage and the bytes are 0".to_owned()));
+    }
+    let current = format!("{ratio} %");
     let value = (DIRTY_MEMORY_MAX_BYTES * percent / 100).to_string();
-    (memory > DIRTY_MEMORY_MAX_BYTES).then_some(Judged::Change { current, path: bytes, value, twin: Some(path) })
+    is_much.then_some(Judged::Change { current, path: bytes, value, twin: Some(path) })
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 
 use super::Lines;
 use crate::tuning::cpus::Cpus;
-use crate::tuning::facts::{Facts, Nic, Reading};
+use crate::tuning::facts::{Facts, Irq, Nic, Reading};
 use crate::tuning::items::{FLOW_ENTRIES, Id};
 use crate::tuning::parse;
 use crate::tuning::place::Placement;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Clock sources that are read by a system call or by slow I/O.
-const SLOW_CLOCKS: &[&str] = &["hpet", "acpi_pm", "xen", "jiffies", "refined-jiffies", "pit"];
+pub(in crate::tuning) const SLOW_CLOCKS: &[&str] = &["hpet", "acpi_pm", "xen", "jiffies", "refined-jiffies", "pit"];
 
 pub(super) fn check(facts: &Facts, placement: &Placement, lines: &mut Lines) {
     governor(facts, lines);
@@ -48,7 +48,7 @@ fn governor(facts: &Facts, lines: &mut Lines) {
     match by_name.keys().all(|name| *name == "performance") {
         true => lines.pass(Id::Governor, "", current),
         false if offers("performance") => {
-            lines.warn(Id::Governor, "", current, "cpupower frequency-set -g performance");
+            lines.warn(Id::Governor, "", current, "corelog tune apply, or cpupower frequency-set -g performance");
         }
         false => lines.not_applicable(Id::Governor, "", format!("{current}; performance is not offered")),
     }
@@ -59,7 +59,12 @@ fn clocksource(facts: &Facts, lines: &mut Lines) {
     match SLOW_CLOCKS.contains(&current.as_str()) {
         false => lines.pass(Id::Clocksource, "", parse::shortened(current)),
         true if available.iter().any(|name| name == "tsc") => {
-            lines.warn(Id::Clocksource, "", current, "clocksource=tsc on the kernel's command line");
+            lines.warn(
+                Id::Clocksource,
+                "",
+                current,
+                "corelog tune apply, or clocksource=tsc on the kernel's command line",
+            );
         }
         true => {
             let fix = "the kernel does not trust this machine's tsc: look for \"tsc\" in dmesg, and at the firmware's settings";
@@ -148,55 +153,53 @@ fn queue_flows(nic: &Nic, facts: &Facts, lines: &mut Lines) {
     let current = format!("{least} in each of {} queues", nic.flows.len());
     match least >= wanted {
         true => lines.pass(Id::QueueFlows, &nic.name, current),
-        false => lines.warn(
-            Id::QueueFlows,
-            &nic.name,
-            current,
-            format!("echo {wanted} > /sys/class/net/{}/queues/rx-N/rps_flow_cnt, for each N", nic.name),
-        ),
+        false => lines.warn(Id::QueueFlows, &nic.name, current, format!("corelog tune apply, which writes {wanted}")),
     }
 }
 
+/// Which of a device's interrupts (managed ones aside) should be served by other CPUs. Where shards and interrupts share all CPUs:
+/// all, if they are crowded on fewer CPUs than they could be on; else those that shards' CPUs serve.
+pub(in crate::tuning) fn served_badly(movable: &[(u32, &Irq)], placement: &Placement) -> Vec<u32> {
+    let served = movable.iter().filter_map(|(number, irq)| Some((*number, irq.effective.known()?)));
+    let served: Vec<(u32, &Cpus)> = served.collect();
+    let is_bad: &dyn Fn(&Cpus) -> bool = match placement.is_shared() {
+        true => {
+            let all: Cpus = served.iter().flat_map(|(_, cpus)| cpus.iter()).collect();
+            let is_crowded = all.len() < served.len().min(placement.irqs.len());
+            &move |_| is_crowded
+        }
+        false => &|cpus| !cpus.is_subset(&placement.irqs),
+    };
+    served.into_iter().filter(|(_, cpus)| is_bad(cpus)).map(|(number, _)| number).collect()
+}
+
 fn irqs(device: &str, numbers: &[u32], facts: &Facts, placement: &Placement, lines: &mut Lines) {
-    let mut served = Cpus::default();
-    let (mut managed, mut movable) = (0, 0);
-    for number in numbers {
-        let Some(irq) = facts.irqs.get(number) else { continue };
-        if irq.managed {
-            managed += 1;
-            continue;
-        }
-        match &irq.effective {
-            Reading::Known(cpus) => served.extend(cpus.iter()),
-            Reading::Absent => continue,
-            Reading::Unknown(why) => return lines.unknown(Id::IrqAffinity, device, why),
-        }
-        movable += 1;
-    }
-    if movable == 0 {
-        let what = if managed > 0 { "managed: the kernel places them itself" } else { "none to be seen" };
+    let found = numbers.iter().filter_map(|number| Some((*number, facts.irqs.get(number)?)));
+    let (managed, movable): (Vec<_>, Vec<_>) = found.partition(|(_, irq)| irq.managed);
+    if movable.is_empty() {
+        let what = if managed.is_empty() { "none to be seen" } else { "managed: the kernel places them itself" };
         return lines.not_applicable(Id::IrqAffinity, device, what);
     }
-    let current = format!("{movable} on CPUs {served}");
-    let stray = served.without(&placement.irqs);
-    if placement.is_shared() {
-        let spread = movable.min(placement.irqs.len());
-        match served.len() >= spread {
-            true => lines.pass(Id::IrqAffinity, device, format!("{current}, which shards share")),
-            false => lines.warn(
-                Id::IrqAffinity,
-                device,
-                format!("{current} only"),
-                "spread them: echo CPU > /proc/irq/N/smp_affinity_list, for each N",
-            ),
+    let mut served = Cpus::default();
+    for (_, irq) in &movable {
+        match &irq.effective {
+            Reading::Known(cpus) => served.extend(cpus.iter()),
+            Reading::Absent => {}
+            Reading::Unknown(why) => return lines.unknown(Id::IrqAffinity, device, why),
         }
-    } else if stray.is_empty() {
-        lines.pass(Id::IrqAffinity, device, current);
-    } else {
-        let Placement { irqs, shards } = placement;
-        let fix =
-            format!("echo {irqs} > /proc/irq/N/smp_affinity_list, for each N; run the node with --cores {shards}");
-        lines.warn(Id::IrqAffinity, device, format!("{current}, where shards are"), fix);
+    }
+    let current = format!("{} on CPUs {served}", movable.len());
+    let Placement { irqs, shards } = placement;
+    match (served_badly(&movable, placement).is_empty(), placement.is_shared()) {
+        (true, true) => lines.pass(Id::IrqAffinity, device, format!("{current}, which shards share")),
+        (true, false) => lines.pass(Id::IrqAffinity, device, current),
+        (false, true) => {
+            lines.warn(Id::IrqAffinity, device, format!("{current} only"), "corelog tune apply, which spreads them");
+        }
+        (false, false) => {
+            let fix = format!("corelog tune apply, which moves them to {irqs}; run the node with --cores {shards}");
+            lines.warn(Id::IrqAffinity, device, format!("{current}, where shards are"), fix);
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use super::place::{self, Placement};
 use super::sysctl::{Judged, judge};
 use std::fmt;
 
+pub(super) use cpus::{SLOW_CLOCKS, flows_of_a_queue, served_badly};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     Pass,
@@ -59,7 +61,7 @@ pub fn check(facts: &Facts, placement: &Placement) -> Vec<Line> {
                 Judged::Change { current, path, value, .. } => {
                     let name =
                         if path == item.reads { name } else { path.trim_start_matches("/proc/sys/").replace('/', ".") };
-                    lines.warn(item.id, "", current, format!("sysctl -w {name}=\"{value}\""));
+                    lines.warn(item.id, "", current, format!("corelog tune apply, or sysctl -w {name}=\"{value}\""));
                 }
                 Judged::Absent => lines.not_applicable(item.id, "", "this kernel does not have it"),
                 Judged::Unknown(why) => lines.unknown(item.id, "", &why),

@@ -23,7 +23,7 @@ const OPEN_FILES_MIN: u64 = 1024;
 const SECCOMP_FILTER: u64 = 2;
 
 const ALLOW_RING: &str = "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp profile \
-    (docker run --security-opt seccomp=FILE; systemd: SystemCallFilter=@io-event)";
+    (docker run --security-opt seccomp=FILE; systemd: SystemCallFilter=@system-service io_uring_setup io_uring_enter io_uring_register)";
 
 pub(super) fn check(facts: &Facts, lines: &mut Lines) {
     kernel(facts, lines);

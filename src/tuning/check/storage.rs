@@ -119,7 +119,7 @@ fn scheduler(disk: &Disk, lines: &mut Lines) {
         }
         Ok("none") => lines.pass(Id::Scheduler, &disk.name, "none"),
         Ok(chosen) => {
-            let fix = format!("echo none > /sys/block/{}/queue/scheduler", disk.name);
+            let fix = format!("corelog tune apply, or echo none > /sys/block/{}/queue/scheduler", disk.name);
             lines.warn(Id::Scheduler, &disk.name, chosen, fix);
         }
     }

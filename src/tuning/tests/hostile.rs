@@ -63,7 +63,7 @@ fn nothing_at_all_is_told_as_such() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
 
     /// Any files of a whole machine replaced by anything, removed, or made a directory.
     #[test]
