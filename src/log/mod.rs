@@ -41,6 +41,7 @@ pub mod corrupt;
 pub mod epochs;
 pub mod file;
 pub mod index;
+pub mod inline;
 pub mod inspect;
 mod listing;
 pub mod open;

@@ -48,6 +48,8 @@ pub struct World {
     /// Stops with the world.
     _maintenance: Option<MaintenanceThread>,
     faults: Faults,
+    /// Small appends are written by the thread itself: at every other opening.
+    inline: bool,
 }
 
 /// What opening had to do.
@@ -80,7 +82,7 @@ impl World {
 
     pub fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
         let dir = temporary_directory();
-        let shared = shared(dir.path(), &Faults::default(), maintenance);
+        let shared = shared(dir.path(), &Faults::default(), maintenance, true);
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
         let core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
@@ -97,6 +99,7 @@ impl World {
             saved: Checkpointed::default(),
             ring_bytes: None,
             faults: Faults::default(),
+            inline: true,
             _maintenance: None,
         }
     }
@@ -195,7 +198,8 @@ impl World {
     /// Opens the directory again, as after a clean stop or after a crash.
     pub async fn reopen(&mut self, clean: bool) -> Reopened {
         self.shared.end();
-        self.shared = shared(self.dir.path(), &self.faults, self.shared.maintenance.clone());
+        self.inline = !self.inline;
+        self.shared = shared(self.dir.path(), &self.faults, self.shared.maintenance.clone(), self.inline);
         let mut rings = self.rings(clean);
         let opened = self.open(clean, &mut rings);
         self.begin_journal(rings).await;
@@ -328,10 +332,10 @@ pub fn temporary_directory() -> TempDir {
 }
 
 /// What the partitions of a process share, on a disk that is sound so far.
-fn shared(dir: &Path, faults: &Faults, maintenance: Maintenance) -> Rc<PartitionShared> {
+fn shared(dir: &Path, faults: &Faults, maintenance: Maintenance, inline: bool) -> Rc<PartitionShared> {
     let disks = Arc::new(LogDirs::new([(dir.to_owned(), None)]));
     let shared = PartitionShared::new(3, FlushPolicy::Disk, Default::default(), maintenance);
-    Rc::new(shared.on(disks).with(faults.clone()))
+    Rc::new(shared.on(disks).writing_inline(inline).with(faults.clone()))
 }
 
 fn copy_files(from: &Path, to: &Path) {
