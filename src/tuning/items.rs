@@ -124,7 +124,7 @@ pub const ITEMS: &[Item] = &[
     Item {
         id: Id::OpenFiles, name: "open files", reads: "/proc/PID/limits", wanted: "1048576",
         why: "each connection needs one, each partition three; segments that do not fit are closed and opened again, connections wait",
-        evidence: Cited("README, Limits"), shown_by: Some("bench/compare --rows active-1000 after ulimit -n 2000"), action: Action::Told,
+        evidence: Cited("README, Limits"), shown_by: Some("bench/compare --rows active, after ulimit -n 2000"), action: Action::Told,
     },
     Item {
         id: Id::Cpuset, name: "cpuset", reads: "/proc/PID/status", wanted: "whole cores",
@@ -141,7 +141,7 @@ pub const ITEMS: &[Item] = &[
         id: Id::FileSystem, name: "file system", reads: "/proc/self/mountinfo", wanted: "xfs",
         why: "on XFS a buffered write completes at once; on ext4 io_uring gives it to a worker thread of the kernel, which costs two wake-ups and competes for the core",
         evidence: Measured("bench/groups on ext4: each small append was handed to an io-wq worker by itself, 110,000 context switches a second"),
-        shown_by: Some("bench/durable --dir on either; bench/compare --quick"), action: Action::Told,
+        shown_by: Some("bench/durable --dir, and bench/compare --rows small e2e-small --dir, on either"), action: Action::Told,
     },
     Item {
         id: Id::MountOptions, name: "mount options", reads: "/proc/self/mountinfo", wanted: "noatime or relatime, barriers",
@@ -168,13 +168,13 @@ pub const ITEMS: &[Item] = &[
         id: Id::Governor, name: "CPU governor", reads: "/sys/devices/system/cpu/*/cpufreq/scaling_governor", wanted: "performance",
         why: "a shard sleeps between requests; a clock that has to speed up first shows in every latency at low load",
         evidence: Cited("Linux: Documentation/admin-guide/pm/cpufreq.rst; rpk tuner cpu"),
-        shown_by: Some("corelog bench e2e --rate 5000 --batch 1 on bare metal"), action: Action::Written,
+        shown_by: Some("bench/compare --rows e2e-small, on bare metal"), action: Action::Written,
     },
     Item {
         id: Id::Clocksource, name: "clock source", reads: "/sys/devices/system/clocksource/clocksource0/current_clocksource", wanted: "tsc, or the hypervisor's",
         why: "time is read several times a request: from tsc within the process, from hpet, acpi_pm or xen by a system call or slow I/O",
         evidence: Cited("rpk tuner clocksource; AWS: change the clock source to tsc"),
-        shown_by: Some("corelog bench produce --batch 1, CPU a request"), action: Action::Written,
+        shown_by: Some("bench/compare --rows small closed"), action: Action::Written,
     },
     Item {
         id: Id::TimeSync, name: "time sync", reads: "adjtimex(2), /proc/*/comm", wanted: "chrony, ntpd, systemd-timesyncd or a PTP daemon",
@@ -196,14 +196,14 @@ pub const ITEMS: &[Item] = &[
         id: Id::DirtyBackground, name: "vm.dirty_background_ratio", reads: "/proc/sys/vm/dirty_background_ratio", wanted: "5",
         why: "the kernel begins to write early, so that writers do not come to the limit at which they are stopped",
         evidence: Cited("Kafka: The Definitive Guide, 2nd edition, chapter 2"),
-        shown_by: Some("bench/compare, produce 1 KiB x 64, for longer than memory lasts"),
+        shown_by: Some("bench/compare --rows big --seconds 120, on a machine whose memory does not hold that"),
         action: Action::Sysctl(Rule::DirtyAtMost(5, "/proc/sys/vm/dirty_background_bytes")),
     },
     Item {
         id: Id::Dirty, name: "vm.dirty_ratio", reads: "/proc/sys/vm/dirty_ratio", wanted: "60",
         why: "at this part of memory the kernel stops writers, for tens of milliseconds at a time; bursts should pass below it",
         evidence: Cited("Kafka: The Definitive Guide, 2nd edition, chapter 2"),
-        shown_by: Some("bench/compare, produce 1 KiB x 64, for longer than memory lasts"),
+        shown_by: Some("bench/compare --rows big --seconds 120, on a machine whose memory does not hold that"),
         action: Action::Sysctl(Rule::DirtyAtLeast(60, "/proc/sys/vm/dirty_bytes")),
     },
     Item {
@@ -226,12 +226,12 @@ pub const ITEMS: &[Item] = &[
         id: Id::FlowEntries, name: "net.core.rps_sock_flow_entries", reads: "/proc/sys/net/core/rps_sock_flow_entries", wanted: "32768",
         why: "a packet is worked on by the core whose shard reads the connection, so that its bytes are in the right cache",
         evidence: Cited("Linux: Documentation/networking/scaling.rst, RFS; perftune.py of Seastar"),
-        shown_by: Some("bench/compare between two machines"), action: Action::Sysctl(Rule::AtLeast(FLOW_ENTRIES)),
+        shown_by: Some("corelog bench produce --batch 1 from another machine"), action: Action::Sysctl(Rule::AtLeast(FLOW_ENTRIES)),
     },
     Item {
         id: Id::QueueFlows, name: "rps_flow_cnt", reads: "/sys/class/net/*/queues/rx-*/rps_flow_cnt", wanted: "32768 over all queues of a card",
         why: "net.core.rps_sock_flow_entries has no effect without it",
-        evidence: Cited("Linux: Documentation/networking/scaling.rst, RFS"), shown_by: Some("bench/compare between two machines"), action: Action::Written,
+        evidence: Cited("Linux: Documentation/networking/scaling.rst, RFS"), shown_by: Some("corelog bench produce --batch 1 from another machine"), action: Action::Written,
     },
     Item {
         id: Id::ReceiveBuffer, name: "net.ipv4.tcp_rmem", reads: "/proc/sys/net/ipv4/tcp_rmem", wanted: "up to 16 MiB",
@@ -252,7 +252,7 @@ pub const ITEMS: &[Item] = &[
         id: Id::Autogroup, name: "kernel.sched_autogroup_enabled", reads: "/proc/sys/kernel/sched_autogroup_enabled", wanted: "0",
         why: "cores are shared between sessions rather than threads: a broker in a session of its own gets no more of a core than any other session's one thread, and wakes up at other moments",
         evidence: Measured("bench/groups, 2026-11-22: a commit cost 29 µs of CPU with broker and generator in sessions of their own, 8-9 µs in one; bench/JOURNAL.md, Consumer groups"),
-        shown_by: Some("bench/groups, bench/compare: broker in a session of its own"), action: Action::Sysctl(Rule::AtMost(0)),
+        shown_by: Some("bench/groups; bench/compare --rows small e2e-small"), action: Action::Sysctl(Rule::AtMost(0)),
     },
     Item {
         id: Id::Numa, name: "NUMA nodes", reads: "/sys/class/net/*/device/numa_node, /sys/block/*/device/numa_node", wanted: "card and disk on one node",
@@ -263,7 +263,7 @@ pub const ITEMS: &[Item] = &[
         id: Id::IrqAffinity, name: "interrupts", reads: "/proc/irq/*/smp_affinity_list", wanted: "on CPUs of their own (5 CPUs or more), else spread",
         why: "an interrupt takes its CPU from the shard that is pinned there, and all its connections wait",
         evidence: Cited("perftune.py of Seastar; Linux: Documentation/core-api/irq/irq-affinity.rst"),
-        shown_by: Some("bench/compare between two machines, p99"), action: Action::Written,
+        shown_by: Some("corelog bench e2e from another machine, p99"), action: Action::Written,
     },
     Item {
         id: Id::Irqbalance, name: "irqbalance", reads: "/proc/*/comm", wanted: "not running, or told to leave these interrupts",

@@ -3,6 +3,9 @@
 use super::machine::{BARE_METAL, Machine};
 use crate::tuning::check::{Verdict, check, placement};
 use crate::tuning::facts::Facts;
+use crate::tuning::plan::plan;
+use crate::tuning::script::script;
+use crate::tuning::state::State;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -23,7 +26,14 @@ fn oddities() -> Vec<Vec<u8>> {
 }
 
 fn judge(facts: &Facts) -> Vec<(Verdict, String)> {
-    let lines = check(facts, &placement(facts, None));
+    let placement = placement(facts, None);
+    // What cannot be understood is not changed, and nothing of it reaches the state or the shell unquoted.
+    let planned = plan(facts, &placement);
+    script(&planned);
+    let mut state = State::default();
+    state.add(&planned.changes);
+    assert_eq!(State::decode(&state.encode()).expect("what we plan we can undo"), state);
+    let lines = check(facts, &placement);
     lines.into_iter().map(|line| (line.verdict, format!("{}: {}", line.item.name, line.current))).collect()
 }
 
@@ -36,7 +46,10 @@ fn what_cannot_be_read_is_unknown_with_the_reason() {
     machine.set("/proc/sys/kernel/osrelease", "linux");
     machine.set("/proc/self/limits", "Max open files");
     machine.remove("/proc/sys/net/core/somaxconn");
-    let lines = judge(&machine.facts());
+    let facts = machine.facts();
+    let planned = plan(&facts, &placement(&facts, None));
+    assert!(planned.changes.iter().all(|change| change.path != "/proc/sys/vm/swappiness"), "it could not be put back");
+    let lines = judge(&facts);
     for expected in [
         "vm.swappiness: unknown: \"\" is no number",
         "vm.dirty_ratio: unknown: /proc/sys/vm/dirty_ratio holds bytes that are no text",
