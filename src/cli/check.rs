@@ -88,9 +88,9 @@ pub fn look(args: &MachineArgs) -> anyhow::Result<Machine> {
     };
     let absolute = |dir: PathBuf| Ok(std::path::absolute(&dir)?.to_string_lossy().into_owned());
     let data_dirs = data_dirs.into_iter().map(absolute).collect::<io::Result<_>>()?;
+    let cards = root.list("/sys/class/net").unwrap_or_default();
     for nic in &args.nics {
-        let is_there = !nic.contains('/') && root.list(&format!("/sys/class/net/{nic}")).is_ok();
-        if !is_there {
+        if !cards.contains(nic) {
             bail!("there is no network card {nic:?}; see /sys/class/net");
         }
     }
@@ -188,5 +188,57 @@ pub fn evidence(item: &Item) -> String {
     match item.evidence {
         Evidence::Measured(source) => format!("measured: {source}"),
         Evidence::Cited(source) => source.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        args: CheckArgs,
+    }
+
+    fn look_below(files: &[(&str, &str)], words: &[&str]) -> anyhow::Result<Machine> {
+        let dir = tempfile::tempdir()?;
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a folder"))?;
+            std::fs::write(path, text)?;
+        }
+        let root = dir.path().to_string_lossy().into_owned();
+        let words = ["check", "--root", &root].into_iter().chain(words.iter().copied());
+        look(&Words::try_parse_from(words)?.args.machine)
+    }
+
+    #[test]
+    fn another_root_is_told_in_full() {
+        let files = [("proc/sys/kernel/osrelease", "5.4.0\n"), ("sys/devices/system/cpu/online", "0-7\n")];
+        let Machine { facts, placement, .. } = look_below(&files, &["--cores", "2-7"]).expect("it can be looked at");
+        let lines = check::check(&facts, &placement);
+        let json = as_json(&lines, &facts, &placement);
+        let kernel = json["lines"].as_array().expect("lines").iter().find(|line| line["name"] == "kernel");
+        let kernel = kernel.expect("the kernel is told");
+        assert_eq!((kernel["verdict"].as_str(), kernel["current"].as_str()), (Some("fail"), Some("5.4.0")));
+        assert!(kernel["fix"].as_str().is_some_and(|fix| fix.contains("5.11")));
+        assert_eq!(
+            (json["placement"]["irqs"].as_str(), json["placement"]["shards"].as_str()),
+            (Some("0-1"), Some("2-7"))
+        );
+        assert_eq!(advice(&facts, &placement), "Shards on CPUs 2-7 (--cores 2-7), interrupts on 0-1");
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        for nic in ["eth7", "../net", ""] {
+            let Err(error) = look_below(&[("sys/class/net/eth0/operstate", "up\n")], &["--nic", nic]) else {
+                panic!("{nic}")
+            };
+            assert!(error.to_string().starts_with(&format!("there is no network card {nic:?}")), "{error}");
+        }
+        assert!(Words::try_parse_from(["check", "--cores", ""]).is_err());
     }
 }

@@ -78,13 +78,24 @@ pub fn apply(files: &dyn Files, plan: &Plan, store: &Store) -> Result<Vec<Applie
     state.add(&plan.changes);
     store.save(&state)?;
     let results: Vec<Applied> = plan.changes.iter().map(|change| write(files, change)).collect();
-    // What was not taken is not ours to undo.
-    for (change, _) in plan.changes.iter().zip(&results).filter(|(_, result)| !matches!(result, Applied::Written)) {
-        let earlier = before.entries.iter().find(|entry| entry.path == change.path);
-        state.entries.retain(|entry| entry.path != change.path);
-        state.entries.extend(earlier.cloned());
+    // What a refused write has left as it was is not ours to undo; what the kernel has made something else of is.
+    let not_taken = plan.changes.iter().zip(&results).filter(|(_, result)| !matches!(result, Applied::Written));
+    for (change, _) in not_taken {
+        match read(files, &change.path) {
+            Ok(found) if change.kind.is_same(&found, &change.current) => {
+                let earlier = before.entries.iter().find(|entry| entry.path == change.path);
+                state.entries.retain(|entry| entry.path != change.path);
+                state.entries.extend(earlier.cloned());
+            }
+            Ok(found) => state.entries.iter_mut().filter(|entry| entry.path == change.path).for_each(|entry| {
+                change.kind.to_write(&found).trim().clone_into(&mut entry.new);
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => state.entries.retain(|e| e.path != change.path),
+            Err(_) => {}
+        }
     }
-    store.save(&state)?;
+    // Should this fail, the state names more than was changed: undo finds those values as they were.
+    let _ = store.save(&state);
     Ok(results)
 }
 
@@ -113,7 +124,10 @@ pub fn undo(files: &dyn Files, store: &Store) -> Result<Vec<(String, Undone)>, T
             left.insert(0, entry);
         }
     }
-    store.save(&State { entries: left })?;
+    // Should this fail, another undo finds all values as they were.
+    if let Err(error) = store.replace(&State { entries: left }) {
+        results.push((store.path.display().to_string(), Undone::Failed(error)));
+    }
     Ok(results)
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `items` is the table of everything that is looked at. `gather` reads the facts, below any root directory; everything between
 //! is pure: `check` judges facts, `place` says which CPUs serve interrupts, `plan` says what to write, and `script` says it to a shell.
-//! `apply` writes it, once `state` is on disk, and takes it back. Nothing here writes anywhere but below the root that it was given, through `files::Root`, which does not leave it by links either.
+//! `apply` writes it, once `state` is on disk, and takes it back. No setting is written
+//! but below the root that it was given, through `files::Root`, which links do not leave either.
 
 pub mod apply;
 pub mod check;

@@ -15,13 +15,15 @@ use std::process::Command;
 struct Kernel<'a> {
     root: &'a Root,
     managed: &'a [u32],
+    /// Whatever is written there, this is what it becomes.
+    clamped: Option<(&'a str, &'a str)>,
     /// Everything below these is refused, with this error.
     forbidden: Option<(&'a str, io::ErrorKind)>,
 }
 
 impl Kernel<'_> {
     fn plain(root: &Root) -> Kernel<'_> {
-        Kernel { root, managed: &[], forbidden: None }
+        Kernel { root, managed: &[], clamped: None, forbidden: None }
     }
 
     fn allow(&self, path: &str) -> io::Result<()> {
@@ -37,6 +39,9 @@ impl Files for Kernel<'_> {
         self.allow(path)?;
         if self.managed.iter().any(|irq| path == format!("/proc/irq/{irq}/smp_affinity_list")) {
             return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        if let Some((_, value)) = self.clamped.filter(|(clamped, _)| path == *clamped) {
+            return self.root.write(path, value.as_bytes());
         }
         let text = String::from_utf8_lossy(bytes);
         let before = String::from_utf8_lossy(&self.root.read(path, 1 << 16)?).into_owned();
@@ -224,6 +229,18 @@ fn a_write_that_is_not_taken_fails_and_is_not_undone() {
     assert!(matches!(results[..], [Applied::Written, Applied::Failed(_)]), "{results:?}");
     let undone = undo(&machine.root, &store(&machine)).expect("nothing forbids it");
     assert_eq!(undone.len(), 1);
+}
+
+#[test]
+fn what_the_kernel_makes_of_a_value_is_told_and_undone() {
+    let machine = Machine::new(CONTAINER);
+    let before = machine.tree();
+    let clamping = Kernel { clamped: Some((SWAPPINESS, "7\n")), ..Kernel::plain(&machine.root) };
+    let planned = Plan { changes: vec![find(&plan_of(&machine), SWAPPINESS).clone()], ..Plan::default() };
+    let results = apply(&clamping, &planned, &store(&machine)).expect("nothing forbids it");
+    assert!(matches!(&results[..], [Applied::NotTaken { found }] if found == "7"), "{results:?}");
+    undo(&Kernel::plain(&machine.root), &store(&machine)).expect("nothing forbids it");
+    assert!(machine.tree() == before);
 }
 
 #[test]
