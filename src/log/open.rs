@@ -24,6 +24,8 @@
 //!   compacted: a power loss kept the name of a later segment, and
 //!   of the one before only what was flushed, which can end between two batches. What follows was never promised, and readers
 //!   would wait before the gap for ever.
+//! - *A segment that reaches beyond the next one's begin* is none of a crash's: which of both tells the truth is not known here, so
+//!   the log is refused, and neither is cut.
 //! - *Killed, but the machine lived on*: batches may be whole in the page cache and not on disk. What was scanned is synced
 //!   before the log is served, so that a retry of such a batch is not called durable before it is.
 //! - *Segments below the log's start* that were not removed in time are not cut, and nothing behind them is: they go.
@@ -135,6 +137,10 @@ pub enum OpenError {
     OffsetTooHigh { path: PathBuf, offset: Offset },
     #[error("{path}: the checkpoint of log starts says {offset}, which no log reaches; correct its line")]
     StartTooHigh { path: PathBuf, offset: Offset },
+    #[error(
+        "{path}: its records go on to offset {end}, but another segment begins at {next}: one of them is none of this log's"
+    )]
+    Overlap { path: PathBuf, end: Offset, next: Offset },
     #[error(transparent)]
     Swap(#[from] SwapError),
 }
@@ -286,8 +292,11 @@ impl Opening<'_> {
             Some(end) => (end, true),
             None => (self.scan_whole(segment, size)?, false),
         };
-        end.problem = end.problem.or_else(|| self.gap_before(later, end.next_offset));
         let path = segment.path(paths::LOG);
+        if let Some(next) = later.first().filter(|next| end.problem.is_none() && next.base < end.next_offset) {
+            return Err(OpenError::Overlap { path, end: end.next_offset, next: next.base });
+        }
+        end.problem = end.problem.or_else(|| self.gap_before(later, end.next_offset));
         if let Some(problem) = end.problem {
             refuse_old_format(&path, end.valid_bytes, size)?;
             self.remove_later(later)?;

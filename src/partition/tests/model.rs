@@ -2,8 +2,9 @@
 //!
 //! A failure names its seed; `CORELOG_SEED` runs it alone.
 
-use super::world::World;
+use super::world::{Reopened, World};
 use crate::base::config::TopicConfig;
+use crate::base::faults::{Act, Fault, Faults, Place};
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::seeds::each_seed;
 use crate::log::paths;
@@ -14,11 +15,13 @@ use crate::partition::leader::Acks;
 use crate::partition::waiters::AppendWait;
 use crate::record::batch::HEADER_LEN;
 use fastrand::Rng;
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 const SEEDS: u64 = 300;
@@ -53,6 +56,28 @@ struct Run {
     snapshots_lost: bool,
     /// What was begun before: a process that has ended does nothing any more.
     writing_down: Option<JoinHandle<std::io::Result<()>>>,
+    slow: SlowDisk,
+}
+
+/// While it is told to, no sync of a segment ends: what is written is in the page cache, and in the ring.
+#[derive(Clone, Default)]
+struct SlowDisk {
+    is_slow: Rc<Cell<bool>>,
+    hung: Rc<Notify>,
+}
+
+impl SlowDisk {
+    fn faults(&self) -> Faults {
+        let SlowDisk { is_slow, hung } = self.clone();
+        Faults::by(move |place, act| {
+            ((place, act) == (Place::Segment, Act::Sync) && is_slow.get()).then(|| Fault::Hang(Rc::clone(&hung)))
+        })
+    }
+
+    fn set(&self, is_slow: bool) {
+        self.is_slow.set(is_slow);
+        self.hung.notify_waiters();
+    }
 }
 
 #[test]
@@ -66,13 +91,16 @@ async fn run(seed: u64, maintenance: Maintenance) {
     let config = random_config(&mut rng);
     let is_journaled = rng.bool();
     let world = World::with_maintenance(config, maintenance);
-    let world = match is_journaled {
+    let mut world = match is_journaled {
         true => world.and_journal(RING_BYTES).await,
         false => world,
     };
+    let slow = SlowDisk::default();
+    world.set_faults(slow.faults());
     let mut run = Run {
         rng,
         world,
+        slow,
         is_journaled,
         batches: Vec::new(),
         log_start: Offset(0),
@@ -145,7 +173,8 @@ impl Run {
             let (producer, expected) = self.choose_producer();
             let batch = Batch {
                 records: self.rng.usize(1..4),
-                value_bytes: self.rng.usize(1..120),
+                // Some are too large for the ring, so that what it has does not go on from what is on disk.
+                value_bytes: if self.rng.u8(0..30) == 0 { 5000 } else { self.rng.usize(1..120) },
                 timestamp_ms,
                 producer,
                 base: Offset(0),
@@ -337,6 +366,7 @@ impl Run {
     /// The same while writes, syncs and the journal are under way: what was durable at that moment must be there.
     async fn lose_power_in_the_middle(&mut self) {
         self.settle().await;
+        self.slow.set(self.rng.bool());
         self.append_some();
         for _ in 0..self.rng.usize(0..6) {
             tokio::time::sleep(Duration::from_micros(self.rng.u64(0..400))).await;
@@ -345,18 +375,43 @@ impl Run {
         let flushed = self.world.partition.ends().flushed;
         // Nothing of the partition moves on before the next await; the kernel may do more than it has told.
         let copy = self.world.copy();
+        self.slow.set(false);
         self.written_down().await;
         self.world.quiet().await;
         self.waits.clear();
         self.world.dir = copy;
-        let taken = self.end();
         self.tear_indexes();
         self.damage(flushed);
+        if self.is_journaled && self.rng.bool() {
+            self.die_before_the_ring_is_renewed(durable).await;
+            return;
+        }
         let opened = self.world.reopen(false).await;
+        self.check_kept(durable, &opened).await;
+    }
+
+    /// The process that finds this is cut off as well, when the ring still says what it said.
+    async fn die_before_the_ring_is_renewed(&mut self, durable: Offset) {
+        let opened = self.world.reopen_without_journal();
+        self.check_kept(durable, &opened).await;
+        if !opened.waits {
+            for _ in 0..self.rng.usize(1..4) {
+                self.append_some();
+                self.settle().await;
+            }
+        }
+        let (durable, _) = self.world.partition.durable_and_written();
+        let flushed = self.world.partition.ends().flushed;
+        self.damage(flushed);
+        let opened = self.world.reopen(false).await;
+        self.check_kept(durable, &opened).await;
+    }
+
+    /// What was durable at the power cut, and nothing that was not taken.
+    async fn check_kept(&mut self, durable: Offset, opened: &Reopened) {
         let ends = self.world.partition.ends();
-        let context =
-            format!("{durable}, flushed {flushed}, {ends:?}, log start {}, {:?}", self.log_start, opened.cuts);
-        assert!(ends.log_end >= durable && ends.log_end <= taken, "{context}");
+        let context = format!("{durable}, {ends:?}, log start {}, {:?}", self.log_start, opened.cuts);
+        assert!(ends.log_end >= durable && ends.log_end <= self.end(), "{context}");
         self.batches.retain(|batch| batch.end <= ends.log_end);
         assert_eq!(ends.log_end, self.end(), "{context}");
         self.note_new_beginning(ends.log_end);

@@ -5,14 +5,15 @@ use crate::base::disks::LogDirs;
 use crate::base::faults::Faults;
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use crate::log::core::{Appended, LogCore};
-use crate::log::open::{self, Cut, OpenParams, read_part};
+use crate::log::open::{Cut, OpenParams, read_part};
 use crate::log::paths;
 use crate::log::read::{Located, ReadError, locate};
 use crate::log::testing::Batch;
 use crate::maintenance::{self, Maintenance, MaintenanceThread};
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::{Acks, Partition};
-use crate::partition::materialise::{Home, read_topic_id, redo_journaled};
+use crate::partition::materialise::{Home, read_topic_id};
+use crate::partition::opening::{Unopened, open_one};
 use crate::partition::scrub;
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::FoundLogDir;
@@ -55,6 +56,8 @@ pub struct Reopened {
     pub cuts: Vec<Cut>,
     pub scanned_bytes: u64,
     pub is_clean: bool,
+    /// It is not served before the journal is in use.
+    pub waits: bool,
 }
 
 /// A batch as it lies in a file.
@@ -81,6 +84,7 @@ impl World {
     pub fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
         let dir = temporary_directory();
         let shared = shared(dir.path(), &Faults::default(), maintenance);
+        shared.set_journals(Vec::new());
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
         let core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
@@ -194,42 +198,60 @@ impl World {
 
     /// Opens the directory again, as after a clean stop or after a crash.
     pub async fn reopen(&mut self, clean: bool) -> Reopened {
+        let (opened, rings) = self.start(clean);
+        self.begin_journal(rings).await;
+        opened
+    }
+
+    /// The same after a crash; the ring is not taken into use, since other partitions have something in it that is not back in
+    /// their segments yet.
+    pub fn reopen_without_journal(&mut self) -> Reopened {
+        self.start(false).0
+    }
+
+    fn start(&mut self, clean: bool) -> (Reopened, Rings) {
         self.shared.end();
         self.shared = shared(self.dir.path(), &self.faults, self.shared.maintenance.clone());
         let mut rings = self.rings(clean);
-        let opened = self.open(clean, &mut rings);
-        self.begin_journal(rings).await;
-        opened
+        (self.open(clean, &mut rings), rings)
     }
 
     fn open(&mut self, clean: bool, rings: &mut Rings) -> Reopened {
         let mut home = Home::new(self.dir.path(), TOPIC, self.id.partition, true);
         // As the inventory of a start tells: a directory that does not bear the topic's id is none of it.
         home.exists = read_topic_id(&self.path()) == Some(self.id.topic);
-        let redo = rings.redo(self.dir.path(), self.id);
-        if !redo.is_empty() {
-            redo_journaled(&home, (TOPIC, self.id), self.saved.log_start, &redo).expect("redone");
-            home.exists = true;
-            rings.done(self.dir.path(), self.id);
-        }
-        let params = OpenParams {
-            dir: home.dir.to_path_buf(),
-            clean,
-            recovery_point: self.saved.recovery_point,
-            log_start: self.saved.log_start,
-            cleaned: self.saved.cleaned,
-            now_ms: 0,
+        let unopened = Unopened {
+            id: self.id,
+            topic: TOPIC.into(),
+            log_dir: self.dir.path().to_owned(),
+            exists: home.exists,
+            params: OpenParams {
+                dir: home.dir.to_path_buf(),
+                clean,
+                recovery_point: self.saved.recovery_point,
+                log_start: self.saved.log_start,
+                cleaned: self.saved.cleaned,
+                now_ms: 0,
+            },
+            config: self.config.clone(),
+            redo: rings.redo(self.dir.path(), self.id),
+            redone: None,
         };
-        let empty = LogCore::empty(Rc::clone(&home.dir), Offset(0));
-        let (mut core, done) = if home.exists {
-            let opened = open::open(&params, &self.config, &read_part).expect("opens");
-            let done = Reopened { cuts: opened.cuts, scanned_bytes: opened.scanned_bytes, is_clean: opened.is_clean };
-            (LogCore::recovered(Rc::clone(&home.dir), opened.log), done)
-        } else {
-            (empty, Reopened { cuts: Vec::new(), scanned_bytes: 0, is_clean: false })
-        };
-        if let Some(ranges) = scrub::read(&params.dir) {
-            scrub::take(&mut core, ranges);
+        let mut done = Reopened { cuts: Vec::new(), scanned_bytes: 0, is_clean: false, waits: false };
+        let mut core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
+        if home.exists || !unopened.redo.is_empty() {
+            let outcome = open_one(unopened, &read_part);
+            done.waits = outcome.lacks_what_was_redone();
+            if outcome.redone.is_some() {
+                home.exists = true;
+                rings.done(self.dir.path(), self.id);
+            }
+            let opened = outcome.opened.expect("opens");
+            core = LogCore::recovered(Rc::clone(&home.dir), opened.log);
+            (done.cuts, done.scanned_bytes, done.is_clean) = (opened.cuts, opened.scanned_bytes, opened.is_clean);
+            if let Some(ranges) = outcome.corrupt {
+                scrub::take(&mut core, ranges);
+            }
         }
         core.check_invariants();
         home.clean_end = done.is_clean.then(|| core.written_end());
@@ -334,7 +356,7 @@ fn shared(dir: &Path, faults: &Faults, maintenance: Maintenance) -> Rc<Partition
     Rc::new(shared.on(disks).with(faults.clone()))
 }
 
-fn copy_files(from: &Path, to: &Path) {
+pub fn copy_files(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("listed") {
         let path = entry.expect("listed").path();
         if path.is_dir() {
