@@ -38,8 +38,9 @@
 //! - *Formats v0 and v1* are refused, not cut.
 
 use super::checkpoint::{self, sync_dir};
-use super::compact::swap::{self, Finished, SwapError};
+use super::compact::swap::{self, Finished};
 use super::core::RecoveredLog;
+pub use super::cut::{Cut, OpenError};
 use super::epochs::EpochHistory;
 use super::listing::{Found, Listing};
 use super::paths;
@@ -51,7 +52,6 @@ use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::limits::LOG_OFFSET_MAX;
 use crate::record::batch::BatchHeader;
 use std::collections::VecDeque;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -91,58 +91,6 @@ pub struct Opened {
     pub scanned_bytes: u64,
     /// The directory is as a clean stop leaves it.
     pub is_clean: bool,
-}
-
-/// Bytes that were cut from a segment, or whole segments that went with them.
-#[derive(Debug)]
-pub struct Cut {
-    pub file: PathBuf,
-    pub position: u32,
-    pub bytes: u64,
-    pub next_offset: Offset,
-    /// None: the whole file went, since it follows one that was cut or lies below the log's start.
-    pub problem: Option<Problem>,
-}
-
-/// The line of the broker's log: what was cut, from which offset on, and why.
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cut { file, position, bytes, next_offset, problem } = self;
-        match problem {
-            Some(problem) => write!(
-                f,
-                "{}: cut at byte {position} ({bytes} bytes, from offset {next_offset} on): {problem}",
-                file.display()
-            ),
-            None => write!(
-                f,
-                "{}: removed ({bytes} bytes, from offset {next_offset} on): what was before it is cut, or below the log's start",
-                file.display()
-            ),
-        }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error("{path}: {bytes} bytes are more than a segment can have")]
-    TooLarge { path: PathBuf, bytes: u64 },
-    #[error(
-        "{path}: message format v{magic} at byte {position}: only v2 is served; have Kafka rewrite the topic in a newer format first"
-    )]
-    OldFormat { path: PathBuf, position: u32, magic: i8 },
-    #[error("{path}: begins at offset {offset}, which no log reaches; remove the file if it is none of Kafka's")]
-    OffsetTooHigh { path: PathBuf, offset: Offset },
-    #[error("{path}: the checkpoint of log starts says {offset}, which no log reaches; correct its line")]
-    StartTooHigh { path: PathBuf, offset: Offset },
-    #[error(
-        "{path}: its records go on to offset {end}, but another segment begins at {next}: one of them is none of this log's"
-    )]
-    Overlap { path: PathBuf, end: Offset, next: Offset },
-    #[error(transparent)]
-    Swap(#[from] SwapError),
 }
 
 /// Opens the directory; an empty one is a log that begins at `log_start`, or 0. `read` is asked for what must be looked through.

@@ -2,9 +2,8 @@
 //!
 //! A failure names its seed; `CORELOG_SEED` runs it alone.
 
-use super::world::{Reopened, World};
+use super::world::{Reopened, SlowDisk, World};
 use crate::base::config::TopicConfig;
-use crate::base::faults::{Act, Fault, Faults, Place};
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::seeds::each_seed;
 use crate::log::paths;
@@ -13,15 +12,11 @@ use crate::log::times::{self, TimestampedOffset};
 use crate::maintenance::{self, Maintenance};
 use crate::partition::leader::Acks;
 use crate::partition::waiters::AppendWait;
-use crate::record::batch::HEADER_LEN;
 use fastrand::Rng;
-use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 const SEEDS: u64 = 300;
@@ -57,27 +52,6 @@ struct Run {
     /// What was begun before: a process that has ended does nothing any more.
     writing_down: Option<JoinHandle<std::io::Result<()>>>,
     slow: SlowDisk,
-}
-
-/// While it is told to, no sync of a segment ends: what is written is in the page cache, and in the ring.
-#[derive(Clone, Default)]
-struct SlowDisk {
-    is_slow: Rc<Cell<bool>>,
-    hung: Rc<Notify>,
-}
-
-impl SlowDisk {
-    fn faults(&self) -> Faults {
-        let SlowDisk { is_slow, hung } = self.clone();
-        Faults::by(move |place, act| {
-            ((place, act) == (Place::Segment, Act::Sync) && is_slow.get()).then(|| Fault::Hang(Rc::clone(&hung)))
-        })
-    }
-
-    fn set(&self, is_slow: bool) {
-        self.is_slow.set(is_slow);
-        self.hung.notify_waiters();
-    }
 }
 
 #[test]
@@ -550,7 +524,7 @@ impl Run {
         }
         self.check_one_offset(&live).await;
         self.check_times(&live).await;
-        self.check_indexes().await;
+        self.world.check_indexes();
     }
 
     async fn check_one_offset(&mut self, live: &[Known]) {
@@ -582,44 +556,6 @@ impl Run {
         let expected = timed.rev().max_by_key(|batch| batch.timestamp_ms).map(found);
         let told: Vec<_> = segments.iter().map(|s| (s.base, s.size(), s.max_timestamp(), s.has_indexes())).collect();
         assert_eq!(greatest, expected, "the greatest timestamp of {told:?}");
-    }
-
-    /// What Kafka's DumpLogSegments checks: index entries name a batch's last offset and its position; time index entries
-    /// a batch's last offset and its greatest timestamp.
-    async fn check_indexes(&self) {
-        let stored = self.world.stored();
-        for (base, path) in self.world.files(paths::OFFSET_INDEX) {
-            let content = fs::read(&path).expect("readable");
-            let times = fs::read(path.with_extension(paths::TIME_INDEX)).unwrap_or_default();
-            let is_active = self.world.partition.core().segments().back().is_some_and(|active| active.base == base);
-            if is_active || content.len() % 8 != 0 || times.len() % 12 != 0 {
-                continue;
-            }
-            let here: Vec<_> = stored.iter().filter(|batch| batch.segment == base).collect();
-            let field = |bytes: &[u8]| i64::from(u32::from_be_bytes(*bytes.first_chunk().expect("four bytes")));
-            for entry in content.chunks(8) {
-                let (offset, position) = (base + field(entry), field(&entry[4..]));
-                let at = here.iter().find(|batch| batch.position as i64 == position);
-                assert_eq!(at.map(|batch| batch.header.last_offset()), Some(offset), "in {}", path.display());
-            }
-            for entry in times.chunks(12) {
-                let timestamp_ms = i64::from_be_bytes(*entry.first_chunk().expect("eight bytes"));
-                let offset = base + field(&entry[8..]);
-                let at = here.iter().find(|batch| batch.header.last_offset() == offset);
-                assert_eq!(at.map(|batch| batch.header.max_timestamp), Some(timestamp_ms), "in {}", path.display());
-            }
-        }
-        // Every file can be read by its own length: no torn header was left behind.
-        for (base, path) in self.world.files(paths::LOG) {
-            let file = File::open(&path).expect("open");
-            let bytes = file.metadata().expect("known").len();
-            let ends =
-                stored.iter().filter(|batch| batch.segment == base).map(|b| b.position + b.header.total_len() as u64);
-            assert_eq!(ends.max().unwrap_or(0), bytes, "{} ends with a batch", path.display());
-            if bytes > 0 {
-                file.read_exact_at(&mut [0; HEADER_LEN], 0).expect("a header");
-            }
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::disks::LogDirs;
-use crate::base::faults::Faults;
+use crate::base::faults::{Act, Fault, Faults, Place};
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use crate::log::core::{Appended, LogCore};
 use crate::log::open::{Cut, OpenParams, read_part};
@@ -18,13 +18,15 @@ use crate::partition::scrub;
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::FoundLogDir;
 use crate::partition::waiters::AppendWait;
-use crate::record::batch::BatchHeader;
-use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
+use crate::record::batch::{BatchHeader, HEADER_LEN};
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 pub const TOPIC: &str = "t";
 
@@ -49,6 +51,27 @@ pub struct World {
     /// Stops with the world.
     _maintenance: Option<MaintenanceThread>,
     faults: Faults,
+}
+
+/// While it is told to, no sync of a segment ends: what is written is in the page cache, and in the ring.
+#[derive(Clone, Default)]
+pub struct SlowDisk {
+    is_slow: Rc<Cell<bool>>,
+    hung: Rc<Notify>,
+}
+
+impl SlowDisk {
+    pub fn faults(&self) -> Faults {
+        let SlowDisk { is_slow, hung } = self.clone();
+        Faults::by(move |place, act| {
+            ((place, act) == (Place::Segment, Act::Sync) && is_slow.get()).then(|| Fault::Hang(Rc::clone(&hung)))
+        })
+    }
+
+    pub fn set(&self, is_slow: bool) {
+        self.is_slow.set(is_slow);
+        self.hung.notify_waiters();
+    }
 }
 
 /// What opening had to do.
@@ -292,6 +315,44 @@ impl World {
             .collect();
         files.sort();
         files
+    }
+
+    /// What Kafka's DumpLogSegments checks: index entries name a batch's last offset and its position; time index entries
+    /// a batch's last offset and its greatest timestamp.
+    pub fn check_indexes(&self) {
+        let stored = self.stored();
+        for (base, path) in self.files(paths::OFFSET_INDEX) {
+            let content = fs::read(&path).expect("readable");
+            let times = fs::read(path.with_extension(paths::TIME_INDEX)).unwrap_or_default();
+            let is_active = self.partition.core().segments().back().is_some_and(|active| active.base == base);
+            if is_active || content.len() % 8 != 0 || times.len() % 12 != 0 {
+                continue;
+            }
+            let here: Vec<_> = stored.iter().filter(|batch| batch.segment == base).collect();
+            let field = |bytes: &[u8]| i64::from(u32::from_be_bytes(*bytes.first_chunk().expect("four bytes")));
+            for entry in content.chunks(8) {
+                let (offset, position) = (base + field(entry), field(&entry[4..]));
+                let at = here.iter().find(|batch| batch.position as i64 == position);
+                assert_eq!(at.map(|batch| batch.header.last_offset()), Some(offset), "in {}", path.display());
+            }
+            for entry in times.chunks(12) {
+                let timestamp_ms = i64::from_be_bytes(*entry.first_chunk().expect("eight bytes"));
+                let offset = base + field(&entry[8..]);
+                let at = here.iter().find(|batch| batch.header.last_offset() == offset);
+                assert_eq!(at.map(|batch| batch.header.max_timestamp), Some(timestamp_ms), "in {}", path.display());
+            }
+        }
+        // Every file can be read by its own length: no torn header was left behind.
+        for (base, path) in self.files(paths::LOG) {
+            let file = File::open(&path).expect("open");
+            let bytes = file.metadata().expect("known").len();
+            let ends =
+                stored.iter().filter(|batch| batch.segment == base).map(|b| b.position + b.header.total_len() as u64);
+            assert_eq!(ends.max().unwrap_or(0), bytes, "{} ends with a batch", path.display());
+            if bytes > 0 {
+                file.read_exact_at(&mut [0; HEADER_LEN], 0).expect("a header");
+            }
+        }
     }
 
     /// What a reader at `from` gets: whole batches up to the high watermark, within one segment.
