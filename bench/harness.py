@@ -93,7 +93,9 @@ class Broker(Target):
         for key, value in wanted.items():
             command += ["--set", f"{key}={value}"]
         self.log = open(os.path.join(self.home, "broker.log"), "ab")
-        self.process = subprocess.Popen(command, cwd=self.home, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            command, cwd=self.home, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         if wait:
             self.wait()
 

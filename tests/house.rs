@@ -48,6 +48,7 @@ const PURE: &[&str] = &[
     "log/core.rs",
     "log/corrupt.rs",
     "log/epochs.rs",
+    "log/inline.rs",
     "log/inspect.rs",
     "log/producers.rs",
     "group/classic",

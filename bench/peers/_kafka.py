@@ -56,7 +56,7 @@ class Kafka(harness.Target):
         command = ["java", *flags, f"-Dlog4j.configuration=file:{self.home}/log4j.properties", "-cp", f"{self.libs()}/*",
                    main, *arguments]  # fmt: skip
         with open(os.path.join(self.home, log), "ab") as out:
-            return subprocess.Popen(command, cwd=self.home, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            return subprocess.Popen(command, cwd=self.home, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
 
     def start_broker(self, settings):
         common = {"log.dirs": os.path.join(self.home, "data"), "offsets.topic.replication.factor": 1,

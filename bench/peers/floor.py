@@ -40,7 +40,7 @@ class Peer(harness.Target):
         path = os.path.join(self.home, "floor.log")
         with open(path, "ab") as log:
             command = [BINARY, str(self.port), str(self.threads), self.home]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         harness.wait_for(self.process, lambda: harness.can_connect(self.port), path)
 
     def stop(self, kill=False):

@@ -31,6 +31,11 @@ impl FileSystem {
         self.has_option("nobarrier") || self.has_option("barrier=0")
     }
 
+    /// It cannot tell whether a buffered write would wait, so that io_uring gives each one to a kernel worker.
+    pub fn needs_workers_to_write(&self) -> bool {
+        self.kind == "ext4"
+    }
+
     fn has_option(&self, wanted: &str) -> bool {
         self.options.split(',').any(|option| option == wanted)
     }

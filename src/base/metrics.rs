@@ -84,8 +84,10 @@ shard_counters! {
     append_bytes,
     /// Of them, those of compacted topics: so much compaction comes of them.
     append_compacted_bytes,
-    /// Writes to segments that were given to io_uring; appends over writes is what one write carries.
+    /// Writes to segments; appends over writes is what one write carries. And those of the shard's own thread that took so long that
+    /// it left writing to io_uring for a while.
     append_writes,
+    append_stalls,
     /// Writes of the journals, what they held, and their bytes on disk.
     journal_groups,
     journal_entries,

@@ -1,7 +1,7 @@
 //! Files of a log as shards use them: the only place that knows tokio-uring's file type.
 //!
-//! Writes, syncs and reads of cold data go through io_uring and never block the core. What is in the page cache is read
-//! by plain system calls that return at once or not at all (`RWF_NOWAIT`).
+//! Writes, syncs and reads of cold data go through io_uring and never block the core, but for small appends where that costs more than it
+//! is worth (`log::inline`). What is in the page cache is read by plain system calls that return at once or not at all (`RWF_NOWAIT`).
 
 use crate::base::faults::{Faults, Place};
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use std::cell::RefCell;
 use std::ffi::c_void;
 use std::fs::OpenOptions;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
@@ -22,6 +22,15 @@ pub struct SegmentFile {
     file: File,
     mapping: RefCell<Option<Mapping>>,
     faults: Faults,
+}
+
+/// Who writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// io_uring: the core goes on meanwhile.
+    Ring,
+    /// This thread, into the page cache; it waits where the kernel does (`log::inline`).
+    Inline,
 }
 
 /// A write that did not succeed: how much of it did, and the rest.
@@ -57,13 +66,14 @@ impl SegmentFile {
         SegmentFile { faults, ..self }
     }
 
-    /// Writes all buffers at `position`, as one io_uring operation unless the kernel takes less at once.
-    pub async fn write_at(&self, mut buffers: Vec<Bytes>, position: u64) -> Result<(), Unwritten> {
+    /// Writes all buffers at `position`, as one operation unless the kernel takes less at once.
+    pub async fn write_at(&self, mut buffers: Vec<Bytes>, position: u64, way: Way) -> Result<(), Unwritten> {
         let mut done = 0;
         loop {
             let wanted: usize = buffers.iter().map(Bytes::len).sum();
             let (written, back) = match self.faults.write(Place::Segment, wanted).await {
                 Ok(allowed) if allowed < wanted => self.write_part(buffers, position + done, allowed).await,
+                Ok(_) if way == Way::Inline => (self.write_now(&buffers, position + done), buffers),
                 Ok(_) => self.file.writev_at(buffers, position + done).await,
                 Err(error) => (Err(error), buffers),
             };
@@ -77,6 +87,14 @@ impl SegmentFile {
                 Err(error) => return Err(Unwritten { error, buffers: back, done }),
             }
         }
+    }
+
+    fn write_now(&self, buffers: &[Bytes], position: u64) -> io::Result<usize> {
+        if let [one] = buffers {
+            return Ok(rustix::io::retry_on_intr(|| rustix::io::pwrite(self.as_fd(), one, position))?);
+        }
+        let slices: Vec<IoSlice> = buffers.iter().map(|buffer| IoSlice::new(buffer)).collect();
+        Ok(rustix::io::retry_on_intr(|| rustix::io::pwritev(self.as_fd(), &slices, position))?)
     }
 
     /// As a disk does that takes only the first bytes of a write; the buffers come back whole.
@@ -235,7 +253,12 @@ mod tests {
         tokio_uring::start(async {
             let dir = tempfile::tempdir().expect("temporary directory");
             let file = SegmentFile::open(&dir.path().join("f"), true).expect("open");
-            file.write_at(vec![Bytes::from_static(b"hello "), Bytes::from_static(b"world")], 3).await.expect("write");
+            let one = vec![Bytes::from_static(b"hello ")];
+            file.write_at(one, 3, Way::Inline).await.expect("write");
+            let (ring, two) = (Way::Ring, vec![Bytes::from_static(b"wor"), Bytes::from_static(b"LD")]);
+            file.write_at(two, 9, ring).await.expect("write");
+            let again = vec![Bytes::from_static(b"l"), Bytes::from_static(b"d")];
+            file.write_at(again, 12, Way::Inline).await.expect("write");
             file.sync_data().await.expect("sync");
             assert_eq!(file.read_at(3, 11).await.expect("read"), "hello world");
             assert!(file.read_at(3, 12).await.is_err());

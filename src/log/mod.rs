@@ -42,6 +42,7 @@ pub mod cut;
 pub mod epochs;
 pub mod file;
 pub mod index;
+pub mod inline;
 pub mod inspect;
 mod listing;
 pub mod open;

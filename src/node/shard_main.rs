@@ -6,6 +6,7 @@ use crate::api::{Outcome, registry};
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, FlushPolicy};
 use crate::base::disks::{Health, LogDirs};
+use crate::base::host;
 use crate::base::ids::BrokerId;
 use crate::base::limits::{SETTLE_PAUSE_SECONDS_MIN, UNSETTLED_BYTES_MAX};
 use crate::base::metrics::ShardMetrics;
@@ -103,7 +104,8 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
         Arc::clone(&params.metrics),
         params.maintenance,
     );
-    let shared = Rc::new(shared.on(Arc::clone(&params.disks)));
+    let inline = writes_inline(&params.found);
+    let shared = Rc::new(shared.on(Arc::clone(&params.disks)).writing_inline(inline));
     let all_dirs: BTreeSet<PathBuf> = params.found.iter().map(|dir| dir.path.clone()).collect();
     let settings = Settings {
         shard: params.broker.shard().0,
@@ -352,6 +354,13 @@ fn to_settle(unsettled: Vec<u64>, most: u64) -> Vec<usize> {
         is_due
     });
     chosen.map(|(at, _)| at).collect()
+}
+
+/// Whether the shard's own thread writes small appends. Not where there are several log directories: it would wait for the disk of one
+/// that hangs, and the others with it.
+fn writes_inline(dirs: &[FoundLogDir]) -> bool {
+    let [dir] = dirs else { return false };
+    host::file_system_of(&dir.path).is_ok_and(|file_system| file_system.needs_workers_to_write())
 }
 
 /// Both kinds of checkpoints are written together, so that the shorter interval counts.

@@ -5,6 +5,7 @@ use crate::base::config::FlushPolicy;
 use crate::base::disks::LogDirs;
 use crate::base::faults::Faults;
 use crate::base::metrics::ShardMetrics;
+use crate::log::inline::Inline;
 use crate::log::open_files::OpenFiles;
 use crate::maintenance::Maintenance;
 use std::cell::RefCell;
@@ -24,6 +25,7 @@ pub struct PartitionShared {
     /// What the node's log directories are fit for.
     pub disks: Arc<LogDirs>,
     pub(super) faults: Faults,
+    pub(super) inline: Inline,
     /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
     /// records of ten thousand partitions take turns.
     turns: Semaphore,
@@ -54,7 +56,13 @@ impl PartitionShared {
         let (disks, faults, journals) = (Arc::default(), Faults::default(), RefCell::default());
         let turns = Semaphore::new(turns);
         let inspections = Semaphore::new(1);
-        PartitionShared { files, policy, metrics, maintenance, disks, faults, turns, inspections, journals }
+        let inline = Inline::default();
+        PartitionShared { files, policy, metrics, maintenance, disks, faults, inline, turns, inspections, journals }
+    }
+
+    /// Small appends are written by the shard's own thread.
+    pub fn writing_inline(self, is_possible: bool) -> PartitionShared {
+        PartitionShared { inline: Inline::new(is_possible), ..self }
     }
 
     /// With log directories that may fail.

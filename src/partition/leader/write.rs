@@ -8,6 +8,7 @@ use crate::base::faults::Place;
 use crate::base::limits::UNFLUSHED_BYTES_MAX;
 use crate::journal::format::EntryHeader;
 use crate::log::core::Write;
+use crate::log::file::Way;
 use crate::log::paths;
 use crate::log::segment::Segment;
 use crate::partition::journal::Journal;
@@ -133,7 +134,15 @@ impl Partition {
         self.shared.metrics.append_batches_max.raise(write.batches as u64);
         let file = self.shared.files.file(&write.segment)?;
         let buffers = std::mem::take(&mut write.buffers);
-        if let Err(unwritten) = file.write_at(buffers, u64::from(write.position) + write.done).await {
+        let began = Instant::now();
+        // The first write after a pause may have to bring the file's last page from the disk.
+        let inline = self.last_write.get().is_some() && self.shared.inline.allows(write.bytes, began);
+        let way = if inline { Way::Inline } else { Way::Ring };
+        let written = file.write_at(buffers, u64::from(write.position) + write.done, way).await;
+        if inline && self.shared.inline.ended(began, Instant::now()) {
+            self.shared.metrics.append_stalls.add(1);
+        }
+        if let Err(unwritten) = written {
             (write.buffers, write.done) = (unwritten.buffers, write.done + unwritten.done);
             return Err(unwritten.error);
         }

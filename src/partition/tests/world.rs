@@ -51,6 +51,8 @@ pub struct World {
     /// Stops with the world.
     _maintenance: Option<MaintenanceThread>,
     faults: Faults,
+    /// Small appends are written by the thread itself: at every other opening.
+    inline: bool,
 }
 
 /// While it is told to, no sync of a segment ends: what is written is in the page cache, and in the ring.
@@ -106,7 +108,7 @@ impl World {
 
     pub fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
         let dir = temporary_directory();
-        let shared = shared(dir.path(), &Faults::default(), maintenance);
+        let shared = shared(dir.path(), &Faults::default(), maintenance, true);
         shared.set_journals(Vec::new());
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
@@ -124,6 +126,7 @@ impl World {
             saved: Checkpointed::default(),
             ring_bytes: None,
             faults: Faults::default(),
+            inline: true,
             _maintenance: None,
         }
     }
@@ -234,7 +237,8 @@ impl World {
 
     fn start(&mut self, clean: bool) -> (Reopened, Rings) {
         self.shared.end();
-        self.shared = shared(self.dir.path(), &self.faults, self.shared.maintenance.clone());
+        self.inline = !self.inline;
+        self.shared = shared(self.dir.path(), &self.faults, self.shared.maintenance.clone(), self.inline);
         let mut rings = self.rings(clean);
         (self.open(clean, &mut rings), rings)
     }
@@ -411,10 +415,10 @@ pub fn temporary_directory() -> TempDir {
 }
 
 /// What the partitions of a process share, on a disk that is sound so far.
-fn shared(dir: &Path, faults: &Faults, maintenance: Maintenance) -> Rc<PartitionShared> {
+fn shared(dir: &Path, faults: &Faults, maintenance: Maintenance, inline: bool) -> Rc<PartitionShared> {
     let disks = Arc::new(LogDirs::new([(dir.to_owned(), None)]));
     let shared = PartitionShared::new(3, FlushPolicy::Disk, Default::default(), maintenance);
-    Rc::new(shared.on(disks).with(faults.clone()))
+    Rc::new(shared.on(disks).writing_inline(inline).with(faults.clone()))
 }
 
 pub fn copy_files(from: &Path, to: &Path) {
