@@ -55,6 +55,12 @@ pub enum OpenError {
         "{path}: its records go on to offset {end}, but another segment begins at {next}: one of them is none of this log's"
     )]
     Overlap { path: PathBuf, end: Offset, next: Offset },
+    #[error(
+        "{path}: damaged at byte {position}, offset {offset}: {problem}. Everything below offset {recovery_point} was on disk, so it is no \
+         crash's doing, and nothing is cut. Restore the file from a copy, or set the partition's offset in \
+         recovery-point-offset-checkpoint to {offset} to give up what follows"
+    )]
+    Damaged { path: PathBuf, position: u32, offset: Offset, recovery_point: Offset, problem: Problem },
     #[error(transparent)]
     Swap(#[from] SwapError),
 }

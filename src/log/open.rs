@@ -17,6 +17,7 @@
 //!   segment, everything is on disk: records, epochs, index entries (`Partition::settle` writes them in that order, the snapshot
 //!   last). Reading begins at the last index entry below the snapshot. If the batch there is not the one that the entry tells of, or
 //!   damage is met before the snapshot's offset, the whole segment is read.
+//! - *Damage below the recovery point* that a scan meets all the same is none of a crash's: the log is refused, and nothing is cut.
 //! - *Segments after a cut* are removed, the last one first and all of them before the cut itself: a recovery that is cut
 //!   short finds the same damage again.
 //! - *A gap between segments* below the recovery point, the log's start or what was compacted is kept, as Kafka keeps it: its
@@ -247,6 +248,10 @@ impl Opening<'_> {
         end.problem = end.problem.or_else(|| self.gap_before(later, end.next_offset));
         if let Some(problem) = end.problem {
             refuse_old_format(&path, end.valid_bytes, size)?;
+            if end.next_offset < self.params.recovery_point {
+                let (position, offset, recovery_point) = (end.valid_bytes, end.next_offset, self.params.recovery_point);
+                return Err(OpenError::Damaged { path, position, offset, recovery_point, problem });
+            }
             self.remove_later(later)?;
             cut_file(&path, end.valid_bytes)?;
             self.cuts.push(Cut {

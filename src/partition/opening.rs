@@ -10,17 +10,19 @@ use crate::base::disks::Harm;
 use crate::base::ids::{Offset, TopicPartition};
 use crate::base::limits::{OPENED_TOGETHER_MAX, RECOVERIES_AT_ONCE_MAX};
 use crate::log::corrupt::CorruptRanges;
+use crate::log::file::forget_cached;
 use crate::log::open::{self, OpenError, OpenParams, Opened, ReadPart, read_part};
 use crate::log::redo::RedoWrite;
 use crate::log::reserve;
 use crate::maintenance::{Context, JobError, Lane, Maintenance, Streams};
 use futures_util::stream::{self, Stream, StreamExt};
+use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Parts up to so many bytes are read through the page cache: a stream costs more, and they hardly fill it.
+/// For parts up to so many bytes a stream costs more.
 const STREAM_BYTES_MIN: u32 = 256 << 10;
 
 /// A partition that is to be opened. Plain data.
@@ -97,19 +99,25 @@ fn batches(all: Vec<Unopened>) -> Vec<Vec<Unopened>> {
 }
 
 async fn open_batch(context: &Context, batch: Vec<Unopened>) -> io::Result<Vec<Outcome>> {
-    context
-        .blocking_with_streams(move |streams| batch.into_iter().map(|one| open_one(one, &read_by(streams))).collect())
-        .await
+    context.blocking_with_streams(move |streams| batch.into_iter().map(|one| open_by(one, streams)).collect()).await
 }
 
-/// Reads by direct I/O what is worth it.
-fn read_by(streams: &Streams) -> impl Fn(&Path, Range<u32>) -> io::Result<Box<dyn Read>> {
-    |path, range| {
+/// Reads by direct I/O what is worth it; after an unclean stop everything comes from the disk.
+fn read_by(streams: &Streams, is_clean: bool) -> impl Fn(&Path, Range<u32>) -> io::Result<Box<dyn Read>> {
+    move |path, range| {
         if range.end - range.start < STREAM_BYTES_MIN {
+            if !is_clean {
+                forget_cached(&File::open(path)?, u64::from(range.start))?;
+            }
             return read_part(path, range);
         }
         Ok(Box::new(streams.read(path, u64::from(range.start)..u64::from(range.end))?))
     }
+}
+
+fn open_by(unopened: Unopened, streams: &Streams) -> Outcome {
+    let is_clean = unopened.params.clean && unopened.redo.is_empty();
+    open_one(unopened, &read_by(streams, is_clean))
 }
 
 /// Blocking.

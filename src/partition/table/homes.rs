@@ -11,24 +11,25 @@ use crate::partition::leader::Partition;
 use crate::partition::materialise::Home;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 impl PartitionTable {
     /// The directory that holds the partition, or the log directory with the fewest partitions for a new one. A partition that the
-    /// node knew before it was started without one of its directories may lie there: it must not begin anew elsewhere (Kafka:
-    /// LogManager.getOrCreateLog).
+    /// node knew before it was started may lie in a directory that is offline, or in its ring, which is why it is: it must not begin
+    /// anew elsewhere (Kafka: LogManager.getOrCreateLog).
     pub(super) fn find_home(&self, topic: &Topic, index: PartitionIndex) -> (Home, OpenParams) {
         let mut dirs = self.log_dirs.borrow_mut();
         let key = (topic.name.to_string(), index);
         let id = TopicPartition { topic: topic.id, partition: index };
         let holds = |dir: &LogDirState| dir.found.partitions.get(&key).is_some_and(|id| *id == Some(topic.id));
-        let holder = dirs.iter().position(holds);
+        let is_unnamed = |dir: &LogDirState| dir.found.unnamed.contains_key(&key);
+        let holder = dirs.iter().position(holds).or_else(|| dirs.iter().position(is_unnamed));
         let journaled = self.rings.borrow().as_ref().and_then(|rings| rings.holder(id).map(Path::to_owned));
         let journaled = journaled.and_then(|path| dirs.iter().position(|dir| dir.found.path == path));
         let disks = &self.shared.disks;
-        let is_starting = !self.started.get();
-        if let (None, None, true, true) = (holder, journaled, is_starting, disks.began_without_one()) {
-            let offline = disks.all().find(|(_, health)| *health == Health::Offline).map(|(path, _)| path);
-            let home = Home::new(offline.expect("the node began without one"), &topic.name, index, false);
+        let offline = || disks.all().find(|(_, health)| *health == Health::Offline).map(|(path, _)| path.to_owned());
+        if let (None, None, false, Some(log_dir)) = (holder, journaled, self.started.get(), offline()) {
+            let home = Home::new(&log_dir, &topic.name, index, false);
             let dir = home.dir.to_path_buf();
             let params = OpenParams {
                 dir,
@@ -60,6 +61,15 @@ impl PartitionTable {
             now_ms: now_ms(),
         };
         (home, params)
+    }
+
+    /// Why the partition cannot be opened: its directory bears the topic's name, but whose it is cannot be read.
+    pub(super) fn unnamed(&self, home: &Home, topic: &Topic, index: PartitionIndex) -> Option<Arc<str>> {
+        let dirs = self.log_dirs.borrow();
+        let found = &dirs.iter().find(|dir| dir.found.path == home.log_dir)?.found;
+        let key = (topic.name.to_string(), index);
+        let why = found.unnamed.get(&key).filter(|_| found.partitions.get(&key) != Some(&Some(topic.id)))?;
+        Some(Arc::from(format!("{}: {why}; it is neither made anew nor set aside", home.dir.display())))
     }
 
     pub(super) fn forget_home(&self, partition: &Partition) {

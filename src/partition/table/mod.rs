@@ -45,6 +45,8 @@ pub struct FoundLogDir {
     pub cleaned: PartitionOffsets,
     /// Partition directories in it, with the topic id that each one bears.
     pub partitions: HashMap<(String, PartitionIndex), Option<TopicId>>,
+    /// Those of which the topic id could not be read, although it was on disk once; and why.
+    pub unnamed: HashMap<(String, PartitionIndex), String>,
 }
 
 /// The partitions that this shard leads.
@@ -176,9 +178,7 @@ impl PartitionTable {
                     continue;
                 }
                 let key = (topic.name.to_string(), index);
-                if self.is_spoken_of_in_vain(topic.id, &key) {
-                    outdated.insert(key);
-                }
+                outdated.extend(self.spoken_of_in_vain(topic.id, &key).into_iter().map(|dir| (dir, key.clone())));
             }
         }
         outdated
@@ -197,7 +197,7 @@ impl PartitionTable {
                 if self.shared.unless_offline(&log_dir, partition.delete()).await.is_some() {
                     self.deleting.borrow_mut().remove(&partition.id);
                 }
-                (partition.topic.to_string(), partition.index())
+                (log_dir, (partition.topic.to_string(), partition.index()))
             });
             stream::iter(deletions).buffer_unordered(CLOSING_MAX).collect().await
         });
@@ -212,13 +212,15 @@ impl PartitionTable {
         deleted.await
     }
 
-    /// Whether a checkpoint file speaks of a partition of that name that is not this one.
-    fn is_spoken_of_in_vain(&self, id: TopicId, key: &(String, PartitionIndex)) -> bool {
-        self.log_dirs.borrow().iter().any(|LogDirState { found, .. }| {
-            let holds = found.partitions.get(key).is_some_and(|holder| *holder == Some(id));
+    /// The log directories whose checkpoint files speak of a partition of that name that is not this one.
+    fn spoken_of_in_vain(&self, id: TopicId, key: &(String, PartitionIndex)) -> Vec<PathBuf> {
+        let is_so = |LogDirState { found, .. }: &&LogDirState| {
+            let holds =
+                found.unnamed.contains_key(key) || found.partitions.get(key).is_some_and(|holder| *holder == Some(id));
             let files = [&found.recovery_points, &found.log_starts, &found.cleaned];
             !holds && files.into_iter().any(|file| file.contains_key(key))
-        })
+        };
+        self.log_dirs.borrow().iter().filter(is_so).map(|dir| dir.found.path.clone()).collect()
     }
 
     /// The second half: opens what this shard leads by the image. What has no directory yet is open when it returns; the

@@ -64,8 +64,10 @@ impl PartitionTable {
     pub(super) fn begin_opening(&self, topic: &Arc<Topic>, index: PartitionIndex, config: &TopicConfig) -> Begun {
         let id = TopicPartition { topic: topic.id, partition: index };
         let (home, params) = self.find_home(topic, index);
-        if let Some(failure) = self.shared.disks.failure(&home.log_dir) {
-            return Begun::Made(Box::new((offline(topic, index, &home, params.log_start, &failure), home)));
+        let damaged = self.unnamed(&home, topic, index);
+        if let Some(failure) = self.shared.disks.failure(&home.log_dir).or(damaged) {
+            let said = (params.recovery_point, params.log_start);
+            return Begun::Made(Box::new((offline(topic, index, &home, said, &failure), home)));
         }
         let redo = self.rings.borrow_mut().as_mut().map_or_else(Vec::new, |rings| rings.redo(&home.log_dir, id));
         if !home.exists && redo.is_empty() {
@@ -109,7 +111,7 @@ impl PartitionTable {
     fn serve(&self, opening: Opening, Outcome { id, opened, corrupt, full, .. }: Outcome) {
         let local = self.topic_by_id(id.topic).expect("a topic is not removed while its logs are being opened");
         let (topic, index) = (&local.topic, id.partition);
-        let Opening { mut home, log_start, .. } = opening;
+        let Opening { mut home, log_start, recovery_point, .. } = opening;
         for error in full.iter().chain(opened.as_ref().err()) {
             if let OpenError::Io { path, source } = error {
                 self.shared.disks.report(&home.log_dir, &format!("opening {}", path.display()), source);
@@ -117,7 +119,7 @@ impl PartitionTable {
         }
         let mut core = match opened {
             Ok(opened) => self.take_log(&mut home, opened, opening.clean),
-            Err(e) => offline(topic, index, &home, log_start, &e.to_string()),
+            Err(e) => offline(topic, index, &home, (recovery_point, log_start), &e.to_string()),
         };
         if let Some(ranges) = corrupt {
             scrub::take(&mut core, ranges);
@@ -168,10 +170,15 @@ impl PartitionTable {
     }
 }
 
-/// The log of a partition that cannot be opened. The checkpoints go on to say where it began.
-fn offline(topic: &Topic, index: PartitionIndex, home: &Home, log_start: Option<Offset>, reason: &str) -> LogCore {
+/// The log of a partition that cannot be opened. The checkpoints go on to say where it began, and up to where it was whole: the next
+/// start would cut what it need not even read.
+fn offline(
+    topic: &Topic,
+    index: PartitionIndex,
+    home: &Home,
+    (recovery_point, log_start): (Offset, Option<Offset>),
+    reason: &str,
+) -> LogCore {
     error!("{}-{index} is offline: {reason}", topic.name);
-    let mut core = LogCore::empty(Rc::clone(&home.dir), log_start.unwrap_or(Offset(0)));
-    core.fail(Rc::from(reason));
-    core
+    LogCore::unopened(Rc::clone(&home.dir), log_start.unwrap_or(Offset(0)), recovery_point, Rc::from(reason))
 }

@@ -9,6 +9,7 @@ use crate::base::ids::{BrokerId, Offset, PartitionIndex, TopicId};
 use crate::cluster::image::{self, ClusterImage};
 use crate::journal::file;
 use crate::journal::scan::scan;
+use crate::log::checkpoint::PartitionOffsets;
 use crate::log::paths;
 use crate::log::testing::Batch;
 use crate::maintenance::{self, Maintenance, MaintenanceThread};
@@ -45,6 +46,8 @@ struct Node {
     _thread: MaintenanceThread,
     shared: Rc<PartitionShared>,
     table: Rc<PartitionTable>,
+    /// What the checkpoint of recovery points says at the next start.
+    said: PartitionOffsets,
 }
 
 impl Node {
@@ -62,9 +65,10 @@ impl Node {
         image.topics_by_id.insert(topic.id, topic);
         let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
         let dir = temporary_directory();
-        let (shared, table) = begun(&dir, &maintenance, faults);
+        let (shared, table) = begun(&dir, &maintenance, faults, &PartitionOffsets::new());
         table.open_led(&image, &config, false);
-        let node = Node { dir, image, config, maintenance, _thread: thread, shared, table };
+        let node =
+            Node { dir, image, config, maintenance, _thread: thread, shared, table, said: PartitionOffsets::new() };
         node.renew_rings().await;
         node
     }
@@ -72,7 +76,8 @@ impl Node {
     /// The process is killed, and the next one has brought back what the rings hold.
     async fn restart(&mut self) {
         self.shared.end();
-        (self.shared, self.table) = begun(&self.dir, &self.maintenance, Faults::default());
+        (self.shared, self.table) = begun(&self.dir, &self.maintenance, Faults::default(), &self.said);
+        assert!(self.table.close_deleted(&self.image).await.is_empty(), "the checkpoints tell of what is there");
         self.table.open_led(&self.image, &self.config, false);
         while self.table.is_redoing() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -120,15 +125,23 @@ impl Node {
     }
 }
 
-fn begun(dir: &TempDir, maintenance: &Maintenance, faults: Faults) -> (Rc<PartitionShared>, Rc<PartitionTable>) {
+fn begun(
+    dir: &TempDir,
+    maintenance: &Maintenance,
+    faults: Faults,
+    said: &PartitionOffsets,
+) -> (Rc<PartitionShared>, Rc<PartitionTable>) {
     let disks = Arc::new(LogDirs::new([(dir.path().to_owned(), None)]));
     let shared = PartitionShared::new(64, FlushPolicy::Disk, Arc::default(), maintenance.clone());
     let shared = Rc::new(shared.on(Arc::clone(&disks)).with(faults));
     let named = |index| (TOPIC.to_owned(), PartitionIndex(index));
-    let id_of = |index| read_topic_id(&dir.path().join(paths::partition_dir(TOPIC, PartitionIndex(index))));
+    let id_of =
+        |index| read_topic_id(&dir.path().join(paths::partition_dir(TOPIC, PartitionIndex(index)))).expect("readable");
     let found = FoundLogDir {
         path: dir.path().to_owned(),
         partitions: (0..PARTITIONS).filter_map(|i| Some((named(i), Some(id_of(i)?)))).collect(),
+        unnamed: said.keys().filter(|(_, i)| id_of(i.0).is_none()).map(|key| (key.clone(), "empty".into())).collect(),
+        recovery_points: said.clone(),
         ..FoundLogDir::default()
     };
     let found = vec![found];
@@ -244,5 +257,40 @@ fn nothing_is_compacted_before_the_rings_are_renewed() {
         node.restart().await;
         node.renew_rings().await;
         assert_eq!(node.served(0).ends().log_end, Offset(8));
+    });
+}
+
+/// Where a partition was whole was forgotten by the checkpoints when it could not be opened: the start after that read all of it, and cut
+/// it at the first damage. Where its topic's id could not be read, it began anew at offset 0.
+#[test]
+fn what_is_known_of_a_log_that_cannot_be_opened_stays_known() {
+    tokio_uring::start(async move {
+        let mut node = Node::new(&[], Faults::default()).await;
+        take(&node.served(0), Batch::default().build()).await;
+        node.served(0).quiet().await;
+        let key = (TOPIC.to_owned(), PartitionIndex(0));
+        node.said = [(key.clone(), Offset(1))].into();
+        let metadata = node.path(0).join(paths::PARTITION_METADATA);
+        let id = fs::read(&metadata).expect("there");
+        let planted = node.path(0).join("09223372036854775807.log");
+        for unnamed in [false, true] {
+            match unnamed {
+                false => fs::write(&planted, ""),
+                true => fs::remove_file(&planted).and_then(|()| fs::write(&metadata, "")),
+            }
+            .expect("damaged");
+            node.restart().await;
+            let topic = node.table.topic(TOPIC).expect("led here").topic.id;
+            while node.table.is_opening(topic, PartitionIndex(0)) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(node.served(0).core().failure().is_some());
+            let checkpoints = node.table.checkpoints().remove(node.dir.path()).expect("of this directory");
+            assert_eq!(checkpoints.recovery_points.get(&key), Some(&Offset(1)));
+        }
+        fs::write(&metadata, id).expect("mended");
+        node.restart().await;
+        node.renew_rings().await;
+        assert_eq!(node.served(0).ends().log_end, Offset(1));
     });
 }

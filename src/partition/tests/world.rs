@@ -246,7 +246,7 @@ impl World {
     fn open(&mut self, clean: bool, rings: &mut Rings) -> Reopened {
         let mut home = Home::new(self.dir.path(), TOPIC, self.id.partition, true);
         // As the inventory of a start tells: a directory that does not bear the topic's id is none of it.
-        home.exists = read_topic_id(&self.path()) == Some(self.id.topic);
+        home.exists = read_topic_id(&self.path()).expect("readable") == Some(self.id.topic);
         let unopened = Unopened {
             id: self.id,
             topic: TOPIC.into(),
