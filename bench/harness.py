@@ -169,6 +169,25 @@ def led_partitions(port, topic):
     return led
 
 
+def wait_for_leaders(peer, topic, partitions):
+    """Waits until all of a topic's partitions can be produced to."""
+    until = time.monotonic() + 120
+    while led_partitions(peer.port, topic) != partitions:
+        if time.monotonic() > until:
+            raise RuntimeError(f"{topic} of {peer.NAME} has not {partitions} led partitions after two minutes")
+        time.sleep(0.001)
+
+
+def cpu_seconds(pids):
+    """What these processes have used so far, user and system."""
+    ticks = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def resident_mib(pids):
     """Resident memory of these processes together."""
     kib = 0

@@ -6,6 +6,7 @@
 pub mod base;
 
 pub mod record;
+pub mod tuning;
 pub mod wire;
 
 pub mod coordination;

@@ -75,6 +75,16 @@ const PURE: &[&str] = &[
     "partition/durability.rs",
     "partition/watermark.rs",
     "record",
+    "tuning/check",
+    "tuning/cpus.rs",
+    "tuning/facts.rs",
+    "tuning/items.rs",
+    "tuning/parse.rs",
+    "tuning/place.rs",
+    "tuning/plan.rs",
+    "tuning/script.rs",
+    "tuning/state.rs",
+    "tuning/sysctl.rs",
     "wire",
 ];
 const IMPURE: &[&str] = &[

@@ -100,6 +100,17 @@ pub fn file_system_of(path: &Path) -> io::Result<FileSystem> {
 
 /// Tries a small ring.
 pub fn probe_io_uring() -> IoUring {
+    match try_io_uring() {
+        Ok(()) => IoUring::Usable,
+        Err(error) => {
+            let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+            IoUring::Unusable(why_no_ring(&error, disabled.trim()))
+        }
+    }
+}
+
+/// Makes a small ring, and lets it go again.
+pub fn try_io_uring() -> io::Result<()> {
     // struct io_uring_params: 120 bytes, all zero for the defaults.
     let mut params = [0u64; 15];
     // SAFETY: io_uring_setup(2) reads and writes exactly one io_uring_params of 120 bytes behind the pointer, which is
@@ -109,12 +120,20 @@ pub fn probe_io_uring() -> IoUring {
         Ok(descriptor) if descriptor >= 0 => {
             // SAFETY: the kernel has just handed us this descriptor, and nothing else owns it.
             drop(unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(descriptor) });
-            IoUring::Usable
+            Ok(())
         }
-        _ => {
-            let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-            IoUring::Unusable(why_no_ring(&io::Error::last_os_error(), disabled.trim()))
-        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether somebody keeps the kernel's clock right. Sandboxes may refuse to tell.
+pub fn is_clock_synchronized() -> io::Result<bool> {
+    // SAFETY: timex is plain numbers, for which zeros are a value; `modes` 0 asks and changes nothing.
+    let mut clock: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: adjtimex(2) reads and writes exactly one timex behind the pointer, which is valid for that long.
+    match unsafe { libc::adjtimex(&raw mut clock) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(clock.status & libc::STA_UNSYNC == 0),
     }
 }
 

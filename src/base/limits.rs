@@ -225,3 +225,30 @@ pub const SETTLE_PAUSE_SECONDS_MIN: u64 = 5;
 /// A batch in a segment that says it is larger is read only if another one begins where it ends: its length is not under the CRC, and
 /// a bit of it may make it half a gigabyte. No producer's default makes one as large.
 pub const BATCH_BYTES_BELIEVED: u32 = 1 << 20;
+
+/// Bytes of a file with one of the machine's settings, or of a process's status: the kernel's are a page at most, or little more.
+pub const TUNING_VALUE_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a table of the machine's: mounts of a host with thousands of containers.
+pub const TUNING_TABLE_BYTES_MAX: usize = 16 << 20;
+
+/// Rows of such a table that are kept.
+pub const TUNING_TABLE_ROWS_MAX: usize = 1024;
+
+/// Entries of a directory that are looked at: more processes than a kernel has by default (4,194,304) would take too long to look at.
+pub const TUNING_LIST_MAX: usize = 1 << 17;
+
+/// Disks below a data directory, and network cards.
+pub const TUNING_DEVICES_MAX: usize = 256;
+
+/// Layers of block devices, such as LVM on dm-crypt on RAID.
+pub const TUNING_DEVICE_DEPTH_MAX: usize = 8;
+
+/// CPUs have numbers below this: what Linux can be built for on x86 and ARM.
+pub const TUNING_CPUS_MAX: usize = 8192;
+
+/// Values that one state of `corelog tune` names: a governor for each CPU, and interrupts and queues of as many cards.
+pub const TUNING_CHANGES_MAX: usize = 1 << 16;
+
+/// Bytes of that state: some 200 for each value.
+pub const TUNING_STATE_BYTES_MAX: u64 = 16 << 20;

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod limits;
 pub mod logging;
 pub mod metrics;
+pub mod notify;
 pub mod owner;
 #[cfg(test)]
 pub mod seeds;

@@ -2,6 +2,7 @@
 //! read files.
 
 mod bench;
+mod check;
 mod choices;
 mod completions;
 mod connect;
@@ -16,6 +17,7 @@ mod scrub;
 mod serve;
 mod stop;
 mod topic;
+mod tune;
 mod verify;
 
 use crate::base::config::file::LoadError;
@@ -47,7 +49,9 @@ Examples:
   corelog group describe reports                 how far a consumer group is, and who reads what
   corelog dump clicks-0/*.log --records          look into segment files
   corelog verify                                 check everything in ./corelog-data
-  corelog bench e2e --rate 100000                latency from producer to consumer, under load";
+  corelog bench e2e --rate 100000                latency from producer to consumer, under load
+  corelog check                                  what of this machine's settings could be better
+  corelog tune plan                              what of it corelog can change, and undo";
 
 #[derive(Subcommand)]
 enum Command {
@@ -68,6 +72,10 @@ enum Command {
     /// Measure any Kafka-compatible cluster under load: rates, latencies, CPU
     #[command(subcommand)]
     Bench(Box<bench::BenchCommand>),
+    /// Look whether this machine is set up well: kernel, limits, disks, clocks, interrupts
+    Check(check::CheckArgs),
+    /// Change the machine's settings to what check wants, so that it can be undone
+    Tune(tune::TuneArgs),
     /// Watch and steer the background reading for damage
     Scrub(scrub::ScrubArgs),
     /// Print a completion script for your shell
@@ -94,6 +102,8 @@ pub fn main() -> ExitCode {
         Command::Dump(args) => dump::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Bench(command) => bench::run(*command),
+        Command::Check(args) => check::run(&args),
+        Command::Tune(args) => tune::run(args),
         Command::Scrub(args) => scrub::run(args),
         Command::Completions(args) => completions::run(args),
     };
@@ -187,6 +197,10 @@ mod tests {
             "serve --cores x",
             "serve --cores 1-0",
             "serve --log-level silly",
+            "check --cores x",
+            "tune",
+            "tune plan --cores 3-1",
+            "check --cores=",
         ] {
             let words = std::iter::once("corelog").chain(line.split(' '));
             let Err(error) = Cli::try_parse_from(words) else { panic!("{line} was taken") };

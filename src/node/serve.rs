@@ -12,6 +12,7 @@ use crate::base::config::{BrokerConfig, FlushPolicy};
 use crate::base::disks::{Health, LogDirs};
 use crate::base::ids::{BrokerId, NodeId, SHARDS_PER_NODE, ShardId};
 use crate::base::limits::{CHECKPOINTS_WAITING_MAX, CONTROL_COMMANDS_MAX, SHARD_APPLY_MS_MAX};
+use crate::base::notify::notify;
 use crate::cluster::image::{Broker, ClusterImage};
 use crate::controller::handle::ControlHandle;
 use crate::controller::{ControlError, drive};
@@ -362,6 +363,7 @@ where
         }
     };
     info!("{name}: stopping");
+    tell_manager("STOPPING=1");
     // It ends after the command in hand, which needs the shards; one that comes later is answered NOT_CONTROLLER.
     let _ = end_control.send(());
     let ended = control.await;
@@ -396,6 +398,14 @@ fn say_ready(brokers: &[Broker], topics: usize, after: Duration) {
     text.push_str("  stop     Ctrl-C\n");
     // Nobody may be reading: that is no reason to stop.
     let _ = io::stdout().write_all(text.as_bytes());
+    tell_manager("READY=1");
+}
+
+/// A service manager that does not listen is no reason to stop, either.
+fn tell_manager(state: &str) {
+    if let Err(error) = notify(state) {
+        warn!("the service manager was not told {state}: {error}");
+    }
 }
 
 /// `port 9092`, `ports 9092-9095`, or a list where they do not go up by one.

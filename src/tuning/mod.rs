@@ -1,0 +1,25 @@
+//! What of a machine's settings matters to a node: what is read, what is wanted and why, and changing it so that it can be undone.
+//!
+//! `items` is the table of everything that is looked at. `gather` reads the facts, below any root directory; everything between
+//! is pure: `check` judges facts, `place` says which CPUs serve interrupts, `plan` says what to write, and `script` says it to a shell.
+//! `apply` writes it, once `state` is on disk, and takes it back. No setting is written
+//! but below the root that it was given, through `files::Root`, which links do not leave either.
+
+pub mod apply;
+pub mod check;
+mod cpus;
+mod devices;
+pub mod facts;
+pub mod files;
+pub mod gather;
+pub mod items;
+mod parse;
+pub mod place;
+pub mod plan;
+pub mod script;
+mod state;
+mod sysctl;
+#[cfg(test)]
+mod tests;
+
+pub use cpus::Cpus;
