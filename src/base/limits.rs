@@ -240,6 +240,10 @@ pub const UNSETTLED_BYTES_MAX: u64 = 256 << 20;
 /// Seconds between two rounds of settling: the syncs that they ask for must not become the rule.
 pub const SETTLE_PAUSE_SECONDS_MIN: u64 = 5;
 
+/// A batch in a segment that says it is larger is read only if another one begins where it ends: its length is not under the CRC, and
+/// a bit of it may make it half a gigabyte. No producer's default makes one as large.
+pub const BATCH_BYTES_BELIEVED: u32 = 1 << 20;
+
 /// Bytes of a file with one of the machine's settings, or of a process's status: the kernel's are a page at most, or little more.
 pub const TUNING_VALUE_BYTES_MAX: usize = 64 << 10;
 
