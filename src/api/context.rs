@@ -20,6 +20,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Checkpoints that must be written first, and could not be, are tried again after so long.
+const FORGET_AGAIN: Duration = Duration::from_millis(500);
 
 /// One shard's state; lives and dies on its thread.
 pub struct ShardContext {
@@ -120,10 +124,13 @@ impl ShardContext {
     pub async fn apply(&self, image: Arc<ClusterImage>) {
         let settings_changed = self.set_image(Arc::clone(&image));
         let outdated = self.partitions.close_deleted(&image).await;
-        if !outdated.is_empty()
-            && let Err(e) = self.checkpoints.save_without(self.partitions.checkpoints(), outdated).await
+        // A new life that was opened before could lose its records to the log start of the old one. It waits for descriptors, or for space
+        // on the disk; one that has failed is not written to, and nothing is opened there.
+        while !outdated.is_empty()
+            && let Err(e) = self.checkpoints.save_without(self.partitions.checkpoints(), outdated.clone()).await
         {
-            tracing::error!("checkpoints still speak of deleted partitions: {e}");
+            tracing::error!("checkpoints still speak of deleted partitions, and are tried again: {e}");
+            tokio::time::sleep(FORGET_AGAIN).await;
         }
         self.partitions.open_led(&image, &self.config(), settings_changed);
         self.lead_groups();
@@ -275,7 +282,10 @@ mod tests {
         add_topic(&mut image, "t", &[0]);
         let save = async {
             let part = parts.recv().await.expect("sent");
-            assert!(part.outdated.contains(&key));
+            assert!(part.outdated.contains(&(dir.path().to_path_buf(), key.clone())));
+            part.saved.send(Err(std::io::Error::other("no descriptor is left"))).expect("awaited");
+            let part = parts.recv().await.expect("sent again");
+            assert!(part.outdated.contains(&(dir.path().to_path_buf(), key.clone())));
             assert!(context.partitions.topic("t").is_none(), "not before the files are written");
             part.saved.send(Ok(())).expect("awaited");
         };

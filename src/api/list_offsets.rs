@@ -9,6 +9,7 @@ use super::leaders;
 use super::registry::Served;
 use super::{Outcome, RequestInfo};
 use crate::base::ids::{LeaderEpoch, Offset};
+use crate::log::read::ReadError;
 use crate::log::times::{self, TimestampedOffset};
 use crate::partition::leader::Partition;
 use bytes::Bytes;
@@ -167,7 +168,10 @@ async fn by_time(
         Err(e) => {
             error!("{}-{}: looking up {timestamp}: {e}", partition.topic, partition.index());
             partition.read_failed(&e);
-            Err(ResponseError::KafkaStorageError)
+            Err(match e {
+                ReadError::Io { .. } => ResponseError::KafkaStorageError,
+                ReadError::Corrupt { .. } | ReadError::KnownCorrupt { .. } => ResponseError::CorruptMessage,
+            })
         }
     }
 }

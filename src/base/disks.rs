@@ -29,7 +29,6 @@ struct Dir {
     /// Why it is offline; it never comes back.
     failure: OnceLock<Arc<str>>,
     full: AtomicBool,
-    since_start: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +83,6 @@ impl LogDirs {
     pub fn new(dirs: impl IntoIterator<Item = (PathBuf, Option<String>)>) -> LogDirs {
         let dir = |(path, failure): (PathBuf, Option<String>)| Dir {
             path,
-            since_start: failure.is_some(),
             failure: failure.map_or_else(OnceLock::new, |reason| OnceLock::from(Arc::from(reason))),
             full: AtomicBool::new(false),
         };
@@ -104,11 +102,6 @@ impl LogDirs {
     /// Why a directory is offline.
     pub fn failure(&self, path: &Path) -> Option<Arc<str>> {
         self.dir(path)?.failure.get().cloned()
-    }
-
-    /// One of them could not be used when the node was started: a partition that is nowhere else may be there.
-    pub fn began_without_one(&self) -> bool {
-        self.dirs.iter().any(|dir| dir.since_start)
     }
 
     /// Nothing is left to serve from.
@@ -242,7 +235,7 @@ mod tests {
         dirs.set_full(a, false);
         assert_eq!(dirs.health(a), Health::Offline);
         assert!(dirs.failure(a).is_some_and(|why| why.starts_with("writing x: ")), "the first reason stays");
-        assert!(!dirs.all_offline() && !dirs.began_without_one());
+        assert!(!dirs.all_offline());
         dirs.take_offline(b, "as well");
         assert!(dirs.all_offline());
     }
@@ -251,7 +244,7 @@ mod tests {
     fn what_cannot_be_served_is_told_while_a_directory_is_offline() {
         let dirs =
             LogDirs::new([(PathBuf::from("/a"), Some("no such device".to_owned())), (PathBuf::from("/b"), None)]);
-        assert!(dirs.began_without_one() && dirs.lost().is_none());
+        assert!(dirs.lost().is_none());
         let partition = TopicPartition {
             topic: crate::base::ids::TopicId::random(),
             partition: super::super::ids::PartitionIndex(0),

@@ -204,8 +204,26 @@ pub const PENDING_MEMBERS_MAX: usize = 10_000;
 /// Bytes of a compiled pattern of a group's subscription; regex's own bound is ten times as much. A larger one is refused.
 pub const PATTERN_BYTES_MAX: usize = 1 << 20;
 
+/// Seconds of processor time for holding the patterns that one heartbeat needs against all topics. An ordinary one takes half a millisecond for
+/// 10,000 topics; one that counts to a thousand can take a minute, and others wait for it meanwhile.
+pub const PATTERNS_SECONDS_MAX: u64 = 5;
+
 /// Patterns of a group's subscriptions are held against new topics no more often than this: Kafka's ten seconds.
 pub const PATTERN_REFRESH_MS_MIN: i64 = 10_000;
+
+/// Groups and offsets that a shard looks at in the background (for expired ones, or those of a deleted topic) before requests have their
+/// turn: about a millisecond's work.
+pub const GROUPS_LOOKED_AT_MAX: usize = 1024;
+
+/// Bytes of an answer that describes groups or tells their offsets, from which on further groups are refused; librdkafka takes no answer above
+/// 100 MB. One group is always told whole: a classic one was stored as one batch, offsets are as many as there are partitions.
+pub const GROUPS_ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Members of a group that are fenced in one step: each step walks through all of them, and is one batch.
+pub const FENCED_TOGETHER_MAX: usize = 1000;
+
+/// Appends about what groups forget that are under way at a time.
+pub const FORGETTING_APPENDS_MAX: usize = 64;
 
 /// Logs that one job opens after a clean stop: each takes well below a millisecond.
 pub const OPENED_TOGETHER_MAX: usize = 64;
@@ -221,6 +239,10 @@ pub const UNSETTLED_BYTES_MAX: u64 = 256 << 20;
 
 /// Seconds between two rounds of settling: the syncs that they ask for must not become the rule.
 pub const SETTLE_PAUSE_SECONDS_MIN: u64 = 5;
+
+/// A batch in a segment that says it is larger is read only if another one begins where it ends: its length is not under the CRC, and
+/// a bit of it may make it half a gigabyte. No producer's default makes one as large.
+pub const BATCH_BYTES_BELIEVED: u32 = 1 << 20;
 
 /// Bytes of a file with one of the machine's settings, or of a process's status: the kernel's are a page at most, or little more.
 pub const TUNING_VALUE_BYTES_MAX: usize = 64 << 10;

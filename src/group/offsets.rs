@@ -57,6 +57,11 @@ impl Offsets {
         self.newest.is_empty() && self.under_way.is_empty()
     }
 
+    /// How many there are to look at.
+    pub fn len(&self) -> usize {
+        self.newest.len()
+    }
+
     /// Some commit is on its way to the log.
     pub fn is_under_way(&self) -> bool {
         !self.under_way.is_empty()
@@ -80,7 +85,8 @@ impl Offsets {
         *self.under_way.entry(of.clone()).or_default() += 1;
     }
 
-    /// A commit is in the log at this offset of `__consumer_offsets`, or never will be.
+    /// A commit is in the log at this offset of `__consumer_offsets`; or this coordinator does not learn any more whether it is, and who
+    /// loads the group next will see.
     pub fn end(&mut self, of: &TopicPartitionName, stored: Option<(i64, CommittedOffset)>) {
         if let Some((record_at, value)) = stored {
             self.put(of.clone(), record_at, value);

@@ -130,6 +130,15 @@ impl LogCore {
         }
     }
 
+    /// A log that could not be opened. It holds nothing, but goes on to say what the checkpoints said of it.
+    pub fn unopened(dir: Rc<Path>, log_start: Offset, recovery_point: Offset, reason: Rc<str>) -> LogCore {
+        let mut core = LogCore::empty(dir, log_start);
+        let end = recovery_point.max(log_start);
+        (core.staged_end, core.written_end, core.flushed_end) = (end, end, end);
+        core.failure = Some(reason);
+        core
+    }
+
     /// A log as recovery found it: all of it counts as written and flushed.
     pub fn recovered(dir: Rc<Path>, log: RecoveredLog) -> LogCore {
         let RecoveredLog { segments, log_start, end, epochs, producers } = log;

@@ -236,6 +236,21 @@ fn skip(buffers: Vec<Bytes>, mut done: usize) -> Vec<Bytes> {
     left
 }
 
+/// Has the page cache written out and forgotten from a position on: what is read next comes from the disk. After a write-back that
+/// failed the cache calls clean what the disk does not have, and a sync is told of that error only once: what a recovery found
+/// whole there would count as durable. Blocking.
+pub fn forget_cached(file: &std::fs::File, from: u64) -> io::Result<()> {
+    // No page is larger. Up to the file's end: of pages that are named in part, none would go.
+    let from = from & !((64 << 10) - 1);
+    let at = libc::off64_t::try_from(from).map_err(io::Error::other)?;
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: a system call on a descriptor that `file` keeps open; it is given no memory.
+    if unsafe { libc::sync_file_range(file.as_raw_fd(), at, 0, flags) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(fadvise(file, from, None, Advice::DontNeed)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,6 +38,7 @@ pub mod cold;
 pub mod compact;
 pub mod core;
 pub mod corrupt;
+pub mod cut;
 pub mod epochs;
 pub mod file;
 pub mod index;

@@ -17,6 +17,7 @@
 //!   segment, everything is on disk: records, epochs, index entries (`Partition::settle` writes them in that order, the snapshot
 //!   last). Reading begins at the last index entry below the snapshot. If the batch there is not the one that the entry tells of, or
 //!   damage is met before the snapshot's offset, the whole segment is read.
+//! - *Damage below the recovery point* that a scan meets all the same is none of a crash's: the log is refused, and nothing is cut.
 //! - *Segments after a cut* are removed, the last one first and all of them before the cut itself: a recovery that is cut
 //!   short finds the same damage again.
 //! - *A gap between segments* below the recovery point, the log's start or what was compacted is kept, as Kafka keeps it: its
@@ -24,6 +25,8 @@
 //!   compacted: a power loss kept the name of a later segment, and
 //!   of the one before only what was flushed, which can end between two batches. What follows was never promised, and readers
 //!   would wait before the gap for ever.
+//! - *A segment that reaches beyond the next one's begin* is none of a crash's: which of both tells the truth is not known here, so
+//!   the log is refused, and neither is cut.
 //! - *Killed, but the machine lived on*: batches may be whole in the page cache and not on disk. What was scanned is synced
 //!   before the log is served, so that a retry of such a batch is not called durable before it is.
 //! - *Segments below the log's start* that were not removed in time are not cut, and nothing behind them is: they go.
@@ -36,8 +39,9 @@
 //! - *Formats v0 and v1* are refused, not cut.
 
 use super::checkpoint::{self, sync_dir};
-use super::compact::swap::{self, Finished, SwapError};
+use super::compact::swap::{self, Finished};
 use super::core::RecoveredLog;
+pub use super::cut::{Cut, OpenError};
 use super::epochs::EpochHistory;
 use super::listing::{Found, Listing};
 use super::paths;
@@ -49,7 +53,6 @@ use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::limits::LOG_OFFSET_MAX;
 use crate::record::batch::BatchHeader;
 use std::collections::VecDeque;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -89,54 +92,6 @@ pub struct Opened {
     pub scanned_bytes: u64,
     /// The directory is as a clean stop leaves it.
     pub is_clean: bool,
-}
-
-/// Bytes that were cut from a segment, or whole segments that went with them.
-#[derive(Debug)]
-pub struct Cut {
-    pub file: PathBuf,
-    pub position: u32,
-    pub bytes: u64,
-    pub next_offset: Offset,
-    /// None: the whole file went, since it follows one that was cut or lies below the log's start.
-    pub problem: Option<Problem>,
-}
-
-/// The line of the broker's log: what was cut, from which offset on, and why.
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cut { file, position, bytes, next_offset, problem } = self;
-        match problem {
-            Some(problem) => write!(
-                f,
-                "{}: cut at byte {position} ({bytes} bytes, from offset {next_offset} on): {problem}",
-                file.display()
-            ),
-            None => write!(
-                f,
-                "{}: removed ({bytes} bytes, from offset {next_offset} on): what was before it is cut, or below the log's start",
-                file.display()
-            ),
-        }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error("{path}: {bytes} bytes are more than a segment can have")]
-    TooLarge { path: PathBuf, bytes: u64 },
-    #[error(
-        "{path}: message format v{magic} at byte {position}: only v2 is served; have Kafka rewrite the topic in a newer format first"
-    )]
-    OldFormat { path: PathBuf, position: u32, magic: i8 },
-    #[error("{path}: begins at offset {offset}, which no log reaches; remove the file if it is none of Kafka's")]
-    OffsetTooHigh { path: PathBuf, offset: Offset },
-    #[error("{path}: the checkpoint of log starts says {offset}, which no log reaches; correct its line")]
-    StartTooHigh { path: PathBuf, offset: Offset },
-    #[error(transparent)]
-    Swap(#[from] SwapError),
 }
 
 /// Opens the directory; an empty one is a log that begins at `log_start`, or 0. `read` is asked for what must be looked through.
@@ -286,10 +241,17 @@ impl Opening<'_> {
             Some(end) => (end, true),
             None => (self.scan_whole(segment, size)?, false),
         };
-        end.problem = end.problem.or_else(|| self.gap_before(later, end.next_offset));
         let path = segment.path(paths::LOG);
+        if let Some(next) = later.first().filter(|next| end.problem.is_none() && next.base < end.next_offset) {
+            return Err(OpenError::Overlap { path, end: end.next_offset, next: next.base });
+        }
+        end.problem = end.problem.or_else(|| self.gap_before(later, end.next_offset));
         if let Some(problem) = end.problem {
             refuse_old_format(&path, end.valid_bytes, size)?;
+            if end.next_offset < self.params.recovery_point {
+                let (position, offset, recovery_point) = (end.valid_bytes, end.next_offset, self.params.recovery_point);
+                return Err(OpenError::Damaged { path, position, offset, recovery_point, problem });
+            }
             self.remove_later(later)?;
             cut_file(&path, end.valid_bytes)?;
             self.cuts.push(Cut {

@@ -7,6 +7,7 @@ use super::open::rebuild_indexes;
 use super::open_files::OpenFiles;
 use super::segment::{BatchPlace, Indexes, NoBatchAt, Scan, Segment, scan_headers};
 use crate::base::ids::Offset;
+use crate::base::limits::BATCH_BYTES_BELIEVED;
 use crate::record::batch::HEADER_LEN;
 use std::io;
 use std::path::PathBuf;
@@ -107,7 +108,7 @@ fn find(core: &LogCore, files: &OpenFiles, offset: Offset, index_interval_bytes:
         position = position.max(core.corrupt().sound_from(segment.base, offset));
         while position < segment.size() {
             match probe(segment, files, position, offset)? {
-                Some(Scan::Found(place)) => return Ok(Find::At(Rc::clone(segment), place)),
+                Some(Scan::Found(place)) => return believed(core, files, segment, place),
                 Some(Scan::Continue(on)) => position = on,
                 None => return Ok(Find::Missing(Missing::Headers { segment: Rc::clone(segment), position })),
             }
@@ -115,6 +116,25 @@ fn find(core: &LogCore, files: &OpenFiles, offset: Offset, index_interval_bytes:
         next = core.segment_after(segment);
     }
     Ok(Find::Nothing)
+}
+
+/// The length is not under the CRC, and whoever reads the batch needs as much memory: a large one is believed only if something goes on
+/// where it ends.
+fn believed(core: &LogCore, files: &OpenFiles, segment: &Rc<Segment>, place: BatchPlace) -> Result<Find, ReadError> {
+    let found = Find::At(Rc::clone(segment), place);
+    let wrong = || corrupt(segment, NoBatchAt { position: place.position });
+    let position = place.position.checked_add(place.bytes).filter(|end| *end <= segment.size()).ok_or_else(wrong)?;
+    let is_small = place.bytes <= BATCH_BYTES_BELIEVED;
+    let is_next_lost = || core.corrupt().holding(Place { segment: segment.base, position }).is_some();
+    if is_small || position == segment.size() || is_next_lost() {
+        return Ok(found);
+    }
+    match probe(segment, files, position, place.next) {
+        Ok(Some(Scan::Found(next))) if next.base >= place.next => Ok(found),
+        Ok(None) => Ok(Find::Missing(Missing::Headers { segment: Rc::clone(segment), position })),
+        Ok(Some(_)) | Err(ReadError::Corrupt { .. }) => Err(wrong()),
+        Err(e) => Err(e),
+    }
 }
 
 /// Looks at the headers that begin at `position`; None when they are not in the page cache.

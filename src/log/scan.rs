@@ -2,11 +2,15 @@
 
 use crate::base::ids::Offset;
 use crate::record::batch::{BatchHeader, HEADER_LEN, LOG_OVERHEAD};
+use crc_fast::{CrcAlgorithm, Digest};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// What precedes the bytes that a batch's CRC covers.
+const CRC_FROM: usize = 21;
 
 /// Bytes up to the magic of formats v0 and v1, and the least that their length can say.
 const OLD_HEADER_LEN: usize = 17;
@@ -85,11 +89,9 @@ pub fn scan(
         } else {
             check(&header, (floor, end.next_offset), last_epoch)
         };
-        if end.problem.is_none() && depth == Depth::Checksums {
-            let batch = window.at(end.valid_bytes, header.total_len())?;
-            if !header.crc_matches(batch) {
-                end.problem = Some(Problem::Crc { expected: header.crc });
-            }
+        let is_asked = end.problem.is_none() && depth == Depth::Checksums;
+        if is_asked && window.crc(end.valid_bytes, header.total_len())? != header.crc {
+            end.problem = Some(Problem::Crc { expected: header.crc });
         }
         if end.problem.is_some() {
             break;
@@ -145,7 +147,7 @@ pub fn old_format_at(file: &File, position: u32, size: u32) -> io::Result<Option
     Ok((crc.finalize() == u32::from_be_bytes([c0, c1, c2, c3])).then_some(magic as i8))
 }
 
-/// A piece of the segment in memory that moves forward; as large as the largest batch needs, at least `CHUNK_BYTES`.
+/// A piece of the segment in memory that moves forward; no larger than `CHUNK_BYTES`, whatever a batch says it needs.
 struct Window<'a> {
     input: &'a mut dyn Read,
     size: u32,
@@ -154,6 +156,18 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
+    /// The CRC of the batch at `position`, all of which is there.
+    fn crc(&mut self, position: u32, length: usize) -> io::Result<u32> {
+        let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+        let mut done = CRC_FROM;
+        while done < length {
+            let piece = self.at(position + done as u32, CHUNK_BYTES.min(length - done))?;
+            digest.update(piece);
+            done += piece.len();
+        }
+        Ok(digest.finalize() as u32)
+    }
+
     /// The bytes at `position`, which is not before that of the last call: `length` of them, or fewer where the segment ends.
     fn at(&mut self, position: u32, length: usize) -> io::Result<&[u8]> {
         let left = (self.size - position) as usize;

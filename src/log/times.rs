@@ -3,9 +3,9 @@
 use super::corrupt::{CorruptRanges, Place};
 use super::open_files::OpenFiles;
 use super::read::{Missing, ReadError};
-use super::segment::Segment;
+use super::segment::{NoBatchAt, Segment};
 use crate::base::ids::{LeaderEpoch, Offset};
-use crate::record::batch::{BatchError, BatchHeader, HEADER_LEN};
+use crate::record::batch::{BatchHeader, HEADER_LEN};
 use crate::record::records::{first_at_or_after, greatest_from};
 use bytes::Bytes;
 use std::cell::Cell;
@@ -63,7 +63,7 @@ async fn first_record(
     let wanted = |header: &BatchHeader| may_have_it(header) && header.last_offset() >= from;
     while let Some((header, batch, next)) = first_batch((segment, corrupt), files, position, &wanted).await? {
         let found = first_at_or_after(&header, &batch, timestamp_ms, from)
-            .map_err(|e| failed(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
+            .map_err(|_| no_batch(segment, next - header.total_len() as u32))?;
         if let Some((timestamp_ms, offset)) = found {
             let leader_epoch = LeaderEpoch(header.partition_leader_epoch);
             return Ok(Some(TimestampedOffset { timestamp_ms, offset, leader_epoch }));
@@ -138,8 +138,7 @@ async fn greatest_of(
     if known.is_some_and(|known| known.last_offset > first.last_offset()) {
         return Ok(known);
     }
-    let within = greatest_from(&first, &batch, from)
-        .map_err(|e| failed(segment, io::Error::new(io::ErrorKind::InvalidData, e)))?;
+    let within = greatest_from(&first, &batch, from).map_err(|_| no_batch(segment, next - first.total_len() as u32))?;
     let leader_epoch = LeaderEpoch(first.partition_leader_epoch);
     let best = Cell::new(within.map(|(timestamp_ms, offset)| Greatest {
         timestamp_ms,
@@ -190,7 +189,6 @@ async fn first_batch(
     mut position: u32,
     wanted: &dyn Fn(&BatchHeader) -> bool,
 ) -> Result<Option<(BatchHeader, Bytes, u32)>, ReadError> {
-    let bad = |e: BatchError| failed(segment, io::Error::new(io::ErrorKind::InvalidData, e));
     let file = files.file(segment).map_err(|e| failed(segment, e))?;
     let size = segment.size();
     while position < size {
@@ -206,10 +204,10 @@ async fn first_batch(
                 at += (end - here.position) as usize;
                 break;
             }
-            let header = BatchHeader::parse(&piece[at..]).map_err(bad)?;
+            let header = BatchHeader::parse(&piece[at..]).map_err(|_| no_batch(segment, here.position))?;
             let length = header.total_len();
             if length > left - at {
-                return Err(bad(BatchError::Length { found: header.batch_length }));
+                return Err(no_batch(segment, here.position));
             }
             if wanted(&header) {
                 let place = u64::from(position) + at as u64;
@@ -221,6 +219,11 @@ async fn first_batch(
         position += at as u32;
     }
     Ok(None)
+}
+
+fn no_batch(segment: &Segment, position: u32) -> ReadError {
+    let source = NoBatchAt { position };
+    ReadError::Corrupt { path: segment.path(super::paths::LOG), segment: segment.base, source }
 }
 
 fn failed(segment: &Segment, source: io::Error) -> ReadError {

@@ -57,16 +57,18 @@ pub enum Lane {
     Settle,
     /// Small work in the background.
     Chore,
+    /// Work of the processor alone, for which a client waits.
+    Ask,
 }
 
 impl Lane {
-    const ALL: [Lane; 5] = [Lane::Recovery, Lane::Clean, Lane::Scrub, Lane::Settle, Lane::Chore];
+    const ALL: [Lane; 6] = [Lane::Recovery, Lane::Clean, Lane::Scrub, Lane::Settle, Lane::Chore, Lane::Ask];
 
     /// Jobs that run side by side.
     fn width(self) -> usize {
         match self {
             Lane::Recovery => RECOVERIES_AT_ONCE_MAX,
-            Lane::Settle => 2,
+            Lane::Settle | Lane::Ask => 2,
             Lane::Clean | Lane::Scrub | Lane::Chore => 1,
         }
     }
@@ -75,7 +77,9 @@ impl Lane {
     fn chunks(self) -> (usize, usize) {
         match self {
             Lane::Recovery => (MAINTENANCE_CHUNK_BYTES, MAINTENANCE_AHEAD),
-            Lane::Clean | Lane::Scrub | Lane::Settle | Lane::Chore => (BACKGROUND_CHUNK_BYTES, BACKGROUND_AHEAD),
+            Lane::Clean | Lane::Scrub | Lane::Settle | Lane::Chore | Lane::Ask => {
+                (BACKGROUND_CHUNK_BYTES, BACKGROUND_AHEAD)
+            }
         }
     }
 

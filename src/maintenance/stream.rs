@@ -1,6 +1,7 @@
 //! Files as streams, several requests ahead: by direct I/O on glommio's ring, or through the page cache and out of it again.
 
 use super::context::{Context, Engine, Operation};
+use crate::log::file::forget_cached;
 use glommio::GlommioError;
 use glommio::io::{DmaBuffer, DmaFile, ReadResult};
 use glommio::task::JoinHandle;
@@ -79,7 +80,7 @@ impl Reader {
             Some(file) => file,
             None => {
                 let path = path.to_owned();
-                ReadFrom::Plain { file: Arc::new(context.blocking(move || File::open(path)).await??) }
+                ReadFrom::Plain { file: Arc::new(context.blocking(move || open_plain(&path)).await??) }
             }
         };
         let ask = match &file {
@@ -272,6 +273,13 @@ async fn end(file: Rc<DmaFile>, operation: Operation) {
 async fn ended(write: Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
     let Some(write) = write else { return Ok(()) };
     write.await.ok_or_else(|| io::Error::other("a write was given up"))?
+}
+
+/// As direct I/O does, what follows reads what is on the disk: pages whose write-back failed look clean, and are not believed.
+fn open_plain(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    forget_cached(&file, 0)?;
+    Ok(file)
 }
 
 fn read_plain(file: &File, position: u64, length: usize) -> io::Result<Vec<u8>> {

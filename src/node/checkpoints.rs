@@ -76,10 +76,11 @@ async fn write_in(dir: PathBuf, files: Vec<(PathBuf, String)>, disks: &LogDirs) 
 impl Known {
     /// A part that a newer one of its shard has overtaken changes nothing: the newer one says all that it would.
     fn take(&mut self, part: SaveCheckpoints) -> oneshot::Sender<io::Result<()>> {
-        for inherited in self.inherited.values_mut() {
-            inherited.recovery_points.retain(|key, _| !part.outdated.contains(key));
-            inherited.log_starts.retain(|key, _| !part.outdated.contains(key));
-            inherited.cleaned.retain(|key, _| !part.outdated.contains(key));
+        for (dir, key) in &part.outdated {
+            let Some(inherited) = self.inherited.get_mut(dir) else { continue };
+            for said in [&mut inherited.recovery_points, &mut inherited.log_starts, &mut inherited.cleaned] {
+                said.remove(key);
+            }
         }
         let newest = self.newest.entry(part.shard).or_default();
         if part.number < *newest {
@@ -218,7 +219,9 @@ mod tests {
                 ..FoundLogDir::default()
             };
             let writer = tokio::task::spawn(run(vec![found], (shards, Arc::default()), parts));
-            let outdated = [("gone".to_string(), PartitionIndex(0))].into();
+            let gone = ("gone".to_string(), PartitionIndex(0));
+            // Another directory may have a partition of that name that is alive.
+            let outdated = [(dir.path().to_path_buf(), gone), ("/elsewhere".into(), said("other").0)].into();
             shard.save_without(BTreeMap::new(), outdated).await.expect("saved");
             for name in [checkpoint::RECOVERY_POINTS, checkpoint::LOG_START_OFFSETS] {
                 let text = std::fs::read_to_string(dir.path().join(name)).expect("written");

@@ -1,10 +1,11 @@
 //! What lies in the log directories at start: read once, before the shards run.
 
 use super::format::LogDir;
+use crate::base::disks::Harm;
 use crate::base::ids::{PartitionIndex, TopicId};
 use crate::coordination::embedded::FILE_NAME;
 use crate::log::checkpoint::{self, PartitionOffsets};
-use crate::log::paths::{self, DirName};
+use crate::log::paths::{self, DirName, PARTITION_METADATA};
 use crate::maintenance::{self, Lane, Maintenance};
 use crate::partition::materialise::read_topic_id;
 use crate::partition::table::FoundLogDir;
@@ -37,7 +38,7 @@ pub fn take(dirs: &[LogDir]) -> anyhow::Result<Inventory> {
     let mut inventory = Inventory { dirs: Vec::new(), unreadable: Vec::new(), deleted: Vec::new() };
     for dir in dirs {
         if let Err(e) = inventory.look_into(dir) {
-            inventory.unreadable.push((dir.path.clone(), format!("cannot list it: {e}")));
+            inventory.unreadable.push((dir.path.clone(), format!("cannot read it: {e}")));
         }
     }
     inventory.check_single()?;
@@ -49,10 +50,10 @@ impl Inventory {
         let mut found = FoundLogDir {
             path: dir.path.clone(),
             clean: dir.was_clean,
-            recovery_points: read_offsets(&dir.path, checkpoint::RECOVERY_POINTS),
-            log_starts: read_offsets(&dir.path, checkpoint::LOG_START_OFFSETS),
-            cleaned: read_offsets(&dir.path, checkpoint::CLEANED),
-            partitions: Default::default(),
+            recovery_points: read_offsets(&dir.path, checkpoint::RECOVERY_POINTS)?,
+            log_starts: read_offsets(&dir.path, checkpoint::LOG_START_OFFSETS)?,
+            cleaned: read_offsets(&dir.path, checkpoint::CLEANED)?,
+            ..FoundLogDir::default()
         };
         if dir.is_new {
             self.dirs.push(found);
@@ -73,7 +74,21 @@ impl Inventory {
                 _ => warn!("{} is not a partition's directory", entry.path().display()),
             }
         }
-        found.partitions = with_topic_ids(&partitions);
+        for (name, read) in with_topic_ids(&partitions) {
+            let id = match read {
+                // The disk, not the file: nothing in it can be relied on.
+                Err(e) if Harm::of(&e) == Harm::Directory => return Err(e),
+                Err(e) => Err(e.to_string()),
+                Ok(None) => Err("names no topic".to_owned()),
+                Ok(Some(id)) => Ok(id),
+            };
+            if let Err(why) = &id
+                && was_flushed(&found, &name)
+            {
+                found.unnamed.insert(name.clone(), format!("{PARTITION_METADATA}: {why}"));
+            }
+            found.partitions.insert(name, id.ok());
+        }
         self.dirs.push(found);
         Ok(())
     }
@@ -135,8 +150,15 @@ impl Inventory {
     }
 }
 
+/// A recovery point, or a start of the log, above 0 was written after the names in the partition's directory were synced: that it bears no
+/// topic id is no crash's doing then.
+fn was_flushed(found: &FoundLogDir, name: &Name) -> bool {
+    let files = [&found.recovery_points, &found.log_starts];
+    files.into_iter().any(|file| file.get(name).is_some_and(|offset| offset.0 > 0))
+}
+
 /// Reads the topic ids of partitions' directories, on all cores: a start waits for thousands of small files.
-fn with_topic_ids(partitions: &[(Name, PathBuf)]) -> HashMap<Name, Option<TopicId>> {
+fn with_topic_ids(partitions: &[(Name, PathBuf)]) -> Vec<(Name, io::Result<Option<TopicId>>)> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let read = |part: &[(Name, PathBuf)]| -> Vec<_> {
         part.iter().map(|(name, path)| (name.clone(), read_topic_id(path))).collect()
@@ -163,29 +185,26 @@ pub async fn remove_deleted(maintenance: Maintenance, deleted: Vec<PathBuf>) {
     }
 }
 
-/// A checkpoint that is missing or damaged says nothing: the log itself is read then.
-fn read_offsets(dir: &Path, name: &str) -> PartitionOffsets {
+/// A checkpoint that is missing or garbled says nothing: the log itself is read then. One that cannot be read says something that is
+/// not known: records whose deletion was answered must not come back for it.
+fn read_offsets(dir: &Path, name: &str) -> io::Result<PartitionOffsets> {
     let path = dir.join(name);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return PartitionOffsets::new(),
-        Err(e) => {
-            warn!("{}: {e}; logs are read instead", path.display());
-            return PartitionOffsets::new();
-        }
+    let content = match fs::read(&path) {
+        Ok(content) => content,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(PartitionOffsets::new()),
+        Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
     };
-    let mut offsets = checkpoint::decode_partition_offsets(&text).unwrap_or_else(|e| {
+    let mut offsets = checkpoint::decode_partition_offsets(&String::from_utf8_lossy(&content)).unwrap_or_else(|e| {
         warn!("{}: {e}; logs are read instead", path.display());
         PartitionOffsets::new()
     });
     offsets.retain(|(_, PartitionIndex(index)), offset| *index >= 0 && offset.0 >= 0);
-    offsets
+    Ok(offsets)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::paths::PARTITION_METADATA;
 
     /// Log directories, each with partitions and their topics' ids.
     fn laid_out(temp: &Path, dirs: &[&[(&str, TopicId)]]) -> Vec<LogDir> {
@@ -214,6 +233,37 @@ mod tests {
             text.starts_with("duplicate log directories found") && paths.iter().all(|p| text.contains(p)),
             "{text}"
         );
+    }
+
+    /// The partition began anew at offset 0, in whichever directory had the fewest, without a word; the checkpoints forgot it.
+    #[test]
+    fn a_partition_that_was_flushed_and_bears_no_id_is_known_for_it() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let id = TopicId::random();
+        let dirs = laid_out(temp.path(), &[&[("a-0", id), ("a-1", id), ("a-2", id), ("a-3", id)]]);
+        let metadata = |name: &str| dirs[0].path.join(name).join(PARTITION_METADATA);
+        fs::write(metadata("a-0"), "").expect("emptied");
+        fs::remove_file(metadata("a-1")).expect("gone");
+        fs::write(metadata("a-2"), [0xff, 0xfe]).expect("garbled");
+        // Of a-1 nothing was synced yet when the process died.
+        fs::write(dirs[0].path.join(checkpoint::RECOVERY_POINTS), "0\n3\na 0 7\na 1 0\na 2 9\n").expect("written");
+        let found = &take(&dirs).expect("taken").dirs[0];
+        let named = |index| ("a".to_owned(), PartitionIndex(index));
+        let unnamed: std::collections::BTreeSet<_> = found.unnamed.keys().cloned().collect();
+        assert_eq!(unnamed, [named(0), named(2)].into());
+        assert_eq!(found.partitions[&named(3)], Some(id));
+        assert_eq!(found.partitions[&named(1)], None);
+    }
+
+    /// A checkpoint that could not be read was taken for one that says nothing: deleted records came back.
+    #[test]
+    fn a_directory_whose_checkpoints_cannot_be_read_is_not_used() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let dirs = laid_out(temp.path(), &[&[("a-0", TopicId::random())]]);
+        fs::create_dir(dirs[0].path.join(checkpoint::LOG_START_OFFSETS)).expect("reading it fails");
+        let taken = take(&dirs).expect("the others are used");
+        assert!(taken.dirs.is_empty());
+        assert!(taken.unreadable[0].1.contains(checkpoint::LOG_START_OFFSETS), "{:?}", taken.unreadable);
     }
 
     #[test]

@@ -21,8 +21,8 @@ pub struct Checkpoints {
     pub cleaned: PartitionOffsets,
 }
 
-/// Partitions by name, of which the files may still tell what was true of an earlier life.
-pub type Outdated = BTreeSet<(String, PartitionIndex)>;
+/// Partitions by log directory and name, of which the files there may still tell what was true of an earlier life.
+pub type Outdated = BTreeSet<(PathBuf, (String, PartitionIndex))>;
 
 /// All partitions of a shard, by log directory, and where to say that they are on disk.
 pub struct SaveCheckpoints {

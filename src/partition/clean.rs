@@ -10,7 +10,8 @@
 //! *Names.* Removal of segments and replacement take turns (`Cleaning::names`), so that a file is never renamed two ways.
 //!
 //! *The journal.* What it has of a segment would go back to its old position there. So a pass begins when nothing of it is left
-//! in the ring (`Journal::outlive`); sealed segments get no new entries.
+//! in the ring (`Journal::outlive`); sealed segments get no new entries. At a start none begins before the rings are renewed: until
+//! then a second start would write back what they held at the first.
 
 use super::leader::Partition;
 use super::table::PartitionTable;
@@ -122,7 +123,7 @@ impl Partition {
         let config = self.config();
         let rests = self.cleaning.rests_until.get().is_some_and(|until| Instant::now() < until);
         let is_able = !rests && !self.cleaning.given_up.get() && self.core().failure().is_none();
-        if !config.cleanup_policy.compact || !is_able {
+        if !config.cleanup_policy.compact || !is_able || !self.shared.has_journals() {
             return None;
         }
         if config.max_compaction_lag_ms < i64::MAX {

@@ -104,7 +104,7 @@ fn make_dir(dir: &Path, topic: TopicId, stray: &Path) -> io::Result<()> {
         Ok(found) if !found.is_dir() => {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file has its name"));
         }
-        Ok(_) if read_topic_id(dir) != Some(topic) => fs::rename(dir, stray)?,
+        Ok(_) if read_topic_id(dir)? != Some(topic) => fs::rename(dir, stray)?,
         _ => {}
     }
     fs::create_dir_all(dir)?;
@@ -157,10 +157,14 @@ pub async fn replace_segments(
     .await
 }
 
-/// The topic id in a partition's directory; None where there is none that can be read.
-pub fn read_topic_id(dir: &Path) -> Option<TopicId> {
-    let text = fs::read_to_string(dir.join(paths::PARTITION_METADATA)).ok()?;
-    text.lines().find_map(|line| TopicId::parse(line.strip_prefix("topic_id:")?.trim()))
+/// The topic id in a partition's directory; None: there is none, or nothing that could be one. An error says nothing of what is there.
+pub fn read_topic_id(dir: &Path) -> io::Result<Option<TopicId>> {
+    let content = match fs::read(dir.join(paths::PARTITION_METADATA)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    let text = String::from_utf8_lossy(&content);
+    Ok(text.lines().find_map(|line| TopicId::parse(line.strip_prefix("topic_id:")?.trim())))
 }
 
 /// Makes the names in the partition's directory, and its own name, durable.

@@ -7,20 +7,22 @@ use super::materialise::{Home, redo_journaled};
 use super::scrub;
 use crate::base::config::TopicConfig;
 use crate::base::disks::Harm;
-use crate::base::ids::TopicPartition;
+use crate::base::ids::{Offset, TopicPartition};
 use crate::base::limits::{OPENED_TOGETHER_MAX, RECOVERIES_AT_ONCE_MAX};
 use crate::log::corrupt::CorruptRanges;
-use crate::log::open::{self, OpenError, OpenParams, Opened, read_part};
+use crate::log::file::forget_cached;
+use crate::log::open::{self, OpenError, OpenParams, Opened, ReadPart, read_part};
 use crate::log::redo::RedoWrite;
 use crate::log::reserve;
 use crate::maintenance::{Context, JobError, Lane, Maintenance, Streams};
 use futures_util::stream::{self, Stream, StreamExt};
+use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Parts up to so many bytes are read through the page cache: a stream costs more, and they hardly fill it.
+/// For parts up to so many bytes a stream costs more.
 const STREAM_BYTES_MIN: u32 = 256 << 10;
 
 /// A partition that is to be opened. Plain data.
@@ -34,6 +36,8 @@ pub struct Unopened {
     pub config: TopicConfig,
     /// What a journal holds for it.
     pub redo: Vec<RedoWrite>,
+    /// Up to where that went, once it is in its segments, synced.
+    pub redone: Option<Offset>,
 }
 
 /// A partition that was opened, or could not be.
@@ -42,10 +46,18 @@ pub struct Outcome {
     pub opened: Result<Opened, OpenError>,
     /// Damage that is known of it.
     pub corrupt: Option<CorruptRanges>,
-    /// What the journal held is in the segments, synced.
-    pub redone: bool,
+    /// The end of what the journal held and is in the segments now, synced.
+    pub redone: Option<Offset>,
     /// The disk was full at the first attempt, and its reserve was given up.
     pub full: Option<OpenError>,
+}
+
+impl Outcome {
+    /// Something before it was lost, and it went with that. Until the journal has forgotten it, a start would write it again.
+    pub fn lacks_what_was_redone(&self) -> bool {
+        let end = self.opened.as_ref().map(|opened| opened.log.end);
+        self.redone.is_some_and(|redone| end.is_ok_and(|end| end < redone))
+    }
 }
 
 /// Opens all of them; gives them as they are done, those first that a journal has nothing for. The stream ends early if the
@@ -58,7 +70,7 @@ pub fn open_all(maintenance: Maintenance, mut all: Vec<Unopened>) -> impl Stream
             let ids: Vec<_> = batch.iter().map(|unopened| (unopened.id, unopened.params.dir.clone())).collect();
             let panicked = |(id, dir): &(TopicPartition, PathBuf)| {
                 let opened = Err(OpenError::Io { path: dir.clone(), source: io::Error::other("opening it panicked") });
-                Outcome { id: *id, opened, corrupt: None, redone: false, full: None }
+                Outcome { id: *id, opened, corrupt: None, redone: None, full: None }
             };
             match maintenance.run(Lane::Recovery, async move |context| open_batch(&context, batch).await).await {
                 Ok(Ok(outcomes)) => Some(outcomes),
@@ -87,13 +99,32 @@ fn batches(all: Vec<Unopened>) -> Vec<Vec<Unopened>> {
 }
 
 async fn open_batch(context: &Context, batch: Vec<Unopened>) -> io::Result<Vec<Outcome>> {
-    context.blocking_with_streams(move |streams| batch.into_iter().map(|one| open_one(one, streams)).collect()).await
+    context.blocking_with_streams(move |streams| batch.into_iter().map(|one| open_by(one, streams)).collect()).await
 }
 
-fn open_one(mut unopened: Unopened, streams: &Streams) -> Outcome {
-    let (id, mut full) = (unopened.id, None);
+/// Reads by direct I/O what is worth it; after an unclean stop everything comes from the disk.
+fn read_by(streams: &Streams, is_clean: bool) -> impl Fn(&Path, Range<u32>) -> io::Result<Box<dyn Read>> {
+    move |path, range| {
+        if range.end - range.start < STREAM_BYTES_MIN {
+            if !is_clean {
+                forget_cached(&File::open(path)?, u64::from(range.start))?;
+            }
+            return read_part(path, range);
+        }
+        Ok(Box::new(streams.read(path, u64::from(range.start)..u64::from(range.end))?))
+    }
+}
+
+fn open_by(unopened: Unopened, streams: &Streams) -> Outcome {
+    let is_clean = unopened.params.clean && unopened.redo.is_empty();
+    open_one(unopened, &read_by(streams, is_clean))
+}
+
+/// Blocking.
+pub(super) fn open_one(mut unopened: Unopened, read: ReadPart) -> Outcome {
+    let mut full = None;
     loop {
-        let (opened, redone) = redo_and_open(&mut unopened, streams);
+        let opened = redo_and_open(&mut unopened, read);
         if let Err(e) = opened.as_ref().map_err(is_full)
             && e
             && full.is_none()
@@ -103,7 +134,8 @@ fn open_one(mut unopened: Unopened, streams: &Streams) -> Outcome {
             full = opened.err();
             continue;
         }
-        return Outcome { id, opened, corrupt: scrub::read(&unopened.params.dir), redone, full };
+        let corrupt = scrub::read(&unopened.params.dir);
+        return Outcome { id: unopened.id, opened, corrupt, redone: unopened.redone, full };
     }
 }
 
@@ -111,22 +143,16 @@ fn is_full(error: &OpenError) -> bool {
     matches!(error, OpenError::Io { source, .. } if Harm::of(source) == Harm::Full)
 }
 
-/// Opens a log; whether what a journal had for it is in its segments then.
-fn redo_and_open(unopened: &mut Unopened, streams: &Streams) -> (Result<Opened, OpenError>, bool) {
-    let Unopened { id, topic, log_dir, exists, params, config, redo } = unopened;
+/// Puts back what a journal has for a log, then opens it.
+fn redo_and_open(unopened: &mut Unopened, read: ReadPart) -> Result<Opened, OpenError> {
+    let Unopened { id, topic, log_dir, exists, params, config, redo, redone } = unopened;
     if !redo.is_empty() {
         let home = Home::new(log_dir, topic, id.partition, *exists);
-        if let Err(source) = redo_journaled(&home, (topic, *id), params.log_start, redo) {
-            return (Err(OpenError::Io { path: params.dir.clone(), source }), false);
-        }
+        redo_journaled(&home, (topic, *id), params.log_start, redo)
+            .map_err(|source| OpenError::Io { path: params.dir.clone(), source })?;
         (*exists, params.clean) = (true, false);
+        *redone = redo.iter().map(|write| write.end).max();
         *redo = Vec::new();
     }
-    let read = |path: &Path, range: Range<u32>| -> io::Result<Box<dyn Read>> {
-        if range.end - range.start < STREAM_BYTES_MIN {
-            return read_part(path, range);
-        }
-        Ok(Box::new(streams.read(path, u64::from(range.start)..u64::from(range.end))?))
-    };
-    (open::open(params, config, &read), true)
+    open::open(params, config, read)
 }

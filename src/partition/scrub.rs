@@ -10,10 +10,10 @@ use crate::base::ids::Offset;
 use crate::base::limits::{CORRUPT_FILE_BYTES_MAX, SUSPECTS_MAX};
 use crate::log::core::LogCore;
 use crate::log::corrupt::{CORRUPT_RANGES, CorruptRange, CorruptRanges};
-use crate::log::inspect::{Inspection, Subject};
+use crate::log::inspect::{self, Inspection, Subject};
 use crate::log::paths;
 use crate::log::segment::Segment;
-use crate::maintenance::scrub::{Suspect, inspect};
+use crate::maintenance::scrub::{self, Suspect};
 use crate::maintenance::scrub_progress::Looked;
 use crate::maintenance::{Context, JobError, Lane};
 use std::cell::{Cell, RefCell};
@@ -88,8 +88,10 @@ impl Partition {
         let this = Rc::clone(self);
         self.tasks.spawn(async move {
             let _turn = this.shared.inspections.acquire().await.expect("the semaphore is never closed");
+            let what = format!("looking for damage in {}", segment.path(paths::LOG).display());
             if let Err(e) = this.look_through(&segment, Lane::Chore).await {
-                warn!("{}: looking for damage: {e}", segment.path(paths::LOG).display());
+                warn!("{what}: {e}");
+                this.report(&what, &e);
             }
         });
     }
@@ -114,7 +116,7 @@ impl Partition {
         drop(self.cleaning.names().acquire_owned().await);
         let suspect = self.suspect(segment);
         let subject = suspect.subject;
-        let job = async move |context: Context| inspect(&context, suspect).await;
+        let job = async move |context: Context| scrub::inspect(&context, suspect).await;
         let inspected = self.shared.maintenance.run(lane, job).await;
         if segment.is_removed() || self.deleted.get() {
             return Ok(Looked::default());
@@ -125,6 +127,10 @@ impl Partition {
             Err(JobError::Stopped) => return Ok(Looked::default()),
             Err(e) => return Err(io::Error::other(e)),
         };
+        if inspection.batches == 0 && inspection.found.iter().any(|found| found.damage == inspect::Damage::Unreadable) {
+            // Not a part of it: the disk does not answer any more.
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         self.note_inspection(segment, &subject, &inspection);
         let has_gap = self.note_gap(segment, inspection.gap);
         Ok(Looked { is_damaged: !inspection.found.is_empty(), has_gap })

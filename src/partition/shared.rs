@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 /// What all partitions of a shard share.
@@ -27,8 +27,9 @@ pub struct PartitionShared {
     pub(super) faults: Faults,
     pub(super) inline: Inline,
     /// Writes and flushes that may be under way at once: each holds descriptors that cannot be closed meanwhile. The first
-    /// records of ten thousand partitions take turns.
-    turns: Semaphore,
+    /// records of ten thousand partitions take turns. Each log directory has its own, lest one that hangs keep the others waiting.
+    turns: Vec<(PathBuf, Rc<Semaphore>)>,
+    turns_max: usize,
     /// Segments are looked through for damage one after the other.
     pub(super) inspections: Semaphore,
     /// None: not in use yet.
@@ -51,13 +52,25 @@ impl PartitionShared {
         metrics: Arc<ShardMetrics>,
         maintenance: Maintenance,
     ) -> PartitionShared {
-        let turns = (open_files_max / 8).clamp(1, TURNS_MAX);
-        let files = OpenFiles::new(open_files_max.saturating_sub(turns * TURN_DESCRIPTORS));
+        let turns_max = (open_files_max / 8).clamp(1, TURNS_MAX);
+        let files = OpenFiles::new(open_files_max.saturating_sub(turns_max * TURN_DESCRIPTORS));
         let (disks, faults, journals) = (Arc::default(), Faults::default(), RefCell::default());
-        let turns = Semaphore::new(turns);
+        let turns = vec![(PathBuf::new(), Rc::new(Semaphore::new(turns_max)))];
         let inspections = Semaphore::new(1);
         let inline = Inline::default();
-        PartitionShared { files, policy, metrics, maintenance, disks, faults, inline, turns, inspections, journals }
+        PartitionShared {
+            files,
+            policy,
+            metrics,
+            maintenance,
+            disks,
+            faults,
+            inline,
+            turns,
+            turns_max,
+            inspections,
+            journals,
+        }
     }
 
     /// Small appends are written by the shard's own thread.
@@ -67,7 +80,10 @@ impl PartitionShared {
 
     /// With log directories that may fail.
     pub fn on(self, disks: Arc<LogDirs>) -> PartitionShared {
-        PartitionShared { disks, ..self }
+        let dirs: Vec<PathBuf> = disks.all().map(|(path, _)| path.to_owned()).collect();
+        let each = (self.turns_max / dirs.len().max(1)).max(1);
+        let turns = dirs.into_iter().map(|dir| (dir, Rc::new(Semaphore::new(each)))).collect();
+        PartitionShared { disks, turns, ..self }
     }
 
     /// With faults beneath all files.
@@ -145,8 +161,9 @@ impl PartitionShared {
         }
     }
 
-    /// Waits for a turn; it lasts until the permit is dropped.
-    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
-        self.turns.acquire().await.expect("the semaphore is never closed")
+    /// The turns of a log directory: a permit is one, and lasts until it is dropped.
+    pub(super) fn turns_in(&self, log_dir: &Path) -> Rc<Semaphore> {
+        let (_, turns) = self.turns.iter().find(|(dir, _)| dir == log_dir).unwrap_or(&self.turns[0]);
+        Rc::clone(turns)
     }
 }

@@ -21,6 +21,8 @@ use super::registry::Served;
 use super::{Answer, Outcome, RequestInfo};
 use crate::base::clock::now_ms;
 use crate::base::ids::PartitionIndex;
+use crate::log::paths;
+use crate::log::read::ReadError;
 use crate::partition::leader::Partition;
 use crate::partition::waiters::FetchWait;
 use crate::wire::encode::{Pieces, encode_with_slices, placeholder};
@@ -252,8 +254,10 @@ enum Read {
 }
 
 async fn remove(context: &ShardContext, obstacle: Obstacle) -> Read {
-    let failed = |partition: &Partition, place, reason: &dyn std::fmt::Display| {
-        tracing::error!("{}-{}: {reason}", partition.topic, partition.index());
+    let failed = |partition: &Rc<Partition>, place, error: &ReadError| {
+        tracing::error!("{}-{}: {error}", partition.topic, partition.index());
+        // The next fetch gets what became of it.
+        partition.read_failed(error);
         Read::Failed(place)
     };
     match obstacle {
@@ -261,7 +265,7 @@ async fn remove(context: &ShardContext, obstacle: Obstacle) -> Read {
             Ok(()) => Read::LookedUp,
             Err(e) => failed(&partition, place, &e),
         },
-        Obstacle::Records { place, partition, file, range, end } => {
+        Obstacle::Records { place, partition, segment, file, range, end } => {
             if cold::arrives(&partition, &file, &range).await {
                 return Read::LookedUp;
             }
@@ -271,7 +275,9 @@ async fn remove(context: &ShardContext, obstacle: Obstacle) -> Read {
                     context.metrics.cold_read_bytes.add(bytes.len() as u64);
                     Read::Records(place, partition, Piece::Bytes(bytes))
                 }
-                Err(e) => failed(&partition, place, &format_args!("reading a segment at {}: {e}", range.start)),
+                // Whoever asks again is told where the log begins now.
+                Err(_) if segment.is_removed() => Read::Failed(place),
+                Err(source) => failed(&partition, place, &ReadError::Io { path: segment.path(paths::LOG), source }),
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::base::ids::{LeaderEpoch, Offset};
 use crate::log::file::SegmentFile;
 use crate::log::paths;
 use crate::log::read::{Located, Missing, ReadError, locate};
+use crate::log::segment::Segment;
 use crate::partition::leader::Partition;
 use crate::wire::encode::Pieces;
 use crate::wire::reply::Piece;
@@ -56,6 +57,7 @@ pub enum Obstacle {
     Records {
         place: usize,
         partition: Rc<Partition>,
+        segment: Rc<Segment>,
         file: Rc<SegmentFile>,
         range: Range<u64>,
         end: u64,
@@ -163,10 +165,10 @@ impl Collected {
                 self.urgent |= is_cut;
             }
             Ok(Next::OtherFetch) => self.urgent = true,
-            Ok(Next::Cold { file, position, length, end }) => {
+            Ok(Next::Cold { segment, file, position, length, end }) => {
                 let partition = Rc::clone(partition);
                 let range = position..position + length as u64;
-                self.meet(Obstacle::Records { place, partition, file, range, end }, brought);
+                self.meet(Obstacle::Records { place, partition, segment, file, range, end }, brought);
             }
             Ok(Next::Missing(missing)) => {
                 self.meet(Obstacle::Lookup { place, partition: Rc::clone(partition), missing }, brought);
@@ -225,10 +227,7 @@ fn code_of(partition: &Rc<Partition>, from: i64, error: &ReadError) -> ResponseE
     match error {
         ReadError::KnownCorrupt { .. } => ResponseError::CorruptMessage,
         // It is told of when the segment has been looked through.
-        ReadError::Corrupt { segment, .. } => {
-            partition.met_damage(*segment);
-            ResponseError::CorruptMessage
-        }
+        ReadError::Corrupt { .. } => ResponseError::CorruptMessage,
         ReadError::Io { .. } => {
             error!("{}-{}: reading at offset {from}: {error}", partition.topic, partition.index());
             ResponseError::KafkaStorageError

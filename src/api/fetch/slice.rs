@@ -9,6 +9,7 @@ use crate::base::limits::{COLD_READ_BYTES_MAX, FETCH_COPIED_SLICE_BYTES_MAX, FET
 use crate::log::core::ReadSpan;
 use crate::log::file::SegmentFile;
 use crate::log::read::Missing;
+use crate::log::segment::Segment;
 use crate::partition::leader::Partition;
 use crate::wire::encode::Pieces;
 use crate::wire::reply::{FileSlice, Piece};
@@ -27,6 +28,7 @@ pub enum Next {
     OtherFetch,
     /// The records must be read from disk.
     Cold {
+        segment: Rc<Segment>,
         file: Rc<SegmentFile>,
         position: u64,
         length: usize,
@@ -112,6 +114,7 @@ pub fn next_records(partition: &Rc<Partition>, span: &ReadSpan, room: Room) -> i
         return Ok(Next::Records { piece: Piece::File(FileSlice { file, position, length }), is_cut: false });
     }
     Ok(Next::Cold {
+        segment: Rc::clone(&span.segment),
         file,
         position,
         length: length.min(COLD_READ_BYTES_MAX.max(first_batch_bytes)),

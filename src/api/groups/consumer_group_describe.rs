@@ -1,13 +1,14 @@
 //! ConsumerGroupDescribe (key 69, KIP-848).
 //!
 //! Versions: 0-1. Groups of the new protocol with their members, what these have and are to have; from 1 on it tells which protocol
-//! a member speaks. A group of the classic protocol is not found, so that clients ask DescribeGroups.
+//! a member speaks. A group of the classic protocol is not found, so that clients ask DescribeGroups. An answer that is full
+//! refuses further groups with MESSAGE_TOO_LARGE.
 
 use super::super::authorized_operations;
 use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
-use super::{distinct, slice_of, text};
+use super::{Room, distinct, slice_of, text};
 use crate::cluster::image::ClusterImage;
 use crate::group::consumer::assign::Partitions;
 use crate::group::consumer::member::Member;
@@ -33,12 +34,19 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
             true => authorized_operations::GROUP,
             false => authorized_operations::NOT_ASKED,
         };
-        let describe = |id: GroupId| match described(context, &id, info.version) {
-            Ok(group) => group.with_group_id(id).with_authorized_operations(operations),
-            Err((error, message)) => DescribedGroup::default()
-                .with_group_id(id)
+        let refused = |error: ResponseError, message: String| {
+            DescribedGroup::default()
                 .with_error_code(error.code())
-                .with_error_message(Some(message).filter(|message| !message.is_empty()).map(|message| text(&message))),
+                .with_error_message(Some(message).filter(|message| !message.is_empty()).map(|message| text(&message)))
+        };
+        let mut room = Room::new();
+        let describe = |id: GroupId| {
+            let describe = || match described(context, &id, info.version) {
+                Ok(group) => group.with_authorized_operations(operations),
+                Err((error, message)) => refused(error, message),
+            };
+            let full = |error| refused(error, "The answer is full: ask for fewer groups at a time.".to_owned());
+            room.part(info.version, describe, full).with_group_id(id)
         };
         let groups = distinct(request.group_ids, GroupId::clone).map(describe).collect();
         info.reply(&ConsumerGroupDescribeResponse::default().with_groups(groups))
@@ -48,7 +56,7 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
 fn described(context: &ShardContext, id: &GroupId, version: i16) -> Result<DescribedGroup, (ResponseError, String)> {
     let slice = slice_of(context, id, false).map_err(|error| (error, String::new()))?;
     let (settings, image) = (context.groups.settings(), context.image());
-    let env = Env { image: &image, limits: &settings.consumer };
+    let env = Env::new(&image, &settings.consumer);
     let found = slice.view(id, |view| match view.kind.consumer() {
         Some(group) => Ok(fill(group, &env, version)),
         None => Err(format!("Group {} is not a consumer group.", id.as_str())),

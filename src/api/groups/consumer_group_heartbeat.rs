@@ -1,7 +1,7 @@
 //! ConsumerGroupHeartbeat (key 68, KIP-848).
 //!
 //! Versions: 0-1. In version 0 a member without an id is given one, from 1 on it makes up its own (KIP-1082) and may subscribe to a
-//! pattern. What changes the group is answered when it is as safe as acks=all promises, and so is what follows from it; the
+//! pattern, which is held against the topics on another thread first. What changes the group is answered when it is as safe as acks=all promises, and so is what follows from it; the
 //! heartbeat of a group at rest is answered at once.
 
 use super::super::context::ShardContext;
@@ -11,7 +11,10 @@ use super::{slice_of, text};
 use crate::base::ids::{TopicId, Uuid};
 use crate::group::consumer::assign::Partitions;
 use crate::group::consumer::member::JOINS;
+use crate::group::consumer::pattern::NO_MATCHES;
 use crate::group::consumer::{Beaten, Heartbeat, Refusal};
+use crate::group::coordinator::Slice;
+use crate::maintenance::Maintenance;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions as Owned;
@@ -27,8 +30,21 @@ const OWN_MEMBER_ID_SINCE: i16 = 1;
 fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
     info.decoded(body, |request: ConsumerGroupHeartbeatRequest| {
         let interval_ms = context.groups.settings().consumer.heartbeat_ms;
-        let beaten = beat(context, info, &request);
-        match beaten {
+        let (slice, heartbeat) = match read(context, info, &request) {
+            Ok(read) => read,
+            Err(refusal) => return info.reply(&refused(refusal)),
+        };
+        let group = &heartbeat.group_id;
+        if slice.wants_patterns(group, &heartbeat) {
+            let (info, maintenance) = (info.clone(), context.partitions.shared().maintenance.clone());
+            return Outcome::Wait(Box::pin(async move {
+                match beat(&slice, &heartbeat, &maintenance).await {
+                    Ok(beaten) => info.answer(&response(beaten, interval_ms)),
+                    Err(refusal) => info.answer(&refused(refusal)),
+                }
+            }));
+        }
+        match slice.heartbeat(group, &heartbeat, &NO_MATCHES) {
             Err(refusal) => info.reply(&refused(refusal)),
             Ok(answered) if answered.is_ready() => match super::super::now_or_never(answered.wait()) {
                 Some(Ok(beaten)) => info.reply(&response(beaten, interval_ms)),
@@ -48,11 +64,17 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
     })
 }
 
-fn beat(
+/// One that needs patterns held against the topics before it can be decided.
+async fn beat(slice: &Rc<Slice>, heartbeat: &Heartbeat, maintenance: &Maintenance) -> Result<Beaten, Refusal> {
+    let answered = slice.heartbeat_with_patterns(&heartbeat.group_id, heartbeat, maintenance).await?;
+    answered.wait().await.map_err(|error| Refusal::new(error, ""))
+}
+
+fn read(
     context: &ShardContext,
     info: &RequestInfo,
     request: &ConsumerGroupHeartbeatRequest,
-) -> Result<crate::group::coordinator::Answered<Beaten>, Refusal> {
+) -> Result<(Rc<Slice>, Heartbeat), Refusal> {
     let slice = slice_of(context, &request.group_id, false).map_err(|error| match error {
         ResponseError::InvalidGroupId => Refusal::new(ResponseError::InvalidRequest, "GroupId can't be empty."),
         error => Refusal::new(error, ""),
@@ -80,7 +102,7 @@ fn beat(
         client_id: info.client_id.as_ref().map(StrBytes::to_string).unwrap_or_default(),
         client_host: format!("/{}", info.peer_addr.ip()),
     };
-    slice.heartbeat(&request.group_id, &heartbeat)
+    Ok((slice, heartbeat))
 }
 
 fn partitions(owned: &[Owned]) -> Partitions {

@@ -2,14 +2,16 @@
 //!
 //! Versions: 0-5. Members' metadata and assignments are told of stable groups only, as Kafka does. A group that is not there is Dead and no error,
 //! and so is one of the new protocol: ConsumerGroupDescribe tells about those. One that is named twice is described once.
+//! An answer that is full refuses further groups with MESSAGE_TOO_LARGE.
 
 use super::super::authorized_operations;
 use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
-use super::{distinct, slice_of, text};
+use super::{Room, distinct, slice_of, text};
 use crate::group::classic::{Group, State};
 use bytes::Bytes;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use std::rc::Rc;
@@ -22,8 +24,14 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
             true => authorized_operations::GROUP,
             false => authorized_operations::NOT_ASKED,
         };
-        let groups = distinct(request.groups, GroupId::clone)
-            .map(|id| describe(context, id).with_authorized_operations(operations));
+        let mut room = Room::new();
+        let groups = distinct(request.groups, GroupId::clone).map(|id| {
+            let refused = |error: ResponseError| {
+                DescribedGroup::default().with_group_id(id.clone()).with_error_code(error.code())
+            };
+            let group = room.part(info.version, || describe(context, id.clone()), refused);
+            group.with_authorized_operations(operations)
+        });
         info.reply(&DescribeGroupsResponse::default().with_groups(groups.collect()))
     })
 }

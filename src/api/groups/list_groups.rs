@@ -1,7 +1,7 @@
 //! ListGroups (key 16).
 //!
 //! Versions: 0-5. Each shard is a broker and lists its own groups, as each broker of Kafka does. From 4 on by state (KIP-518), from 5 on by
-//! type (KIP-848): `classic` or `consumer`.
+//! type (KIP-848): `classic` or `consumer`. As in Kafka there is no way to list a part: the answer is as long as the names of all groups.
 
 use super::super::context::ShardContext;
 use super::super::registry::Served;

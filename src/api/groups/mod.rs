@@ -17,10 +17,11 @@ pub mod sync_group;
 
 use super::context::ShardContext;
 use super::{Answer, Outcome, RequestInfo};
+use crate::base::limits::GROUPS_ANSWER_BYTES_MAX;
 use crate::group::classic::{Effect, Event, MemberClaim, Waiter};
 use crate::group::coordinator::{OFFSETS_TOPIC, Slice, partition_of};
 use kafka_protocol::ResponseError;
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::{Encodable, StrBytes};
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::rc::Rc;
@@ -97,6 +98,33 @@ fn distinct<T, K: Eq + Hash>(all: Vec<T>, name: impl Fn(&T) -> K) -> impl Iterat
     all.into_iter().filter(move |one| seen.insert(name(one)))
 }
 
+/// What an answer about many groups may still hold. Kafka has no such bound: it makes an answer of whatever a client names, and each
+/// connection may ask for it.
+struct Room {
+    left: usize,
+}
+
+impl Room {
+    fn new() -> Room {
+        Room { left: GROUPS_ANSWER_BYTES_MAX }
+    }
+
+    /// What is told of the next group; when those before it have filled the answer it is not looked at, and refused.
+    fn part<T: Encodable>(
+        &mut self,
+        version: i16,
+        make: impl FnOnce() -> T,
+        refuse: impl FnOnce(ResponseError) -> T,
+    ) -> T {
+        if self.left == 0 {
+            return refuse(ResponseError::MessageTooLarge);
+        }
+        let part = make();
+        self.left = self.left.saturating_sub(part.compute_size(version).unwrap_or(0));
+        part
+    }
+}
+
 /// A text of ours on its way out.
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
@@ -104,4 +132,28 @@ fn text(text: &str) -> StrBytes {
 
 fn code(error: Option<ResponseError>) -> i16 {
     error.map_or(0, |error| error.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::GroupId;
+    use kafka_protocol::messages::describe_groups_response::DescribedGroup;
+
+    #[test]
+    fn groups_are_told_until_the_answer_is_full() {
+        let named = |name: &str| DescribedGroup::default().with_group_id(GroupId(text(name)));
+        let mut room = Room { left: 100 };
+        let mut told = Vec::new();
+        for name in ["a".repeat(60), "b".repeat(60), "c".repeat(60)] {
+            let mut looked = false;
+            let mut look = || {
+                looked = true;
+                named(&name)
+            };
+            let part = room.part(5, &mut look, |error| named(&name).with_error_code(error.code()));
+            told.push((looked, part.error_code));
+        }
+        assert_eq!(told, [(true, 0), (true, 0), (false, ResponseError::MessageTooLarge.code())]);
+    }
 }

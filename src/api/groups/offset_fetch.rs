@@ -3,12 +3,12 @@
 //! Versions: 1-9. From 2 on all of a group's offsets may be asked for, from 8 on many groups at once (KIP-709). An offset that was never
 //! committed is -1 and no error, that of an unknown group too. `require_stable` (7, KIP-447) changes nothing: there are no
 //! transactions that could be open. From 9 on a member may say who it is, and is
-//! refused if it is not any more (KIP-848).
+//! refused if it is not any more (KIP-848). An answer that is full refuses further groups with MESSAGE_TOO_LARGE.
 
 use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
-use super::{distinct, slice_of, text};
+use super::{Room, distinct, slice_of, text};
 use crate::group::coordinator::GroupView;
 use crate::group::records::CommittedOffset;
 use bytes::Bytes;
@@ -36,14 +36,17 @@ type Found = Vec<(TopicName, Vec<(i32, Option<CommittedOffset>)>)>;
 fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
     info.decoded(body, |request: OffsetFetchRequest| {
         if info.version >= BATCHED_SINCE {
+            let mut room = Room::new();
             let groups = distinct(request.groups, |group| group.group_id.clone()).map(|group| {
                 let wanted = group.topics.map(|topics| each_once(topics, |t| (t.name, t.partition_indexes)));
                 let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
                 let claim = (group.member_id.as_deref(), group.member_epoch);
-                match find(context, &group.group_id, claim, wanted) {
-                    Ok(found) => answer.with_topics(found.into_iter().map(batched).collect()),
-                    Err(error) => answer.with_error_code(error.code()),
-                }
+                let refused = |error: ResponseError| answer.clone().with_error_code(error.code());
+                let found = || match find(context, &group.group_id, claim, wanted) {
+                    Ok(found) => answer.clone().with_topics(found.into_iter().map(batched).collect()),
+                    Err(error) => refused(error),
+                };
+                room.part(info.version, found, refused)
             });
             return info.reply(&OffsetFetchResponse::default().with_groups(groups.collect()));
         }

@@ -3,7 +3,7 @@
 use super::event::{JoinAnswer, JoinRequest, JoinedMember, MemberRecord, SyncAnswer, Waiter};
 use bytes::Bytes;
 use indexmap::IndexMap;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A member.
 #[derive(Clone, Debug)]
@@ -70,6 +70,11 @@ impl Member {
         &self.protocols
     }
 
+    /// The assignors that it knows, each once even if it was named twice.
+    fn known(&self) -> HashSet<&str> {
+        self.protocols.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
     pub fn is_joining(&self) -> bool {
         self.joining.is_some()
     }
@@ -89,8 +94,11 @@ impl Member {
 /// The members of a group with what is counted about them.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
-    /// By id, in the order in which they came.
-    by_id: IndexMap<String, Member>,
+    /// In the order in which they came; each keeps its place as long as it is there.
+    by_place: BTreeMap<u64, Member>,
+    /// Places by id.
+    places: HashMap<String, u64>,
+    next_place: u64,
     /// Member ids by instance id.
     instances: HashMap<String, String>,
     joining: usize,
@@ -102,27 +110,31 @@ pub struct Members {
 
 impl Members {
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.by_place.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.by_place.is_empty()
     }
 
     pub fn get(&self, id: &str) -> Option<&Member> {
-        self.by_id.get(id)
+        self.by_place.get(self.places.get(id)?)
+    }
+
+    fn get_mut(&mut self, id: &str) -> Option<&mut Member> {
+        self.by_place.get_mut(self.places.get(id)?)
     }
 
     pub fn contains(&self, id: &str) -> bool {
-        self.by_id.contains_key(id)
+        self.places.contains_key(id)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.by_id.values()
+        self.by_place.values()
     }
 
     pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.by_id.keys().map(String::as_str)
+        self.iter().map(|member| member.id.as_str())
     }
 
     pub fn of_instance(&self, instance_id: &str) -> Option<&str> {
@@ -135,68 +147,79 @@ impl Members {
     }
 
     pub fn insert(&mut self, member: Member) {
+        self.insert_at(self.next_place, member);
+        self.next_place += 1;
+    }
+
+    fn insert_at(&mut self, place: u64, member: Member) {
         if let Some(instance_id) = &member.instance_id {
             self.instances.insert(instance_id.clone(), member.id.clone());
         }
         self.joining += usize::from(member.is_joining());
-        for (protocol, _) in &member.protocols {
-            *self.support.entry(protocol.clone()).or_default() += 1;
+        for protocol in member.known() {
+            *self.support.entry(protocol.to_owned()).or_default() += 1;
         }
         self.deadlines.insert((member.deadline_ms, member.id.clone()));
-        let before = self.by_id.insert(member.id.clone(), member);
+        let before = self.places.insert(member.id.clone(), place);
         debug_assert!(before.is_none(), "a member is added once");
+        self.by_place.insert(place, member);
     }
 
     pub fn remove(&mut self, id: &str) -> Option<Member> {
-        let member = self.by_id.shift_remove(id)?;
+        self.take(id).map(|(_, member)| member)
+    }
+
+    fn take(&mut self, id: &str) -> Option<(u64, Member)> {
+        let place = self.places.remove(id)?;
+        let member = self.by_place.remove(&place).expect("invariant: places are those of members");
         if let Some(instance_id) = &member.instance_id
             && self.instances.get(instance_id).is_some_and(|current| current == id)
         {
             self.instances.remove(instance_id);
         }
         self.joining -= usize::from(member.is_joining());
-        for (protocol, _) in &member.protocols {
+        for protocol in member.known() {
             if let Some(count) = self.support.get_mut(protocol) {
                 *count -= 1;
+                if *count == 0 {
+                    self.support.remove(protocol);
+                }
             }
         }
-        self.support.retain(|_, count| *count > 0);
         self.deadlines.remove(&(member.deadline_ms, member.id.clone()));
-        Some(member)
+        Some((place, member))
     }
 
     /// Takes the member out, has it changed, and puts it back where it was.
     pub fn alter(&mut self, id: &str, change: impl FnOnce(&mut Member)) {
-        let Some(at) = self.by_id.get_index_of(id) else { return };
-        let mut member = self.remove(id).expect("invariant: it was just found");
+        let Some((place, mut member)) = self.take(id) else { return };
         change(&mut member);
-        self.insert(member);
-        self.by_id.move_index(self.by_id.len() - 1, at);
+        self.insert_at(place, member);
     }
 
     /// It waits for an answer to its JoinGroup; who waited before in its name is given back.
     pub fn begin_join(&mut self, id: &str, waiter: Waiter) -> Option<Waiter> {
-        let member = self.by_id.get_mut(id)?;
+        let member = self.get_mut(id)?;
         let before = member.joining.replace(waiter);
         self.joining += usize::from(before.is_none());
         before
     }
 
     pub fn end_join(&mut self, id: &str) -> Option<Waiter> {
-        let waiter = self.by_id.get_mut(id)?.joining.take()?;
+        let waiter = self.get_mut(id)?.joining.take()?;
         self.joining -= 1;
         Some(waiter)
     }
 
     pub fn with(&mut self, id: &str, change: impl FnOnce(&mut Member)) {
-        if let Some(member) = self.by_id.get_mut(id) {
+        if let Some(member) = self.get_mut(id) {
             change(member);
         }
     }
 
     /// It fails if it is not heard of until then.
     pub fn set_deadline(&mut self, id: &str, deadline_ms: i64) {
-        let Some(member) = self.by_id.get_mut(id) else { return };
+        let Some(member) = self.get_mut(id) else { return };
         let before = (member.deadline_ms, member.id.clone());
         member.deadline_ms = deadline_ms;
         self.deadlines.remove(&before);
@@ -215,7 +238,7 @@ impl Members {
                 return None;
             }
             let id = id.clone();
-            let member = self.by_id.get(&id).expect("invariant: deadlines are those of members");
+            let member = self.get(&id).expect("invariant: deadlines are those of members");
             if member.is_timed() {
                 return Some(id);
             }
@@ -233,7 +256,7 @@ impl Members {
     pub fn elect_protocol(&self) -> Option<String> {
         let known = |name: &str| self.support.get(name).copied() == Some(self.len());
         let mut votes: IndexMap<&str, usize> = IndexMap::new();
-        for member in self.by_id.values() {
+        for member in self.iter() {
             let choice = member.protocols.iter().map(|(name, _)| name.as_str()).find(|name| known(name))?;
             *votes.entry(choice).or_default() += 1;
         }
@@ -243,7 +266,7 @@ impl Members {
     }
 
     pub fn rebalance_timeout_ms(&self) -> i64 {
-        self.by_id.values().map(|member| i64::from(member.rebalance_timeout_ms)).max().unwrap_or(0)
+        self.iter().map(|member| i64::from(member.rebalance_timeout_ms)).max().unwrap_or(0)
     }
 
     pub fn for_leader(&self, protocol: &str) -> Vec<JoinedMember> {
@@ -252,20 +275,22 @@ impl Members {
             instance_id: member.instance_id.clone(),
             metadata: member.metadata(protocol),
         };
-        self.by_id.values().map(told).collect()
+        self.iter().map(told).collect()
     }
 
     #[cfg(any(test, debug_assertions))]
     pub fn check(&self) {
-        assert_eq!(self.joining, self.by_id.values().filter(|member| member.is_joining()).count());
-        assert_eq!(self.deadlines.len(), self.by_id.len());
-        for member in self.by_id.values() {
+        assert_eq!(self.joining, self.iter().filter(|member| member.is_joining()).count());
+        assert_eq!(self.deadlines.len(), self.by_place.len());
+        assert_eq!(self.places.len(), self.by_place.len());
+        for (place, member) in &self.by_place {
+            assert_eq!(self.places.get(&member.id), Some(place));
             assert!(self.deadlines.contains(&(member.deadline_ms, member.id.clone())));
             if let Some(instance_id) = &member.instance_id {
                 assert_eq!(self.instances.get(instance_id), Some(&member.id), "one member an instance");
             }
         }
-        assert_eq!(self.instances.len(), self.by_id.values().filter(|m| m.instance_id.is_some()).count());
+        assert_eq!(self.instances.len(), self.iter().filter(|m| m.instance_id.is_some()).count());
     }
 }
 

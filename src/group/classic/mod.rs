@@ -215,7 +215,7 @@ impl Group {
         self.state
     }
 
-    /// When the group entered its state, in ms since 1970.
+    /// When the group entered its state, by the time that `step` is told.
     pub fn state_since_ms(&self) -> i64 {
         self.state_since_ms
     }

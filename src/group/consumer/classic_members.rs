@@ -12,7 +12,7 @@ use crate::group::classic::{CONSUMER, JoinAnswer, JoinRequest, Leaving, MemberCl
 use crate::group::subscription::{self, Named};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 
 impl Group {
@@ -170,17 +170,17 @@ impl Group {
 
     /// LeaveGroup: what each of them is told. Those who go do so in one step of the group's epoch.
     pub fn leave_classic(&self, env: &Env<'_>, leaving: &[Leaving]) -> Decision<Vec<Option<ResponseError>>> {
-        let (mut gone, mut answers) = (Vec::new(), Vec::new());
+        let (mut gone, mut answers, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
         for one in leaving {
             let member = self.leaving_classic(one);
             if let Ok(member) = member
-                && !gone.contains(&member.id)
+                && seen.insert(Rc::clone(&member.id))
             {
                 gone.push(Rc::clone(&member.id));
             }
             answers.push(member.err());
         }
-        let Decision { records, timers, looked, .. } = self.without(env, &gone);
+        let Decision { records, timers, looked, .. } = self.fence(env, &gone);
         Decision { records, timers, looked, answer: answers }
     }
 

@@ -2,11 +2,11 @@
 
 use super::assign::{Assignor, Partitions};
 use super::member::{Current, JOINS, LEAVES, LEAVES_FOR_A_WHILE, Member, MemberId, MemberState, Profile};
+use super::pattern::Match;
 use super::reconcile::{Goal, reconcile};
 use super::record::{Record, Resolved, Subject, TopicsMetadata};
-use super::subscription::{View, topics_of_pattern};
+use super::subscription::View;
 use super::{Decision, Env, Group, Limits, Looked, Refusal, Timer, rebalance_ms, session_ms};
-use crate::base::limits::PATTERN_REFRESH_MS_MIN;
 use kafka_protocol::ResponseError;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -139,7 +139,8 @@ impl Group {
         self.settle(now_ms, env, known, profile, request.owned.as_ref()).map(|settled| {
             let (decision, before) = settled;
             let Decision { records, timers, looked, answer: after } = decision;
-            let is_news = request.is_full() || before.assigned != after.assigned;
+            let is_same = Rc::ptr_eq(&before, &after) || before.assigned == after.assigned;
+            let is_news = request.is_full() || !is_same;
             let assignment = is_news.then(|| after.assigned.clone());
             let answer = Beaten { member_id: request.member_id.clone(), epoch: after.epoch, assignment };
             Decision { records, timers, looked, answer }
@@ -221,15 +222,22 @@ impl Group {
             decision.records.push(Record::Current(id.clone(), Some(Rc::clone(&before.current))));
         }
         let updated = Member { profile, ..before.clone() };
-        let mut bump = updated.profile.topics != before.profile.topics || self.epoch == 0;
+        let same_id = self.members.get(&updated.id);
+        // A member that was there takes the place of another: what it had itself is to be shared.
+        let is_one_less = replaced.is_some() && same_id.is_some();
+        let mut bump = updated.profile.topics != before.profile.topics || self.epoch == 0 || is_one_less;
+        if is_one_less {
+            decision.timers.push((Rc::clone(&updated.id), Timer::Rebalance, None));
+        }
+        if !updated.is_classic() && same_id.is_some_and(Member::is_classic) {
+            for timer in [Timer::Join, Timer::Sync] {
+                decision.timers.push((Rc::clone(&updated.id), timer, None));
+            }
+        }
         let mut looked = self.looked;
-        let view = View {
-            group: self,
-            env,
-            updated: Some(&updated),
-            gone: replaced.as_slice(),
-            regexes: Cow::Borrowed(&self.regexes),
-        };
+        let gone = replaced.iter().cloned().collect();
+        let view =
+            View { group: self, env, updated: Some(&updated), gone: &gone, regexes: Cow::Borrowed(&self.regexes) };
         let view = self.patterns(now_ms, view, &before, (&mut decision.records, &mut bump, &mut looked))?;
 
         let mut topics = Cow::Borrowed(&self.topics);
@@ -277,16 +285,16 @@ impl Group {
     }
 
     /// The target of the updated member; where the epoch asks for it, everybody's is computed anew.
-    fn target_of(
-        &self,
+    fn target_of<'t>(
+        &'t self,
         view: &View<'_>,
         (epoch, topics): (i32, &TopicsMetadata),
         replaced: Option<&str>,
         records: &mut Vec<Record>,
-    ) -> Partitions {
+    ) -> Cow<'t, Partitions> {
         let updated = view.updated.expect("invariant: there is one in a heartbeat");
         if epoch <= self.assignment_epoch {
-            return self.targets.get(replaced.unwrap_or(&updated.id)).cloned().unwrap_or_default();
+            return self.targets.get(replaced.unwrap_or(&updated.id)).map(Cow::Borrowed).unwrap_or_default();
         }
         let mut targets = view.targets(topics, replaced);
         for member in view.members() {
@@ -296,10 +304,10 @@ impl Group {
             }
         }
         records.push(Record::AssignmentEpoch(Some(epoch)));
-        targets.remove(&updated.id).unwrap_or_default()
+        Cow::Owned(targets.remove(&updated.id).unwrap_or_default())
     }
 
-    /// Resolves a pattern that is new, forgets one that nobody uses any more, and looks again where topics have changed.
+    /// Takes up a pattern that is new, forgets one that nobody uses any more, and sees what topics match where they have changed.
     fn patterns<'v>(
         &self,
         now_ms: i64,
@@ -308,25 +316,25 @@ impl Group {
         (records, bump, looked): (&mut Vec<Record>, &mut bool, &mut Looked),
     ) -> Result<View<'v>, Refusal> {
         let updated = view.updated.expect("invariant: there is one in a heartbeat");
-        let image = view.env.image;
-        let resolve = |regex: &str| {
-            topics_of_pattern(regex, image).map(|topics| Resolved {
-                topics,
-                version: i64::try_from(image.version).unwrap_or(i64::MAX),
-                at_ms: now_ms,
-            })
-        };
+        let (image, matches) = (view.env.image, view.env.matches);
         if before.regex() != updated.regex() {
             *bump = true;
             if let Some(regex) = updated.regex()
                 && !view.regexes.contains_key(regex)
             {
-                let resolved = resolve(regex).map_err(|error| {
-                    let message = format!("SubscribedTopicRegex `{regex}` is not a valid regular expression: {error}.");
-                    Refusal::new(ResponseError::InvalidRegularExpression, message)
-                })?;
-                records.push(Record::Regex(regex.to_owned(), Some(resolved.clone())));
-                view.regexes.to_mut().insert(regex.to_owned(), resolved);
+                match matches.get(regex) {
+                    Some(Match::Topics(topics)) => {
+                        let resolved = matches.resolved(topics, now_ms);
+                        records.push(Record::Regex(regex.to_owned(), Some(resolved.clone())));
+                        view.regexes.to_mut().insert(regex.to_owned(), resolved);
+                    }
+                    Some(Match::Invalid(error)) => return Err(invalid_regex(regex, error)),
+                    Some(Match::TooSlow) => {
+                        return Err(invalid_regex(regex, "it takes too long to hold it against all topics"));
+                    }
+                    // Its last user went while somebody looked for others: the next heartbeat asks.
+                    None => looked.patterns_of = None,
+                }
             }
             if let Some(regex) = before.regex()
                 && self.regexes.contains_key(regex)
@@ -336,16 +344,20 @@ impl Group {
                 view.regexes.to_mut().remove(regex);
             }
         }
-        let is_due = match looked.patterns_of {
-            None => true,
-            Some((version, at_ms)) => version != image.version && now_ms - at_ms >= PATTERN_REFRESH_MS_MIN,
-        };
-        if is_due {
-            looked.patterns_of = Some((image.version, now_ms));
+        if self.patterns_are_due(now_ms, image) {
             let used: BTreeSet<String> = view.members().filter_map(Member::regex).map(str::to_owned).collect();
+            let version = if used.is_empty() { image.version } else { matches.version };
+            if used.iter().all(|regex| matches.get(regex).is_some()) {
+                looked.patterns_of = Some((version, now_ms));
+            }
             for regex in used {
-                // A pattern that Kafka stored and we cannot read matches nothing.
-                let resolved = resolve(&regex).unwrap_or_default();
+                let resolved = match matches.get(&regex) {
+                    Some(Match::Topics(topics)) => matches.resolved(topics, now_ms),
+                    // A pattern that Kafka stored and we cannot read matches nothing.
+                    Some(Match::Invalid(_)) => Resolved::default(),
+                    // What is known of it stays.
+                    Some(Match::TooSlow) | None => continue,
+                };
                 if view.regexes.get(&regex).map(|known| &known.topics) != Some(&resolved.topics) {
                     *bump = true;
                     records.push(Record::Regex(regex.clone(), Some(resolved.clone())));
@@ -355,6 +367,11 @@ impl Group {
         }
         Ok(view)
     }
+}
+
+fn invalid_regex(regex: &str, error: &str) -> Refusal {
+    let message = format!("SubscribedTopicRegex `{regex}` is not a valid regular expression: {error}.");
+    Refusal::new(ResponseError::InvalidRegularExpression, message)
 }
 
 /// The member that takes the place of a static one, under another id: it has what that had, and is to join.

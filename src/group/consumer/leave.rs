@@ -24,7 +24,7 @@ impl Group {
         }
         let answer = Beaten { member_id: request.member_id.clone(), epoch: request.epoch, assignment: None };
         if request.epoch != LEAVES_FOR_A_WHILE {
-            let Decision { records, timers, looked, .. } = self.fence(env, member);
+            let Decision { records, timers, looked, .. } = self.fence(env, std::slice::from_ref(&member.id));
             return Ok(Decision { records, timers, looked, answer });
         }
         // Until its session ends, or it comes back, what it has is kept for it.
@@ -43,19 +43,16 @@ impl Group {
         Ok(decision)
     }
 
-    /// Takes a member out: what it had is free, and the next heartbeat of another shares it out.
-    pub fn fence(&self, env: &Env<'_>, member: &Member) -> Decision<()> {
-        self.without(env, std::slice::from_ref(&member.id))
-    }
-
-    /// Takes members out, in one step of the group's epoch; without any, nothing happens.
-    pub(super) fn without(&self, env: &Env<'_>, gone: &[MemberId]) -> Decision<()> {
+    /// Takes members out, in one step of the group's epoch: what they had is free, and the next heartbeat of another shares it out.
+    /// Without any, nothing happens. It takes one walk through the group, however many they are.
+    pub fn fence(&self, env: &Env<'_>, gone: &[MemberId]) -> Decision<()> {
         let mut decision = Decision::new(());
         if gone.is_empty() {
             return decision;
         }
         decision.records.extend(gone.iter().flat_map(removed));
-        let view = View { group: self, env, updated: None, gone, regexes: Cow::Borrowed(&self.regexes) };
+        let gone = gone.iter().cloned().collect();
+        let view = View { group: self, env, updated: None, gone: &gone, regexes: Cow::Borrowed(&self.regexes) };
         let used: BTreeSet<&str> = view.members().filter_map(Member::regex).collect();
         let unused = self.regexes.keys().filter(|regex| !used.contains(regex.as_str()));
         decision.records.extend(unused.map(|regex| Subject::Regex(regex.clone()).gone()));

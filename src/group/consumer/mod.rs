@@ -9,8 +9,8 @@
 //! [`Record`]. Once its records are on their way to the log, [`Group::accept`] takes it over. The same records build the group when
 //! it is loaded, so that it is afterwards what it was before.
 //!
-//! As Apache Kafka's coordinator does it in 4.x. Where it differs: patterns are resolved within the heartbeat that brings them,
-//! not in the background (they cannot take longer than one look at each topic's name; `regex` backtracks as little as RE2J).
+//! As Apache Kafka's coordinator does it in 4.x. Where it differs: a heartbeat that brings a pattern is answered when that has been held
+//! against the topics ([`pattern`]); in Kafka a member has nothing until then.
 
 pub mod assign;
 mod classic_members;
@@ -18,6 +18,7 @@ mod heartbeat;
 mod leave;
 pub mod member;
 mod migrate;
+pub mod pattern;
 mod reconcile;
 pub mod record;
 mod subscription;
@@ -26,15 +27,15 @@ mod tests;
 
 pub use heartbeat::{Beaten, Heartbeat};
 pub use migrate::{Downgraded, Policy};
-pub use subscription::topics_of_pattern;
 
 use crate::base::ids::TopicId;
 use crate::cluster::image::ClusterImage;
 use assign::{Assignor, Partitions};
 use kafka_protocol::ResponseError;
 use member::{Current, Member, MemberId, Profile};
+use pattern::{Matches, NO_MATCHES};
 use record::{Record, Resolved, Subject, TopicsMetadata};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// The broker's settings for groups of the new protocol.
@@ -57,6 +58,15 @@ pub struct Limits {
 pub struct Env<'e> {
     pub image: &'e ClusterImage,
     pub limits: &'e Limits,
+    /// What patterns match: those that were asked for.
+    pub matches: &'e Matches,
+}
+
+impl<'e> Env<'e> {
+    /// Without anything about patterns.
+    pub fn new(image: &'e ClusterImage, limits: &'e Limits) -> Env<'e> {
+        Env { image, limits, matches: &NO_MATCHES }
+    }
 }
 
 /// Where a group is.
@@ -292,10 +302,12 @@ impl Group {
         self.deadlines.first().map(|(at_ms, ..)| *at_ms)
     }
 
-    /// A member whose time is up: it is to be fenced.
-    pub fn due(&self, now_ms: i64) -> Option<(MemberId, Timer)> {
-        let (at_ms, id, timer) = self.deadlines.first()?;
-        (*at_ms <= now_ms).then(|| (Rc::clone(id), *timer))
+    /// Members whose time is up, each once, at most so many: they are to be fenced.
+    pub fn due(&self, now_ms: i64, at_most: usize) -> Vec<(MemberId, Timer)> {
+        let mut seen = HashSet::new();
+        let due = self.deadlines.iter().take_while(|(at_ms, ..)| *at_ms <= now_ms);
+        let due = due.filter(|(_, id, _)| seen.insert(Rc::clone(id)));
+        due.take(at_most).map(|(_, id, timer)| (Rc::clone(id), *timer)).collect()
     }
 
     /// A member that could not be fenced is looked at again then.

@@ -4,10 +4,9 @@ use super::assign::{Assignor, MemberSpec, Partitions, TopicSpec, Topics};
 use super::member::{Member, MemberId};
 use super::record::{Resolved, TopicMetadata, TopicsMetadata};
 use super::{Env, Group};
-use crate::base::limits;
 use crate::cluster::image::{ClusterImage, Topic};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// A group as it will be: with a member that is new or has changed, without those that go.
@@ -15,7 +14,7 @@ pub(super) struct View<'v> {
     pub group: &'v Group,
     pub env: &'v Env<'v>,
     pub updated: Option<&'v Member>,
-    pub gone: &'v [MemberId],
+    pub gone: &'v HashSet<MemberId>,
     pub regexes: Cow<'v, BTreeMap<String, Resolved>>,
 }
 
@@ -103,14 +102,6 @@ pub(super) fn preferred_assignor<'m>(members: impl Iterator<Item = &'m Member>, 
     let offered = env.limits.assignors.iter().rev().copied();
     let most = offered.max_by_key(|assignor| wishes.get(assignor).copied().unwrap_or(0));
     most.unwrap_or(Assignor::Uniform)
-}
-
-/// The topics whose whole name matches; the error says what is wrong with the pattern.
-pub fn topics_of_pattern(pattern: &str, image: &ClusterImage) -> Result<Vec<String>, String> {
-    let whole = format!("^(?:{pattern})$");
-    let regex = regex::RegexBuilder::new(&whole).size_limit(limits::PATTERN_BYTES_MAX).build();
-    let regex = regex.map_err(|error| error.to_string())?;
-    Ok(image.topics.keys().filter(|name| regex.is_match(name)).map(|name| name.to_string()).collect())
 }
 
 fn count(topic: &Topic) -> i32 {

@@ -1,16 +1,21 @@
 //! Groups of the new protocol: their requests, their time, and the way of their records to the log.
 
 use super::kind::{Found, Kind};
-use super::slice::{Entry, Slice};
+use super::slice::Slice;
 use super::store;
-use crate::base::clock::now_ms;
+use crate::base::limits::{FENCED_TOGETHER_MAX, PATTERNS_SECONDS_MAX};
 use crate::group::classic::Event;
-use crate::group::consumer::member::JOINS;
+use crate::group::consumer::member::{JOINS, MemberId};
+use crate::group::consumer::pattern::{Matches, NO_MATCHES};
+use crate::group::consumer::record::{Record, Resolved};
 use crate::group::consumer::{Beaten, Decision, Env, Group, Heartbeat, Refusal};
 use crate::group::records::Key;
+use crate::maintenance::{JobError, Lane, Maintenance};
 use kafka_protocol::ResponseError;
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -39,15 +44,75 @@ impl<A> Answered<A> {
 }
 
 impl Slice {
-    /// A member of the new protocol is heard of. The first one makes the group, and takes over one that is empty.
-    pub fn heartbeat(self: &Rc<Self>, id: &str, request: &Heartbeat) -> Result<Answered<Beaten>, Refusal> {
+    /// A heartbeat needs patterns held against the topics first: it goes by `heartbeat_with_patterns`.
+    pub fn wants_patterns(&self, id: &str, request: &Heartbeat) -> bool {
+        !self.patterns_wanted(id, request).is_empty()
+    }
+
+    /// The same as `heartbeat`, after patterns were held against the topics on another thread: one heartbeat of the shard at a time, since what
+    /// the first one finds most of the others need no more.
+    pub async fn heartbeat_with_patterns(
+        self: &Rc<Self>,
+        id: &str,
+        request: &Heartbeat,
+        maintenance: &Maintenance,
+    ) -> Result<Answered<Beaten>, Refusal> {
+        let refused = |error| Refusal::new(error, "");
+        let turn = self.shared.patterns.acquire().await;
+        let _turn = turn.map_err(|_| refused(ResponseError::UnknownServerError))?;
+        self.check_loaded().map_err(refused)?;
+        let (patterns, image) = (self.patterns_wanted(id, request), self.shared.image());
+        if patterns.is_empty() {
+            return self.heartbeat(id, request, &NO_MATCHES);
+        }
+        let look = move || {
+            let begun = processor_time();
+            Matches::of(&patterns, &image, || {
+                processor_time().saturating_sub(begun) < Duration::from_secs(PATTERNS_SECONDS_MAX)
+            })
+        };
+        let looked = maintenance.run(Lane::Ask, async move |context| context.blocking(look).await).await;
+        match looked {
+            Ok(Ok(matches)) => {
+                self.check_loaded().map_err(refused)?;
+                self.heartbeat(id, request, &matches)
+            }
+            Err(JobError::Stopped) => Err(refused(ResponseError::NotCoordinator)),
+            Ok(Err(_)) | Err(JobError::Panicked) => {
+                warn!("group {id}: the patterns of its members cannot be held against the topics");
+                Err(refused(ResponseError::UnknownServerError))
+            }
+        }
+    }
+
+    fn patterns_wanted(&self, id: &str, request: &Heartbeat) -> Vec<String> {
         let (settings, image) = (self.shared.settings(), self.shared.image());
-        let env = Env { image: &image, limits: &settings.consumer };
+        let env = Env::new(&image, &settings.consumer);
+        if request.check(env.limits).is_err() {
+            return Vec::new();
+        }
+        let groups = self.groups.borrow();
+        match groups.get(id).map(|entry| &entry.kind) {
+            Some(Kind::Consumer(group)) => group.patterns_wanted(self.now_ms(), &env, request),
+            Some(Kind::Classic(_)) | None => Group::default().patterns_wanted(self.now_ms(), &env, request),
+        }
+    }
+
+    /// A member of the new protocol is heard of. The first one makes the group, and takes over one that is empty. `matches` is what
+    /// its patterns match, if it needs any.
+    pub fn heartbeat(
+        self: &Rc<Self>,
+        id: &str,
+        request: &Heartbeat,
+        matches: &Matches,
+    ) -> Result<Answered<Beaten>, Refusal> {
+        let (settings, image) = (self.shared.settings(), self.shared.image());
+        let env = Env { matches, ..Env::new(&image, &settings.consumer) };
         request.check(env.limits)?;
         if !self.partition().leads() {
             return Err(Refusal::new(ResponseError::NotCoordinator, ""));
         }
-        let now_ms = now_ms();
+        let now_ms = self.now_ms();
         let (records, begun, decision) = {
             let groups = self.groups.borrow();
             let kind = groups.get(id).map(|entry| &entry.kind);
@@ -57,11 +122,11 @@ impl Slice {
             let begun = match found {
                 Found::Known(_) => None,
                 Found::Made { group, records: own, .. } => {
-                    records.extend(store::of_consumer(id, &own));
+                    records.extend(self.encoded(id, &own));
                     Some(group)
                 }
             };
-            records.extend(store::of_consumer(id, &decision.records));
+            records.extend(self.encoded(id, &decision.records));
             (records, begun, decision)
         };
         let ticket = self.append_for(id, &records).map_err(|error| Refusal::new(error, ""))?;
@@ -76,33 +141,51 @@ impl Slice {
         Ok(Answered { answer, stored })
     }
 
-    /// Members whose time is up go.
+    /// Members whose time is up go, as many at a time as fit into one batch.
     pub(super) fn fence_due(self: &Rc<Self>, id: &str) {
         let (settings, image) = (self.shared.settings(), self.shared.image());
-        let env = Env { image: &image, limits: &settings.consumer };
+        let env = Env::new(&image, &settings.consumer);
+        let mut at_once = FENCED_TOGETHER_MAX;
         loop {
-            let now_ms = now_ms();
-            let due = self.with_consumer(id, |group| {
-                let (member_id, timer) = group.due(now_ms)?;
-                let member = group.member(&member_id).cloned()?;
-                let decision = group.fence(&env, &member);
-                Some((member_id, timer, decision))
+            let now_ms = self.now_ms();
+            let decided = self.with_consumer(id, |group| {
+                let due = group.due(now_ms, at_once);
+                let gone: Vec<MemberId> = due.iter().map(|(member_id, _)| Rc::clone(member_id)).collect();
+                (group.fence(&env, &gone), due)
             });
-            let Some((member_id, timer, decision)) = due.flatten() else { break };
-            match self.append_for(id, &store::of_consumer(id, &decision.records)) {
+            let Some((decision, due)) = decided.filter(|(_, due)| !due.is_empty()) else { break };
+            match self.append_for(id, &self.encoded(id, &decision.records)) {
                 Ok(ticket) => {
-                    info!("group {id}: member {member_id} is fenced, its {timer:?} time is up");
+                    for (member_id, timer) in due {
+                        info!("group {id}: member {member_id} is fenced, its {timer:?} time is up");
+                    }
                     self.accept(id, decision);
                     drop(self.when_stored(id, ticket));
                     self.downgrade(id);
                 }
+                Err(ResponseError::UnknownServerError) if due.len() > 1 => at_once = due.len() / 2,
                 Err(error) => {
-                    warn!("group {id}: member {member_id} cannot be fenced yet: {error:?}");
-                    self.with_consumer(id, |group| group.put_off(&member_id, timer, now_ms + AGAIN_MS));
+                    for (member_id, timer) in due {
+                        warn!("group {id}: member {member_id} cannot be fenced yet: {error:?}");
+                        self.with_consumer(id, |group| group.put_off(&member_id, timer, now_ms + AGAIN_MS));
+                    }
                 }
             }
         }
         self.rearm(id);
+    }
+
+    /// The records of a group of the new protocol, as they are appended.
+    pub(super) fn encoded(&self, id: &str, records: &[Record]) -> Vec<(Key, Option<Vec<u8>>)> {
+        let clock = &self.shared.clock;
+        let stamped = |record: &Record| match record {
+            Record::Regex(regex, Some(resolved)) => {
+                let resolved = Resolved { at_ms: clock.to_wall_ms(resolved.at_ms), ..resolved.clone() };
+                store::of_consumer(id, &Record::Regex(regex.clone(), Some(resolved)))
+            }
+            record => store::of_consumer(id, record),
+        };
+        records.iter().map(stamped).collect()
     }
 
     pub(super) fn with_consumer<T>(&self, id: &str, change: impl FnOnce(&mut Group) -> T) -> Option<T> {
@@ -134,7 +217,7 @@ impl Slice {
         let new = Kind::Consumer(Box::new(begun));
         match groups.get_mut(id) {
             Some(entry) => entry.change_to(new, self.number()),
-            None => drop(groups.insert(id.to_owned(), Entry::new(new, self.number()))),
+            None => drop(groups.insert(id.to_owned(), self.entry(new))),
         }
     }
 
@@ -148,14 +231,14 @@ impl Slice {
         drop(self.when_stored(id, ticket));
         let limits = self.shared.settings().limits;
         if let Some(entry) = self.groups.borrow_mut().get_mut(id) {
-            let empty = crate::group::classic::Group::new(limits, now_ms());
+            let empty = crate::group::classic::Group::new(limits, self.now_ms());
             entry.change_to(Kind::Classic(Box::new(empty)), self.number());
         }
         self.rearm(id);
         Ok(())
     }
 
-    /// Has records appended; None if there are none. An error: they are not, and never will be.
+    /// Has records appended; None if there are none. An error: none of them is.
     pub(super) fn append_for(
         self: &Rc<Self>,
         id: &str,
@@ -204,4 +287,10 @@ impl Slice {
         waiting.push(sender);
         Some(receiver)
     }
+}
+
+/// What this thread has had of a processor.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -1,5 +1,6 @@
 //! A group of either protocol.
 
+use super::clock::Clock;
 use crate::group::classic::{self, CONSUMER};
 use crate::group::consumer::member::JOINS;
 use crate::group::consumer::record::Record;
@@ -72,19 +73,19 @@ impl Kind {
     pub fn gone(&self, id: &str) -> Vec<(Key, Option<Vec<u8>>)> {
         match self {
             Kind::Classic(_) => vec![(Key::Group { group: id.to_owned() }, None)],
-            Kind::Consumer(group) => super::store::of_consumer(id, &group.gone()),
+            Kind::Consumer(group) => group.gone().iter().map(|record| super::store::of_consumer(id, record)).collect(),
         }
     }
 
     /// Whose wishes decide when its offsets expire; `topics` are those that it has subscribed to.
-    pub fn readers<'t>(&self, topics: Option<&'t HashSet<String>>) -> Readers<'t> {
+    pub fn readers<'t>(&self, clock: &Clock, topics: Option<&'t HashSet<String>>) -> Readers<'t> {
         let group = match self {
             Kind::Classic(group) => group,
             // As in Kafka, from its commit on each.
             Kind::Consumer(_) => return topics.map_or(Readers::Simple, Readers::Subscribed),
         };
         match (group.state(), group.protocol_type(), topics) {
-            (classic::State::Empty, Some(_), _) => Readers::Gone { since_ms: group.state_since_ms() },
+            (classic::State::Empty, Some(_), _) => Readers::Gone { since_ms: clock.to_wall_ms(group.state_since_ms()) },
             (classic::State::Empty, None, _) => Readers::Simple,
             (classic::State::Stable, Some(CONSUMER), Some(topics)) => Readers::Subscribed(topics),
             _ => Readers::Unknown,

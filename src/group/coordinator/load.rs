@@ -1,4 +1,7 @@
 //! Reading a partition of `__consumer_offsets` from its begin to its end: the newest record of each key counts.
+//!
+//! As Kafka's newer coordinator has it, records of a kind that is not known are passed over, and one of a known kind that cannot be read
+//! leaves the partition unserved: an older value of its key would count instead, and consumers go back to where they were long ago.
 
 use super::Slice;
 use crate::base::ids::Offset;
@@ -12,11 +15,12 @@ use crate::partition::leader::Partition;
 use crate::record::batch::BatchHeader;
 use crate::record::records::{Records, RecordsError};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
-use tracing::{error, info, warn};
+use std::time::{Duration, Instant};
+use tracing::{debug, error, info, warn};
 
 /// One read, unless a batch is larger.
 const READ_BYTES: usize = 1 << 20;
@@ -35,12 +39,51 @@ enum LoadError {
     Ends { found: Offset, end: Offset },
     #[error("no batch is where one must begin, at offset {offset}")]
     NoBatch { offset: Offset },
+    #[error("the record at offset {offset} cannot be read: {source}")]
+    Record { offset: Offset, source: RecordError },
 }
 
 #[derive(Default)]
 struct Loading {
     groups: BTreeMap<String, LoadedGroup>,
     records: u64,
+    /// Kinds of records that are not known.
+    strange: BTreeSet<i16>,
+}
+
+/// What a shard loads at a time, told of in one line.
+#[derive(Default)]
+pub(super) struct Loads {
+    under_way: Cell<usize>,
+    done: Cell<Done>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Done {
+    partitions: usize,
+    groups: usize,
+    records: u64,
+    took: Duration,
+}
+
+impl Loads {
+    /// One is through, or cannot be loaded. With the last of them it tells what they had, if that is anything.
+    fn end(&self, groups: usize, records: u64, took: Duration) {
+        let left = self.under_way.get() - 1;
+        self.under_way.set(left);
+        let before = self.done.get();
+        let done = Done {
+            partitions: before.partitions + usize::from(records > 0),
+            groups: before.groups + groups,
+            records: before.records + records,
+            took: before.took.max(took),
+        };
+        self.done.set(if left == 0 { Done::default() } else { done });
+        if left == 0 && done.records > 0 {
+            let Done { partitions, groups, records, took } = done;
+            info!("{groups} groups loaded from {records} records of {partitions} partitions in {took:?}");
+        }
+    }
 }
 
 /// What the log says about a group.
@@ -54,22 +97,24 @@ pub(super) struct LoadedGroup {
 /// Loads the slice in the background.
 pub(super) fn begin(slice: &Rc<Slice>) {
     let this = Rc::clone(slice);
+    slice.shared.loads.under_way.set(slice.shared.loads.under_way.get() + 1);
     slice.tasks.spawn(async move {
         let begun = Instant::now();
         let name = format!("{}-{}", super::OFFSETS_TOPIC, this.partition().index());
-        match load(&this).await {
+        let (groups, records) = match load(&this).await {
             Ok(loading) => {
                 let (records, groups) = (loading.records, loading.groups.len());
-                this.loaded(loading.groups);
-                if records > 0 {
-                    info!("{name}: {groups} groups loaded from {records} records in {:?}", begun.elapsed());
-                }
+                this.loaded(loading.groups).await;
+                debug!("{name}: {groups} groups loaded from {records} records in {:?}", begun.elapsed());
+                (groups, records)
             }
             Err(e) => {
                 error!("{name}: its groups cannot be loaded, and are not served: {e}");
                 this.cannot_be_loaded();
+                (0, 0)
             }
-        }
+        };
+        this.shared.loads.end(groups, records, begun.elapsed());
     });
 }
 
@@ -139,10 +184,9 @@ impl Loading {
             while let Some(record) = records.next().map_err(wrong)? {
                 let offset = record.offset;
                 self.records += 1;
-                let taken = record.key.ok_or(RecordError::Null { what: "key" });
-                if let Err(e) = taken.and_then(|key| self.note(offset.0, key, record.value)) {
-                    warn!("the record at offset {offset} of {} is left out: {e}", super::OFFSETS_TOPIC);
-                }
+                let key = record.key.ok_or(RecordError::Null { what: "key" });
+                let noted = key.and_then(|key| self.note(offset.0, key, record.value));
+                noted.map_err(|source| LoadError::Record { offset, source })?;
             }
         }
         Ok(next)
@@ -167,7 +211,14 @@ impl Loading {
                 self.groups.entry(group).or_default().consumer.take(record);
             }
             // Of Kafka's share groups, and what is newer than we are.
-            Key::Other { .. } => {}
+            Key::Other { version } => {
+                if self.strange.insert(version) {
+                    let topic = super::OFFSETS_TOPIC;
+                    warn!(
+                        "records of kind {version} in {topic} are passed over, as from offset {record_at} on: it is not known"
+                    );
+                }
+            }
         }
         Ok(())
     }

@@ -4,7 +4,6 @@ use super::consumer::Answered;
 use super::kind::Kind;
 use super::slice::Slice;
 use super::store;
-use crate::base::clock::now_ms;
 use crate::group::classic::{self, Effect, Event, JoinAnswer, JoinRequest, Leaving, SyncAnswer, Waiter};
 use crate::group::consumer::{Decision, Downgraded, Env, Group};
 use crate::group::records::Key;
@@ -15,17 +14,18 @@ use tracing::{info, warn};
 impl Slice {
     /// What happens to a group of the new protocol, in the words of the classic one.
     pub(super) fn feed_consumer(self: &Rc<Self>, id: &str, event: Event) {
+        let now_ms = self.now_ms();
         match event {
             Event::Tick => self.fence_due(id),
             Event::Join(waiter, request) => self.join_classic(id, waiter, &request),
             Event::Sync(waiter, request) => {
-                let decide = |group: &Group, env: &Env<'_>| group.sync_classic(now_ms(), env, &request);
+                let decide = |group: &Group, env: &Env<'_>| group.sync_classic(now_ms, env, &request);
                 self.answer_later(id, waiter, self.decided(id, decide), |waiter, answer| {
                     Effect::Synced(waiter, answer.unwrap_or_else(SyncAnswer::refused))
                 });
             }
             Event::Heartbeat(waiter, claim) => {
-                let decide = |group: &Group, env: &Env<'_>| group.heartbeat_classic(now_ms(), env, &claim);
+                let decide = |group: &Group, env: &Env<'_>| group.heartbeat_classic(now_ms, env, &claim);
                 self.answer_later(id, waiter, self.decided(id, decide), |waiter, answer| {
                     Effect::Beaten(waiter, answer.unwrap_or_else(Some))
                 });
@@ -36,7 +36,7 @@ impl Slice {
     }
 
     fn join_classic(self: &Rc<Self>, id: &str, waiter: Waiter, request: &JoinRequest) {
-        let limits = self.shared.settings().limits;
+        let (limits, now_ms) = (self.shared.settings().limits, self.now_ms());
         let sessions = limits.session_min_ms..=limits.session_max_ms;
         let mut told_id = String::new();
         let decided = match sessions.contains(&request.session_timeout_ms) {
@@ -45,7 +45,7 @@ impl Slice {
                 Err(ResponseError::InvalidSessionTimeout)
             }
             true => self.decided(id, |group, env| {
-                group.join_classic(now_ms(), env, request).map_err(|(member_id, error)| {
+                group.join_classic(now_ms, env, request).map_err(|(member_id, error)| {
                     told_id = member_id;
                     error
                 })
@@ -74,9 +74,9 @@ impl Slice {
             return Err(ResponseError::NotCoordinator);
         }
         let (settings, image) = (self.shared.settings(), self.shared.image());
-        let env = Env { image: &image, limits: &settings.consumer };
+        let env = Env::new(&image, &settings.consumer);
         let decision = self.with_consumer(id, |group| decide(group, &env)).ok_or(ResponseError::UnknownMemberId)??;
-        let ticket = self.append_for(id, &store::of_consumer(id, &decision.records))?;
+        let ticket = self.append_for(id, &self.encoded(id, &decision.records))?;
         let answer = self.accept(id, decision).ok_or(ResponseError::UnknownMemberId)?;
         Ok(Answered { answer, stored: self.when_stored(id, ticket) })
     }
@@ -107,12 +107,13 @@ impl Slice {
     /// When only members of the classic protocol are left, they go on by themselves, as far as the policy allows it.
     pub(super) fn downgrade(self: &Rc<Self>, id: &str) {
         let (settings, image) = (self.shared.settings(), self.shared.image());
-        let env = Env { image: &image, limits: &settings.consumer };
-        let now_ms = now_ms();
+        let env = Env::new(&image, &settings.consumer);
+        let now_ms = self.now_ms();
         let changed = self.with_consumer(id, |group| {
             let downgraded = group.downgraded(&env, settings.limits.members_max, now_ms)?;
-            let mut records = store::of_consumer(id, &group.gone());
-            records.push((Key::Group { group: id.to_owned() }, Some(downgraded.record.encode())));
+            let gone = group.gone();
+            let mut records: Vec<_> = gone.iter().map(|record| store::of_consumer(id, record)).collect();
+            records.push((Key::Group { group: id.to_owned() }, Some(self.stamped(downgraded.record.clone()).encode())));
             Some((downgraded, records))
         });
         let Some((Downgraded { record, rebalances }, records)) = changed.flatten() else { return };

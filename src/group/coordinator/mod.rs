@@ -12,6 +12,7 @@ mod load;
 mod mixed;
 mod slice;
 mod store;
+mod turns;
 
 pub use consumer::Answered;
 pub use kind::{Kind, subscribed};
@@ -21,12 +22,13 @@ use super::classic::Limits;
 use crate::base::ids::PartitionIndex;
 use crate::cluster::image::ClusterImage;
 use crate::partition::leader::Partition;
-use clock::Deadlines;
+use clock::{Clock, Deadlines};
 use kafka_protocol::ResponseError;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 
 /// The topic that holds groups and their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -48,6 +50,8 @@ pub struct Coordinator {
     shared: Rc<Shared>,
     /// The node stops: nothing is taken up any more.
     is_closed: Cell<bool>,
+    /// A look for expired offsets is under way.
+    is_expiring: Rc<Cell<bool>>,
 }
 
 /// What all slices of a shard use.
@@ -55,7 +59,11 @@ struct Shared {
     settings: RefCell<Rc<Settings>>,
     /// The topics that members of the new protocol may have.
     image: RefCell<Arc<ClusterImage>>,
+    clock: Clock,
     deadlines: Deadlines,
+    loads: load::Loads,
+    /// Whose turn it is to have patterns held against the topics.
+    patterns: tokio::sync::Semaphore,
 }
 
 impl Shared {
@@ -70,9 +78,25 @@ impl Shared {
 
 impl Coordinator {
     pub fn new(settings: Settings) -> Coordinator {
+        Coordinator::with_clock(settings, Clock::default())
+    }
+
+    fn with_clock(settings: Settings, clock: Clock) -> Coordinator {
         let settings = RefCell::new(Rc::new(settings));
-        let shared = Shared { settings, image: RefCell::default(), deadlines: Deadlines::default() };
-        Coordinator { slices: RefCell::default(), shared: Rc::new(shared), is_closed: Cell::new(false) }
+        let shared = Shared {
+            settings,
+            image: RefCell::default(),
+            clock,
+            deadlines: Deadlines::default(),
+            loads: load::Loads::default(),
+            patterns: tokio::sync::Semaphore::new(1),
+        };
+        Coordinator {
+            slices: RefCell::default(),
+            shared: Rc::new(shared),
+            is_closed: Cell::default(),
+            is_expiring: Rc::default(),
+        }
     }
 
     /// Bytes of the note beside a committed offset, at most.
@@ -146,7 +170,7 @@ impl Coordinator {
     /// Feeds groups the passing of time, for ever.
     pub async fn run_clock(&self) {
         loop {
-            let (partition, group) = self.shared.deadlines.due().await;
+            let (partition, group) = self.shared.deadlines.due(&self.shared.clock).await;
             let slice = self.slices.borrow().get(&partition).cloned();
             if let Some(slice) = slice {
                 slice.tick(&group);
@@ -154,11 +178,19 @@ impl Coordinator {
         }
     }
 
-    /// Forgets offsets that nobody has wanted for long, and groups that have none left (KIP-211).
-    pub fn expire(&self, now_ms: i64) {
-        for slice in self.slices() {
-            slice.expire(now_ms);
-        }
+    /// Forgets offsets that nobody has wanted for long, by the wall clock in ms since 1970, and groups that have none left (KIP-211).
+    /// Goes on in the background; nothing happens while it still does so for an earlier time.
+    pub fn expire(&self, now_ms: i64) -> JoinHandle<()> {
+        let (slices, is_busy) = (self.slices(), Rc::clone(&self.is_expiring));
+        tokio::task::spawn_local(async move {
+            if is_busy.replace(true) {
+                return;
+            }
+            for slice in slices {
+                slice.expire(now_ms).await;
+            }
+            is_busy.set(false);
+        })
     }
 }
 

@@ -1,11 +1,11 @@
 //! The groups of one partition of `__consumer_offsets`.
 
 use super::Shared;
-use super::forget::offset_key;
+use super::forget::{Gone, offset_key};
 use super::kind::Kind;
 use super::load::LoadedGroup;
-use super::store;
-use crate::base::clock::now_ms;
+use super::store::{self, Stored};
+use super::turns::Turns;
 use crate::base::ids::Offset;
 use crate::group::classic::{Effect, Event, Group, GroupRecord, MemberClaim, Ticket, Waiter};
 use crate::group::consumer;
@@ -16,6 +16,7 @@ use crate::partition::tasks::Tasks;
 use kafka_protocol::ResponseError;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub struct Slice {
     pub(super) under_way: RefCell<HashMap<String, UnderWay>>,
     /// Topics that were deleted while the slice was being loaded: what it reads is of before.
     pub(super) gone_meanwhile: RefCell<BTreeSet<Arc<str>>>,
+    /// Topics that were deleted since then.
+    pub(super) gone: RefCell<Gone>,
     /// Given out to waiters and lives.
     next_number: Cell<u64>,
     pub(super) tasks: Tasks,
@@ -60,6 +63,8 @@ pub(super) struct Entry {
     pub offsets: Offsets,
     /// As `Deadlines` knows it.
     pub deadline_ms: Option<i64>,
+    /// Up to which round of deleted topics it has forgotten them.
+    pub caught_up: u64,
     /// Differs from that of a group of the same name that was forgotten: what is stored for the one is not told to the other.
     life: u64,
     /// Differs from that of the group in its protocol before. Offsets stay when a group changes that, and commits under way count.
@@ -73,10 +78,6 @@ pub struct GroupView<'g> {
 }
 
 impl Entry {
-    pub fn new(kind: Kind, life: u64) -> Entry {
-        Entry { kind, offsets: Offsets::default(), deadline_ms: None, life, term: life }
-    }
-
     /// The group goes on in the other protocol.
     pub fn change_to(&mut self, kind: Kind, term: u64) {
         (self.kind, self.term) = (kind, term);
@@ -93,6 +94,7 @@ impl Slice {
             waiting: RefCell::default(),
             under_way: RefCell::default(),
             gone_meanwhile: RefCell::default(),
+            gone: RefCell::default(),
             next_number: Cell::new(0),
             tasks: Tasks::default(),
         })
@@ -112,13 +114,23 @@ impl Slice {
     }
 
     /// Looks at a group, if it is there.
-    pub fn view<T>(&self, group: &str, look: impl FnOnce(GroupView<'_>) -> T) -> Option<T> {
+    pub fn view<T>(self: &Rc<Self>, group: &str, look: impl FnOnce(GroupView<'_>) -> T) -> Option<T> {
+        drop(self.catch_up(group));
         let groups = self.groups.borrow();
         groups.get(group).map(|entry| look(GroupView { kind: &entry.kind, offsets: &entry.offsets }))
     }
 
     pub fn ids(&self) -> Vec<String> {
         self.groups.borrow().keys().cloned().collect()
+    }
+
+    /// The group behind this one, or the first.
+    pub(super) fn group_after(&self, id: Option<&str>) -> Option<String> {
+        let groups = self.groups.borrow();
+        match id {
+            None => groups.keys().next().cloned(),
+            Some(id) => groups.range::<str, _>((Excluded(id), Unbounded)).next().map(|(id, _)| id.clone()),
+        }
     }
 
     /// Has something happen to a group, and gives the answer when there is one; None: no such group. With `create` there is one then.
@@ -145,8 +157,14 @@ impl Slice {
 
     fn ensure(&self, group: &str) {
         let limits = self.shared.settings().limits;
-        let new = || Entry::new(Kind::Classic(Box::new(Group::new(limits, now_ms()))), self.number());
+        let new = || self.entry(Kind::Classic(Box::new(Group::new(limits, self.now_ms()))));
         self.groups.borrow_mut().entry(group.to_owned()).or_insert_with(new);
+    }
+
+    /// A group that begins: it has nothing to do with what went before.
+    pub(super) fn entry(&self, kind: Kind) -> Entry {
+        let (life, caught_up) = (self.number(), self.gone.borrow().round());
+        Entry { kind, offsets: Offsets::default(), deadline_ms: None, caught_up, life, term: life }
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -159,7 +177,7 @@ impl Slice {
 
     pub(super) fn feed(self: &Rc<Self>, id: &str, event: Event) {
         let effects = match self.groups.borrow_mut().get_mut(id).map(|entry| &mut entry.kind) {
-            Some(Kind::Classic(group)) => Ok(group.step(now_ms(), event)),
+            Some(Kind::Classic(group)) => Ok(group.step(self.now_ms(), event)),
             Some(Kind::Consumer(_)) => Err(event),
             None => return,
         };
@@ -184,7 +202,7 @@ impl Slice {
     fn perform(self: &Rc<Self>, id: &str, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Store(ticket, record) => self.store_group(id, ticket, &record),
+                Effect::Store(ticket, record) => self.store_group(id, ticket, record),
                 Effect::Joined(waiter, _)
                 | Effect::Synced(waiter, _)
                 | Effect::Beaten(waiter, _)
@@ -200,9 +218,9 @@ impl Slice {
         }
     }
 
-    fn store_group(self: &Rc<Self>, id: &str, ticket: Ticket, record: &GroupRecord) {
+    fn store_group(self: &Rc<Self>, id: &str, ticket: Ticket, record: GroupRecord) {
         let key = Key::Group { group: id.to_owned() };
-        let stored = store::append(&self.partition, &[(key, Some(record.encode()))]);
+        let stored = store::append(&self.partition, &[(key, Some(self.stamped(record).encode()))]);
         let term = self.term_of(id);
         let (slice, id) = (Rc::clone(self), id.to_owned());
         self.tasks.spawn(async move {
@@ -214,6 +232,22 @@ impl Slice {
                 slice.feed(&id, Event::Stored(ticket, error));
             }
         });
+    }
+
+    /// The record as it is stored: its time by the wall clock.
+    pub(super) fn stamped(&self, record: GroupRecord) -> GroupRecord {
+        GroupRecord { state_since_ms: self.shared.clock.to_wall_ms(record.state_since_ms), ..record }
+    }
+
+    /// A stored record as the group takes it.
+    fn unstamped(&self, record: GroupRecord) -> GroupRecord {
+        let noted = Some(record.state_since_ms).filter(|since_ms| *since_ms >= 0);
+        GroupRecord { state_since_ms: noted.map_or(-1, |since_ms| self.shared.clock.to_steady_ms(since_ms)), ..record }
+    }
+
+    /// Steady time, in ms.
+    pub(super) fn now_ms(&self) -> i64 {
+        self.shared.clock.now_ms()
     }
 
     fn term_of(&self, id: &str) -> Option<u64> {
@@ -232,6 +266,8 @@ impl Slice {
         (claim, knows_epochs): (&MemberClaim, bool),
         offsets: Vec<(TopicPartitionName, CommittedOffset)>,
     ) -> Result<impl Future<Output = Result<(), ResponseError>> + use<>, ResponseError> {
+        // What it knows of a topic of this name may be of an earlier one.
+        drop(self.catch_up(id));
         if !self.groups.borrow().contains_key(id) {
             if claim.generation >= 0 {
                 return Err(ResponseError::IllegalGeneration);
@@ -242,7 +278,7 @@ impl Slice {
             let mut groups = self.groups.borrow_mut();
             let entry = groups.get_mut(id).expect("invariant: it was just made sure of");
             let allowed = match &mut entry.kind {
-                Kind::Classic(group) => group.may_commit(now_ms(), claim),
+                Kind::Classic(group) => group.may_commit(self.now_ms(), claim),
                 Kind::Consumer(group) => group.may_commit(&claim.member_id, claim.generation, knows_epochs),
             };
             drop(groups);
@@ -301,30 +337,41 @@ impl Slice {
         }
     }
 
-    /// What the log has is in memory: groups are there, and begin to count time.
-    pub(super) fn loaded(self: &Rc<Self>, groups: BTreeMap<String, LoadedGroup>) {
-        if self.is_gone() {
-            // The partition has moved meanwhile: these groups are another's.
-            return;
-        }
-        let now_ms = now_ms();
+    /// What the log has is in memory: groups are there, and begin to count time. Requests to others have their turn meanwhile.
+    pub(super) async fn loaded(self: &Rc<Self>, groups: BTreeMap<String, LoadedGroup>) {
         let settings = self.shared.settings();
-        let mut entries = self.groups.borrow_mut();
+        let mut turns = Turns::default();
         for (id, LoadedGroup { classic, consumer, offsets }) in groups {
+            if self.is_gone() {
+                // The partition has moved meanwhile: these groups are another's.
+                return;
+            }
+            let now_ms = self.now_ms();
             let kind = match classic {
                 _ if consumer.exists() => {
                     Kind::Consumer(Box::new(consumer::Group::restored(consumer, &settings.consumer, now_ms)))
                 }
-                Some(record) => Kind::Classic(Box::new(Group::restored(settings.limits, &record, now_ms))),
+                Some(record) => {
+                    Kind::Classic(Box::new(Group::restored(settings.limits, &self.unstamped(record), now_ms)))
+                }
                 None => Kind::Classic(Box::new(Group::new(settings.limits, now_ms))),
             };
-            let deadline_ms = kind.next_deadline_ms();
-            self.shared.deadlines.change((self.partition.index(), &id), None, deadline_ms);
-            entries.insert(id, Entry { offsets, deadline_ms, ..Entry::new(kind, self.number()) });
+            let looked_at = offsets.len();
+            self.groups.borrow_mut().insert(id, Entry { offsets, ..self.entry(kind) });
+            turns.took(looked_at, Stored::nothing()).await;
         }
-        drop(entries);
+        self.forget_what_went_meanwhile(&mut turns).await;
+        if self.is_gone() {
+            return;
+        }
         self.state.set(Loaded::Ready);
-        self.forget_what_went_meanwhile();
+        let mut next = self.group_after(None);
+        while let Some(id) = next.filter(|_| !self.is_gone()) {
+            self.rearm(&id);
+            turns.took(0, Stored::nothing()).await;
+            next = self.group_after(Some(&id));
+        }
+        turns.end().await;
     }
 
     pub(super) fn cannot_be_loaded(&self) {
@@ -338,6 +385,7 @@ impl Slice {
     }
 
     pub(super) fn unload(self: &Rc<Self>) {
+        self.catch_up_all();
         self.state.set(Loaded::Gone);
         for id in self.ids() {
             self.feed(&id, Event::Ended(ResponseError::NotCoordinator));

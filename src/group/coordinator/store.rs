@@ -5,7 +5,6 @@ use crate::group::consumer::record::Record;
 use crate::group::records::Key;
 use crate::log::core::AppendError;
 use crate::partition::leader::{Acks, Partition};
-use crate::partition::tasks::Tasks;
 use crate::partition::waiters::{AppendWait, Lost};
 use crate::record::batch::BatchHeader;
 use crate::record::builder::BatchBuilder;
@@ -79,10 +78,9 @@ fn try_append(
     }
 }
 
-/// The records of a group of the new protocol, as they are appended.
-pub fn of_consumer(group: &str, records: &[Record]) -> Vec<(Key, Option<Vec<u8>>)> {
-    let key = |record: &Record| Key::Consumer { group: group.to_owned(), subject: record.subject() };
-    records.iter().map(|record| (key(record), record.encode_value())).collect()
+/// A record of a group of the new protocol, as it is appended.
+pub fn of_consumer(group: &str, record: &Record) -> (Key, Option<Vec<u8>>) {
+    (Key::Consumer { group: group.to_owned(), subject: record.subject() }, record.encode_value())
 }
 
 impl Stored {
@@ -93,6 +91,11 @@ impl Stored {
 
     pub fn nothing() -> Stored {
         Stored { base: Ok(None), waits: Vec::new() }
+    }
+
+    /// Nothing was to be appended.
+    pub fn is_nothing(&self) -> bool {
+        self.base == Ok(None)
     }
 
     /// The offset of the first record, if something is on its way to the log.
@@ -123,14 +126,5 @@ impl Stored {
             }
         }
         Ok(base.unwrap_or(0))
-    }
-
-    /// Nobody waits for it.
-    pub fn detach(self, tasks: &Tasks) {
-        tasks.spawn(async move {
-            if let Err(error) = self.done().await {
-                tracing::warn!("what was forgotten about groups is not stored, and may come back: {error:?}");
-            }
-        });
     }
 }

@@ -2,7 +2,7 @@
 //! or whose records cannot be brought back, takes its log directory offline and stays as it is for another start.
 
 use super::Journal;
-use crate::base::disks::{Health, LogDirs};
+use crate::base::disks::{Harm, Health, LogDirs};
 use crate::base::host;
 use crate::base::ids::{TopicId, TopicPartition};
 use crate::journal::file::{self, JournalError, RingFile};
@@ -200,7 +200,7 @@ async fn begin(
             let made = tokio::task::spawn_blocking(move || file::make(&path_made, fastrand::u64(..), bytes));
             match made.await.map_err(io::Error::other)? {
                 Ok(superblock) => superblock,
-                Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                Err(e) if Harm::of(&e) == Harm::Full => {
                     warn!(
                         "{}: no space for a journal of {bytes} bytes: durable appends sync their segments instead",
                         log_dir.display()

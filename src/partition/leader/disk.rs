@@ -10,11 +10,17 @@ use super::Partition;
 use crate::base::disks::{Harm, Health};
 use crate::base::ids::Offset;
 use crate::log::core::Write;
+use crate::log::paths;
 use crate::log::read::ReadError;
 use crate::partition::waiters::Lost;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// What disks and file systems say of a part that cannot be read.
+fn is_lost_sector(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EILSEQ | libc::EUCLEAN | libc::EBADMSG | libc::EREMOTEIO))
+}
 
 impl Partition {
     /// A write that did not succeed, nor the making of its segment.
@@ -53,10 +59,19 @@ impl Partition {
         harm
     }
 
-    /// A read that the disk refused takes the log directory offline, as in Kafka.
-    pub fn read_failed(&self, error: &ReadError) {
-        if let ReadError::Io { path, source } = error {
-            self.report(&format!("reading {}", path.display()), source);
+    /// A reader could not read. Sectors that are lost are damage like any other: the segment is looked through, and what cannot be read
+    /// is refused from then on, what can be is served. A disk that is gone as a whole shows by that, too: nothing can be read then.
+    pub fn read_failed(self: &Rc<Self>, error: &ReadError) {
+        match error {
+            ReadError::Io { path, source } if is_lost_sector(source) && self.disk_failure().is_none() => {
+                let name = path.file_name().and_then(|name| name.to_str());
+                if let Some((base, _)) = name.and_then(paths::parse_segment_file) {
+                    self.met_damage(base);
+                }
+            }
+            ReadError::Io { path, source } => drop(self.report(&format!("reading {}", path.display()), source)),
+            ReadError::Corrupt { segment, .. } => self.met_damage(*segment),
+            ReadError::KnownCorrupt { .. } => {}
         }
     }
 

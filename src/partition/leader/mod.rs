@@ -110,6 +110,8 @@ pub struct Partition {
     leads: Cell<bool>,
     pub(super) tasks: Tasks,
     pub(super) shared: Rc<PartitionShared>,
+    /// Of its log directory.
+    turns: Rc<Semaphore>,
     owner: Owner,
 }
 
@@ -153,6 +155,7 @@ impl Partition {
             closing: Cell::new(false),
             // What recovery has just read is to be settled too.
             unsettled: Cell::new(u64::from(home.exists && home.clean_end.is_none())),
+            turns: shared.turns_in(&home.log_dir),
             full: Cell::new(shared.disks.health(&home.log_dir) == Health::Full),
             stalled: RefCell::new(None),
             unsealed: RefCell::default(),
@@ -240,7 +243,8 @@ impl Partition {
 
     /// Whether a span was written so lately that it must still be in the page cache: its pages are dirty, or young.
     pub fn is_hot(&self, span: &ReadSpan) -> bool {
-        let near_end = u64::from(span.segment.size() - span.position) <= HOT_TAIL_BYTES;
+        let in_active = self.core.borrow().segments().back().is_some_and(|active| active.base == span.segment.base);
+        let near_end = in_active && u64::from(span.segment.size() - span.position) <= HOT_TAIL_BYTES;
         near_end && self.last_write.get().is_some_and(|at| at.elapsed() < HOT_TAIL_AGE)
     }
 

@@ -127,7 +127,7 @@ impl Partition {
     }
 
     async fn try_sync(&self) -> io::Result<()> {
-        let _turn = self.shared.turn().await;
+        let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
         let Some((end, segments)) = self.core.borrow().unflushed() else { return Ok(()) };
         self.unflushed_since_ms.set(None);
         self.unflushed_bytes.set(0);

@@ -118,7 +118,7 @@ impl Partition {
 
     /// What of it was done is noted in it, so that the rest can be done later.
     async fn perform(&self, write: &mut Write) -> io::Result<()> {
-        let _turn = self.shared.turn().await;
+        let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
         if write.first {
             // A directory must not be found without a segment in its middle, which the journal may still have to fill.
             if self.home.borrow().exists {
@@ -233,7 +233,7 @@ impl Partition {
                 return Ok(());
             }
             let dir = self.home.borrow().dir.to_path_buf();
-            let _turn = self.shared.turn().await;
+            let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
             let saved = tokio::task::spawn_blocking(move || materialise::write_epochs(&dir, &entries));
             saved.await.map_err(io::Error::other).and_then(|done| done)?;
             self.saved_epoch.set(latest);

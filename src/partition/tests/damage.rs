@@ -6,7 +6,7 @@ use crate::base::config::topic::CleanupPolicy;
 use crate::base::ids::Offset;
 use crate::log::corrupt::{CORRUPT_RANGES, Place};
 use crate::log::paths;
-use crate::log::read::ReadError;
+use crate::log::read::{Located, ReadError, locate};
 use crate::log::testing::Batch;
 use crate::log::times;
 use crate::maintenance::Lane;
@@ -213,4 +213,66 @@ fn missing_offsets_are_told_unless_compaction_took_them() {
 
 fn place(batch: &Stored) -> Place {
     Place { segment: batch.segment, position: batch.position as u32 }
+}
+
+/// A flipped bit made a batch half a gigabyte of the segment's; each fetch of it took as much memory, and nobody called it damage.
+#[test]
+fn a_length_that_leads_nowhere_is_not_believed() {
+    tokio_uring::start(async {
+        let mut world = World::maintained(TopicConfig::default());
+        for _ in 0..5 {
+            world.append_and_wait(Batch { value_bytes: 500_000, ..Batch::default() }, Acks::All).await;
+        }
+        world.append_and_wait(Batch { value_bytes: 2_000_000, ..Batch::default() }, Acks::All).await;
+        world.append_and_wait(Batch::default(), Acks::All).await;
+        world.close().await;
+        world.reopen(true).await;
+        let stored = world.stored();
+        // Bit 20 of the length.
+        let path = paths::segment_file(&world.path(), Offset(0), paths::LOG);
+        let file = File::options().read(true).write(true).open(path).expect("there");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, stored[1].position + 9).expect("read");
+        file.write_all_at(&[byte[0] ^ 0x10], stored[1].position + 9).expect("written");
+        meet(&world, &stored[1]).await;
+        let met = world.try_read(Offset(1)).await;
+        assert!(matches!(met, Err(ReadError::KnownCorrupt { .. })), "{met:?}");
+        assert_eq!(world.read(Offset(5)).await.len(), 2, "a large batch that is whole is read");
+    });
+}
+
+/// A sector that could not be read took the whole directory offline when a time was looked up, and was told to nobody when records were
+/// fetched.
+#[test]
+fn a_read_that_fails_has_the_segment_looked_through() {
+    tokio_uring::start(async {
+        let world = filled(7).await;
+        let stored = world.stored();
+        flip(&world, &stored[1], 70);
+        let path = paths::segment_file(&world.path(), stored[1].segment, paths::LOG);
+        let source = std::io::Error::from_raw_os_error(libc::EIO);
+        world.partition.read_failed(&ReadError::Io { path, source });
+        world.partition.quiet().await;
+        assert!(world.shared.disks.failure(world.dir.path()).is_none() && world.partition.core().failure().is_none());
+        let met = world.try_read(stored[1].header.base_offset).await;
+        assert!(matches!(met, Err(ReadError::KnownCorrupt { .. })), "{met:?}");
+        let gone = std::io::Error::from_raw_os_error(libc::ENODEV);
+        world.partition.read_failed(&ReadError::Io { path: world.path(), source: gone });
+        assert!(world.shared.disks.failure(world.dir.path()).is_some(), "the disk, not a part of it");
+    });
+}
+
+/// The last megabytes of every segment counted as just written: whoever caught up with a log that takes records waited for the disk on
+/// the core.
+#[test]
+fn only_the_end_of_the_log_is_hot() {
+    tokio_uring::start(async {
+        let world = filled(12).await;
+        let hot = |at| {
+            let located = locate(&world.partition.core(), world.partition.files(), (at, Offset(120)), 4096);
+            let Ok(Located::At(span)) = located else { panic!("in memory") };
+            world.partition.is_hot(&span)
+        };
+        assert!(hot(Offset(110)) && !hot(world.stored()[4].header.base_offset));
+    });
 }

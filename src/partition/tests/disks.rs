@@ -287,6 +287,79 @@ fn a_deletion_waits_for_a_disk_until_it_has_failed() {
     });
 }
 
+/// Writes that hung on one disk took all turns of the shard: partitions on sound disks waited with them.
+#[test]
+fn a_disk_that_hangs_keeps_no_other_waiting() {
+    tokio_uring::start(async {
+        let (sick, sound) = (temporary_directory(), temporary_directory());
+        let disks = Arc::new(LogDirs::new([&sick, &sound].map(|dir| (dir.path().to_owned(), None))));
+        let (hung, writes) = (Rc::new(Notify::new()), Rc::new(Cell::new(0)));
+        let (until, count) = (Rc::clone(&hung), Rc::clone(&writes));
+        let faults = Faults::by(move |place, act| {
+            let is_write = place == Place::Segment && matches!(act, Act::Write(_));
+            count.set(count.get() + u32::from(is_write));
+            (is_write && count.get() == 1).then(|| Fault::Hang(Rc::clone(&until)))
+        });
+        // As few descriptors as make one turn.
+        let shared = PartitionShared::new(8, FlushPolicy::Disk, Arc::default(), Maintenance::stopped());
+        let shared = Rc::new(shared.on(disks).with(faults));
+        shared.set_journals(Vec::new());
+        let found = [&sick, &sound].map(|dir| FoundLogDir { path: dir.path().to_owned(), ..FoundLogDir::default() });
+        let table = Rc::new(PartitionTable::new(BrokerId(0), found.to_vec(), Rings::none(), shared));
+        let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
+        let mut image = image_of_one();
+        let mut topic = (**image.topics.values().next().expect("one")).clone();
+        topic.partitions.push(topic.partitions[0].clone());
+        let topic = Arc::new(topic);
+        image.topics_by_id.insert(topic.id, Arc::clone(&topic));
+        image.topics.insert(topic.name.clone(), topic);
+        table.open_led(&image, &config, false);
+        let mut partitions = table.all();
+        partitions.sort_by_key(|partition| partition.home().log_dir != sick.path());
+        let send = |at: usize| {
+            let ((header, bytes), wait) = (Batch::default().build(), AppendWait::new());
+            partitions[at].append(header, bytes, Acks::All, (&wait, 0)).expect("taken");
+            wait
+        };
+        let kept = send(0);
+        until_true(|| writes.get() == 1).await;
+        let answered = tokio::time::timeout(Duration::from_secs(20), async { send(1).done().await.len() }).await;
+        assert_eq!(answered, Ok(0));
+        assert!(!kept.is_done());
+        hung.notify_waiters();
+        assert!(kept.done().await.is_empty());
+        partitions[0].quiet().await;
+        partitions[1].quiet().await;
+    });
+}
+
+/// A ring that was found damaged took its directory offline after the node had been looked through; a partition of which only that ring had
+/// anything began anew in another one.
+#[test]
+fn a_partition_that_may_be_on_a_lost_disk_does_not_begin_anew() {
+    tokio_uring::start(async {
+        let (lost, other) = (temporary_directory(), temporary_directory());
+        let disks = Arc::new(LogDirs::new([&lost, &other].map(|dir| (dir.path().to_owned(), None))));
+        let shared = PartitionShared::new(64, FlushPolicy::Disk, Arc::default(), Maintenance::stopped());
+        let shared = Rc::new(shared.on(Arc::clone(&disks)));
+        let found = [&lost, &other].map(|dir| FoundLogDir { path: dir.path().to_owned(), ..FoundLogDir::default() });
+        let table = Rc::new(PartitionTable::new(BrokerId(0), found.to_vec(), Rings::none(), shared));
+        disks.take_offline(lost.path(), "its ring is damaged");
+        let config = BrokerConfig::from_texts(Default::default()).expect("defaults are valid");
+        let mut image = image_of_one();
+        table.open_led(&image, &config, false);
+        let partition = table.all().pop().expect("known");
+        assert!(partition.core().failure().is_some(), "it is not served");
+        let made_now = image_of_one();
+        let topic = made_now.topics.values().next().expect("one");
+        image.topics.insert("new".into(), Arc::new(image::Topic { name: "new".into(), ..(**topic).clone() }));
+        image.topics_by_id.insert(topic.id, Arc::clone(&image.topics["new"]));
+        table.open_led(&image, &config, false);
+        let new = table.topic("new").expect("led").partitions().next().cloned().expect("open");
+        assert!(new.core().failure().is_none() && new.home().log_dir == other.path(), "topics are made on the other");
+    });
+}
+
 /// A shard that leads one partition.
 fn image_of_one() -> ClusterImage {
     let partition = image::Partition::led_by(BrokerId(0));

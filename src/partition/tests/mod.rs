@@ -7,5 +7,6 @@ mod faulty;
 mod model;
 mod recovery;
 mod removal;
+mod restarts;
 mod stories;
 pub(super) mod world;

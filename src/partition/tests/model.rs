@@ -2,7 +2,7 @@
 //!
 //! A failure names its seed; `CORELOG_SEED` runs it alone.
 
-use super::world::World;
+use super::world::{Reopened, SlowDisk, World};
 use crate::base::config::TopicConfig;
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::seeds::each_seed;
@@ -12,11 +12,9 @@ use crate::log::times::{self, TimestampedOffset};
 use crate::maintenance::{self, Maintenance};
 use crate::partition::leader::Acks;
 use crate::partition::waiters::AppendWait;
-use crate::record::batch::HEADER_LEN;
 use fastrand::Rng;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -53,6 +51,7 @@ struct Run {
     snapshots_lost: bool,
     /// What was begun before: a process that has ended does nothing any more.
     writing_down: Option<JoinHandle<std::io::Result<()>>>,
+    slow: SlowDisk,
 }
 
 #[test]
@@ -66,13 +65,16 @@ async fn run(seed: u64, maintenance: Maintenance) {
     let config = random_config(&mut rng);
     let is_journaled = rng.bool();
     let world = World::with_maintenance(config, maintenance);
-    let world = match is_journaled {
+    let mut world = match is_journaled {
         true => world.and_journal(RING_BYTES).await,
         false => world,
     };
+    let slow = SlowDisk::default();
+    world.set_faults(slow.faults());
     let mut run = Run {
         rng,
         world,
+        slow,
         is_journaled,
         batches: Vec::new(),
         log_start: Offset(0),
@@ -145,7 +147,8 @@ impl Run {
             let (producer, expected) = self.choose_producer();
             let batch = Batch {
                 records: self.rng.usize(1..4),
-                value_bytes: self.rng.usize(1..120),
+                // Some are too large for the ring, so that what it has does not go on from what is on disk.
+                value_bytes: if self.rng.u8(0..30) == 0 { 5000 } else { self.rng.usize(1..120) },
                 timestamp_ms,
                 producer,
                 base: Offset(0),
@@ -337,6 +340,7 @@ impl Run {
     /// The same while writes, syncs and the journal are under way: what was durable at that moment must be there.
     async fn lose_power_in_the_middle(&mut self) {
         self.settle().await;
+        self.slow.set(self.rng.bool());
         self.append_some();
         for _ in 0..self.rng.usize(0..6) {
             tokio::time::sleep(Duration::from_micros(self.rng.u64(0..400))).await;
@@ -345,18 +349,43 @@ impl Run {
         let flushed = self.world.partition.ends().flushed;
         // Nothing of the partition moves on before the next await; the kernel may do more than it has told.
         let copy = self.world.copy();
+        self.slow.set(false);
         self.written_down().await;
         self.world.quiet().await;
         self.waits.clear();
         self.world.dir = copy;
-        let taken = self.end();
         self.tear_indexes();
         self.damage(flushed);
+        if self.is_journaled && self.rng.bool() {
+            self.die_before_the_ring_is_renewed(durable).await;
+            return;
+        }
         let opened = self.world.reopen(false).await;
+        self.check_kept(durable, &opened).await;
+    }
+
+    /// The process that finds this is cut off as well, when the ring still says what it said.
+    async fn die_before_the_ring_is_renewed(&mut self, durable: Offset) {
+        let opened = self.world.reopen_without_journal();
+        self.check_kept(durable, &opened).await;
+        if !opened.waits {
+            for _ in 0..self.rng.usize(1..4) {
+                self.append_some();
+                self.settle().await;
+            }
+        }
+        let (durable, _) = self.world.partition.durable_and_written();
+        let flushed = self.world.partition.ends().flushed;
+        self.damage(flushed);
+        let opened = self.world.reopen(false).await;
+        self.check_kept(durable, &opened).await;
+    }
+
+    /// What was durable at the power cut, and nothing that was not taken.
+    async fn check_kept(&mut self, durable: Offset, opened: &Reopened) {
         let ends = self.world.partition.ends();
-        let context =
-            format!("{durable}, flushed {flushed}, {ends:?}, log start {}, {:?}", self.log_start, opened.cuts);
-        assert!(ends.log_end >= durable && ends.log_end <= taken, "{context}");
+        let context = format!("{durable}, {ends:?}, log start {}, {:?}", self.log_start, opened.cuts);
+        assert!(ends.log_end >= durable && ends.log_end <= self.end(), "{context}");
         self.batches.retain(|batch| batch.end <= ends.log_end);
         assert_eq!(ends.log_end, self.end(), "{context}");
         self.note_new_beginning(ends.log_end);
@@ -495,7 +524,7 @@ impl Run {
         }
         self.check_one_offset(&live).await;
         self.check_times(&live).await;
-        self.check_indexes().await;
+        self.world.check_indexes();
     }
 
     async fn check_one_offset(&mut self, live: &[Known]) {
@@ -527,44 +556,6 @@ impl Run {
         let expected = timed.rev().max_by_key(|batch| batch.timestamp_ms).map(found);
         let told: Vec<_> = segments.iter().map(|s| (s.base, s.size(), s.max_timestamp(), s.has_indexes())).collect();
         assert_eq!(greatest, expected, "the greatest timestamp of {told:?}");
-    }
-
-    /// What Kafka's DumpLogSegments checks: index entries name a batch's last offset and its position; time index entries
-    /// a batch's last offset and its greatest timestamp.
-    async fn check_indexes(&self) {
-        let stored = self.world.stored();
-        for (base, path) in self.world.files(paths::OFFSET_INDEX) {
-            let content = fs::read(&path).expect("readable");
-            let times = fs::read(path.with_extension(paths::TIME_INDEX)).unwrap_or_default();
-            let is_active = self.world.partition.core().segments().back().is_some_and(|active| active.base == base);
-            if is_active || content.len() % 8 != 0 || times.len() % 12 != 0 {
-                continue;
-            }
-            let here: Vec<_> = stored.iter().filter(|batch| batch.segment == base).collect();
-            let field = |bytes: &[u8]| i64::from(u32::from_be_bytes(*bytes.first_chunk().expect("four bytes")));
-            for entry in content.chunks(8) {
-                let (offset, position) = (base + field(entry), field(&entry[4..]));
-                let at = here.iter().find(|batch| batch.position as i64 == position);
-                assert_eq!(at.map(|batch| batch.header.last_offset()), Some(offset), "in {}", path.display());
-            }
-            for entry in times.chunks(12) {
-                let timestamp_ms = i64::from_be_bytes(*entry.first_chunk().expect("eight bytes"));
-                let offset = base + field(&entry[8..]);
-                let at = here.iter().find(|batch| batch.header.last_offset() == offset);
-                assert_eq!(at.map(|batch| batch.header.max_timestamp), Some(timestamp_ms), "in {}", path.display());
-            }
-        }
-        // Every file can be read by its own length: no torn header was left behind.
-        for (base, path) in self.world.files(paths::LOG) {
-            let file = File::open(&path).expect("open");
-            let bytes = file.metadata().expect("known").len();
-            let ends =
-                stored.iter().filter(|batch| batch.segment == base).map(|b| b.position + b.header.total_len() as u64);
-            assert_eq!(ends.max().unwrap_or(0), bytes, "{} ends with a batch", path.display());
-            if bytes > 0 {
-                file.read_exact_at(&mut [0; HEADER_LEN], 0).expect("a header");
-            }
-        }
     }
 }
 

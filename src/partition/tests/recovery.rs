@@ -4,6 +4,7 @@ use super::world::World;
 use crate::base::clock::now_ms;
 use crate::base::config::TopicConfig;
 use crate::base::ids::Offset;
+use crate::log::open::{self, OpenError, OpenParams, read_part};
 use crate::log::paths;
 use crate::log::testing::Batch;
 use crate::maintenance::Lane;
@@ -266,5 +267,32 @@ fn what_does_not_fit_is_read_whole() {
             assert_eq!((opened.scanned_bytes, world.partition.ends().log_end), (size, Offset(51)), "{what}");
             fs::write(&index, &sound).expect("restored");
         }
+    });
+}
+
+/// A flipped bit below the recovery point was taken for a torn end: what lay behind it was cut, although it had been on disk, and nothing
+/// could bring it back.
+#[test]
+fn nothing_that_was_on_disk_is_cut() {
+    tokio_uring::start(async {
+        let (mut world, mut bytes) = five_batches().await;
+        let (path, batch) = (world.files(paths::LOG)[0].1.clone(), bytes.len() / 5);
+        bytes[batch + batch / 2 + 20] ^= 1;
+        fs::write(&path, &bytes).expect("flipped");
+        let params = OpenParams {
+            dir: world.path(),
+            clean: false,
+            recovery_point: world.saved.recovery_point,
+            log_start: None,
+            cleaned: None,
+            now_ms: 0,
+        };
+        let Err(error) = open::open(&params, &world.config, &read_part) else { panic!("refused") };
+        assert!(matches!(error, OpenError::Damaged { offset: Offset(1), recovery_point: Offset(3), .. }), "{error}");
+        assert_eq!(fs::read(&path).expect("there"), bytes);
+        // Somebody gives up what follows.
+        world.saved.recovery_point = Offset(0);
+        assert_eq!(world.reopen(false).await.cuts.len(), 1);
+        assert_eq!(world.partition.ends().log_end, Offset(1));
     });
 }

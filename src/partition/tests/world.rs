@@ -2,28 +2,31 @@
 
 use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::disks::LogDirs;
-use crate::base::faults::Faults;
+use crate::base::faults::{Act, Fault, Faults, Place};
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use crate::log::core::{Appended, LogCore};
-use crate::log::open::{self, Cut, OpenParams, read_part};
+use crate::log::open::{Cut, OpenParams, read_part};
 use crate::log::paths;
 use crate::log::read::{Located, ReadError, locate};
 use crate::log::testing::Batch;
 use crate::maintenance::{self, Maintenance, MaintenanceThread};
 use crate::partition::journal::{Rings, Settings};
 use crate::partition::leader::{Acks, Partition};
-use crate::partition::materialise::{Home, read_topic_id, redo_journaled};
+use crate::partition::materialise::{Home, read_topic_id};
+use crate::partition::opening::{Unopened, open_one};
 use crate::partition::scrub;
 use crate::partition::shared::PartitionShared;
 use crate::partition::table::FoundLogDir;
 use crate::partition::waiters::AppendWait;
-use crate::record::batch::BatchHeader;
-use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
+use crate::record::batch::{BatchHeader, HEADER_LEN};
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 pub const TOPIC: &str = "t";
 
@@ -52,11 +55,34 @@ pub struct World {
     inline: bool,
 }
 
+/// While it is told to, no sync of a segment ends: what is written is in the page cache, and in the ring.
+#[derive(Clone, Default)]
+pub struct SlowDisk {
+    is_slow: Rc<Cell<bool>>,
+    hung: Rc<Notify>,
+}
+
+impl SlowDisk {
+    pub fn faults(&self) -> Faults {
+        let SlowDisk { is_slow, hung } = self.clone();
+        Faults::by(move |place, act| {
+            ((place, act) == (Place::Segment, Act::Sync) && is_slow.get()).then(|| Fault::Hang(Rc::clone(&hung)))
+        })
+    }
+
+    pub fn set(&self, is_slow: bool) {
+        self.is_slow.set(is_slow);
+        self.hung.notify_waiters();
+    }
+}
+
 /// What opening had to do.
 pub struct Reopened {
     pub cuts: Vec<Cut>,
     pub scanned_bytes: u64,
     pub is_clean: bool,
+    /// It is not served before the journal is in use.
+    pub waits: bool,
 }
 
 /// A batch as it lies in a file.
@@ -83,6 +109,7 @@ impl World {
     pub fn with_maintenance(config: TopicConfig, maintenance: Maintenance) -> World {
         let dir = temporary_directory();
         let shared = shared(dir.path(), &Faults::default(), maintenance, true);
+        shared.set_journals(Vec::new());
         let id = TopicPartition { topic: TopicId::random(), partition: PartitionIndex(0) };
         let home = Home::new(dir.path(), TOPIC, id.partition, false);
         let core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
@@ -197,43 +224,61 @@ impl World {
 
     /// Opens the directory again, as after a clean stop or after a crash.
     pub async fn reopen(&mut self, clean: bool) -> Reopened {
+        let (opened, rings) = self.start(clean);
+        self.begin_journal(rings).await;
+        opened
+    }
+
+    /// The same after a crash; the ring is not taken into use, since other partitions have something in it that is not back in
+    /// their segments yet.
+    pub fn reopen_without_journal(&mut self) -> Reopened {
+        self.start(false).0
+    }
+
+    fn start(&mut self, clean: bool) -> (Reopened, Rings) {
         self.shared.end();
         self.inline = !self.inline;
         self.shared = shared(self.dir.path(), &self.faults, self.shared.maintenance.clone(), self.inline);
         let mut rings = self.rings(clean);
-        let opened = self.open(clean, &mut rings);
-        self.begin_journal(rings).await;
-        opened
+        (self.open(clean, &mut rings), rings)
     }
 
     fn open(&mut self, clean: bool, rings: &mut Rings) -> Reopened {
         let mut home = Home::new(self.dir.path(), TOPIC, self.id.partition, true);
         // As the inventory of a start tells: a directory that does not bear the topic's id is none of it.
-        home.exists = read_topic_id(&self.path()) == Some(self.id.topic);
-        let redo = rings.redo(self.dir.path(), self.id);
-        if !redo.is_empty() {
-            redo_journaled(&home, (TOPIC, self.id), self.saved.log_start, &redo).expect("redone");
-            home.exists = true;
-            rings.done(self.dir.path(), self.id);
-        }
-        let params = OpenParams {
-            dir: home.dir.to_path_buf(),
-            clean,
-            recovery_point: self.saved.recovery_point,
-            log_start: self.saved.log_start,
-            cleaned: self.saved.cleaned,
-            now_ms: 0,
+        home.exists = read_topic_id(&self.path()).expect("readable") == Some(self.id.topic);
+        let unopened = Unopened {
+            id: self.id,
+            topic: TOPIC.into(),
+            log_dir: self.dir.path().to_owned(),
+            exists: home.exists,
+            params: OpenParams {
+                dir: home.dir.to_path_buf(),
+                clean,
+                recovery_point: self.saved.recovery_point,
+                log_start: self.saved.log_start,
+                cleaned: self.saved.cleaned,
+                now_ms: 0,
+            },
+            config: self.config.clone(),
+            redo: rings.redo(self.dir.path(), self.id),
+            redone: None,
         };
-        let empty = LogCore::empty(Rc::clone(&home.dir), Offset(0));
-        let (mut core, done) = if home.exists {
-            let opened = open::open(&params, &self.config, &read_part).expect("opens");
-            let done = Reopened { cuts: opened.cuts, scanned_bytes: opened.scanned_bytes, is_clean: opened.is_clean };
-            (LogCore::recovered(Rc::clone(&home.dir), opened.log), done)
-        } else {
-            (empty, Reopened { cuts: Vec::new(), scanned_bytes: 0, is_clean: false })
-        };
-        if let Some(ranges) = scrub::read(&params.dir) {
-            scrub::take(&mut core, ranges);
+        let mut done = Reopened { cuts: Vec::new(), scanned_bytes: 0, is_clean: false, waits: false };
+        let mut core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
+        if home.exists || !unopened.redo.is_empty() {
+            let outcome = open_one(unopened, &read_part);
+            done.waits = outcome.lacks_what_was_redone();
+            if outcome.redone.is_some() {
+                home.exists = true;
+                rings.done(self.dir.path(), self.id);
+            }
+            let opened = outcome.opened.expect("opens");
+            core = LogCore::recovered(Rc::clone(&home.dir), opened.log);
+            (done.cuts, done.scanned_bytes, done.is_clean) = (opened.cuts, opened.scanned_bytes, opened.is_clean);
+            if let Some(ranges) = outcome.corrupt {
+                scrub::take(&mut core, ranges);
+            }
         }
         core.check_invariants();
         home.clean_end = done.is_clean.then(|| core.written_end());
@@ -274,6 +319,44 @@ impl World {
             .collect();
         files.sort();
         files
+    }
+
+    /// What Kafka's DumpLogSegments checks: index entries name a batch's last offset and its position; time index entries
+    /// a batch's last offset and its greatest timestamp.
+    pub fn check_indexes(&self) {
+        let stored = self.stored();
+        for (base, path) in self.files(paths::OFFSET_INDEX) {
+            let content = fs::read(&path).expect("readable");
+            let times = fs::read(path.with_extension(paths::TIME_INDEX)).unwrap_or_default();
+            let is_active = self.partition.core().segments().back().is_some_and(|active| active.base == base);
+            if is_active || content.len() % 8 != 0 || times.len() % 12 != 0 {
+                continue;
+            }
+            let here: Vec<_> = stored.iter().filter(|batch| batch.segment == base).collect();
+            let field = |bytes: &[u8]| i64::from(u32::from_be_bytes(*bytes.first_chunk().expect("four bytes")));
+            for entry in content.chunks(8) {
+                let (offset, position) = (base + field(entry), field(&entry[4..]));
+                let at = here.iter().find(|batch| batch.position as i64 == position);
+                assert_eq!(at.map(|batch| batch.header.last_offset()), Some(offset), "in {}", path.display());
+            }
+            for entry in times.chunks(12) {
+                let timestamp_ms = i64::from_be_bytes(*entry.first_chunk().expect("eight bytes"));
+                let offset = base + field(&entry[8..]);
+                let at = here.iter().find(|batch| batch.header.last_offset() == offset);
+                assert_eq!(at.map(|batch| batch.header.max_timestamp), Some(timestamp_ms), "in {}", path.display());
+            }
+        }
+        // Every file can be read by its own length: no torn header was left behind.
+        for (base, path) in self.files(paths::LOG) {
+            let file = File::open(&path).expect("open");
+            let bytes = file.metadata().expect("known").len();
+            let ends =
+                stored.iter().filter(|batch| batch.segment == base).map(|b| b.position + b.header.total_len() as u64);
+            assert_eq!(ends.max().unwrap_or(0), bytes, "{} ends with a batch", path.display());
+            if bytes > 0 {
+                file.read_exact_at(&mut [0; HEADER_LEN], 0).expect("a header");
+            }
+        }
     }
 
     /// What a reader at `from` gets: whole batches up to the high watermark, within one segment.
@@ -338,7 +421,7 @@ fn shared(dir: &Path, faults: &Faults, maintenance: Maintenance, inline: bool) -
     Rc::new(shared.on(disks).writing_inline(inline).with(faults.clone()))
 }
 
-fn copy_files(from: &Path, to: &Path) {
+pub fn copy_files(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("listed") {
         let path = entry.expect("listed").path();
         if path.is_dir() {

@@ -49,7 +49,7 @@ fn claim(id: &str, generation: i32) -> MemberClaim {
 
 impl Story {
     fn join_classic(&mut self, request: &JoinRequest) -> Result<JoinAnswer, (String, ResponseError)> {
-        let env = Env { image: &self.image, limits: &self.limits };
+        let env = Env::new(&self.image, &self.limits);
         let decision = self.group.join_classic(self.now_ms, &env, request)?;
         self.log.extend(decision.records.iter().cloned());
         Ok(self.group.accept(decision))
@@ -59,7 +59,7 @@ impl Story {
     fn sync(&mut self, id: &str, generation: i32) -> Result<Vec<i32>, ResponseError> {
         let request =
             SyncRequest { claim: claim(id, generation), protocol_type: None, protocol: None, assignments: Vec::new() };
-        let env = Env { image: &self.image, limits: &self.limits };
+        let env = Env::new(&self.image, &self.limits);
         let answer = self.group.sync_classic(self.now_ms, &env, &request)?;
         let answer = self.group.accept(answer);
         let named = subscription::read_assignment(&answer.assignment).expect("an assignment");
@@ -67,7 +67,7 @@ impl Story {
     }
 
     fn beat_classic(&mut self, id: &str, generation: i32) -> Result<Option<ResponseError>, ResponseError> {
-        let env = Env { image: &self.image, limits: &self.limits };
+        let env = Env::new(&self.image, &self.limits);
         let decision = self.group.heartbeat_classic(self.now_ms, &env, &claim(id, generation))?;
         Ok(self.group.accept(decision))
     }
@@ -182,9 +182,9 @@ fn a_group_goes_to_the_new_protocol_and_back() {
         classic_group::Limits { members_max: 9, session_min_ms: 0, session_max_ms: 60_000, initial_delay_ms: 0 };
     let classic = classic_group::Group::restored(limits, &record, 0);
     let disabled = Limits { policy: Policy::parse("downgrade"), ..story.limits.clone() };
-    let env = Env { image: &story.image, limits: &disabled };
+    let env = Env::new(&story.image, &disabled);
     assert!(Group::of_classic(&classic, &env, 0).is_none(), "not where the policy is against it");
-    let env = Env { image: &story.image, limits: &story.limits };
+    let env = Env::new(&story.image, &story.limits);
     let (group, records) = Group::of_classic(&classic, &env, 0).expect("it may");
     (story.group, story.log) = (group, records);
     let of = |story: &Story, id: &str| story.group.member(id).unwrap().current.assigned.clone();

@@ -178,9 +178,12 @@ impl Story {
     }
 
     fn heard(&mut self, request: &Heartbeat) -> Result<(Vec<String>, Beaten), Refusal> {
-        let env = Env { image: &self.image, limits: &self.limits };
+        let env = Env::new(&self.image, &self.limits);
         request.check(env.limits)?;
         let found = Found::by(self.kind.as_ref(), self.now_ms, &env, request)?;
+        let wanted = found.group().patterns_wanted(self.now_ms, &env, request);
+        let matches = Matches::of(&wanted, &self.image, || true);
+        let env = Env { matches: &matches, ..env };
         let decision = found.group().heartbeat(self.now_ms, &env, request)?;
         if self.log_refuses && !decision.records.is_empty() {
             return Err(Refusal::new(ResponseError::NotCoordinator, ""));
@@ -312,7 +315,7 @@ impl Story {
     /// What is said in the words of the classic protocol, to a group of either.
     fn feed(&mut self, event: Event) -> Vec<String> {
         let Some(Kind::Consumer(group)) = &self.kind else { return self.feed_classic(event) };
-        let env = Env { image: &self.image, limits: &self.limits };
+        let env = Env::new(&self.image, &self.limits);
         let now_ms = self.now_ms;
         match event {
             Event::Join(waiter, request) => {
@@ -398,7 +401,7 @@ impl Story {
     }
 
     fn downgrade(&mut self) -> Vec<String> {
-        let env = Env { image: &self.image, limits: &self.limits };
+        let env = Env::new(&self.image, &self.limits);
         let Some(Kind::Consumer(group)) = &self.kind else { return Vec::new() };
         let Some(Downgraded { record, rebalances }) =
             group.downgraded(&env, self.classic_limits.members_max, self.now_ms)
@@ -423,8 +426,9 @@ impl Story {
         while let Some(due_ms) = next(self).filter(|due_ms| *due_ms <= until_ms) {
             self.now_ms = self.now_ms.max(due_ms);
             let passed_ms = self.now_ms - from_ms;
-            let happened = match self.consumer().and_then(|group| group.due(self.now_ms)) {
-                Some((id, timer)) => self.fenced(&id, timer),
+            let due = self.consumer().map_or_else(Vec::new, |group| group.due(self.now_ms, 1));
+            let happened = match due.first() {
+                Some((id, timer)) => self.fenced(id, *timer),
                 None => self.feed_classic(Event::Tick),
             };
             lines.extend(happened.into_iter().map(|line| format!("{passed_ms}ms {line}")));
@@ -433,10 +437,10 @@ impl Story {
         Ok(lines)
     }
 
-    fn fenced(&mut self, id: &str, timer: Timer) -> Vec<String> {
-        let env = Env { image: &self.image, limits: &self.limits };
+    fn fenced(&mut self, id: &MemberId, timer: Timer) -> Vec<String> {
+        let env = Env::new(&self.image, &self.limits);
         let group = self.consumer().expect("its member is due");
-        let decision = group.fence(&env, group.member(id).expect("who is due is a member"));
+        let decision = group.fence(&env, std::slice::from_ref(id));
         let mut lines = vec![format!("{timer:?} of {id} ends")];
         lines.extend(self.accepted(decision).0);
         lines.extend(self.downgrade());

@@ -188,11 +188,14 @@ impl Sim {
             }
             self.held.push((self.log.len(), at, number, answer));
         }
-        while let Some((id, timer)) = self.group.due(now_ms) {
-            self.met.insert(format!("{timer:?}"));
-            let env = Env { image: &self.image, limits: &limits };
-            let member = self.group.member(&id).cloned().expect("timers are of members");
-            let decision = self.group.fence(&env, &member);
+        loop {
+            let (gone, timers): (Vec<MemberId>, Vec<Timer>) = self.group.due(now_ms, 2).into_iter().unzip();
+            if gone.is_empty() {
+                break;
+            }
+            self.met.extend(timers.iter().map(|timer| format!("{timer:?}")));
+            let env = Env::new(&self.image, &limits);
+            let decision = self.group.fence(&env, &gone);
             self.log.extend(decision.records.iter().cloned());
             self.group.accept(decision);
         }
@@ -200,10 +203,13 @@ impl Sim {
 
     fn ask(&mut self, limits: &Limits, ask: &Ask) -> Answer {
         let (now_ms, image) = (self.now_ms, self.image.clone());
-        let env = Env { image: &image, limits };
+        let env = Env::new(&image, limits);
         match ask {
             Ask::Beat(request) => {
                 request.check(limits).expect("clients ask properly");
+                let wanted = self.group.patterns_wanted(now_ms, &env, request);
+                let matches = Matches::of(&wanted, &image, || true);
+                let env = Env { matches: &matches, ..env };
                 let decision = self.group.heartbeat(now_ms, &env, request).map_err(|refusal| refusal.error)?;
                 Ok(Told::Beaten(self.take(decision)))
             }
@@ -482,7 +488,12 @@ impl Sim {
             owned += client.owned.values().map(BTreeSet::len).sum::<usize>();
             wanted.extend(client.topics.iter().flatten().cloned());
             let regex = client.regex.as_deref().filter(|regex| !regex.is_empty());
-            wanted.extend(regex.into_iter().flat_map(|regex| topics_of_pattern(regex, &self.image).expect("sound")));
+            if let Some(regex) = regex {
+                match Matches::of(&[regex.to_owned()], &self.image, || true).get(regex) {
+                    Some(pattern::Match::Topics(topics)) => wanted.extend(topics.iter().cloned()),
+                    other => panic!("{other:?}"),
+                }
+            }
         }
         let all = wanted.iter().filter_map(|name| self.image.topic(name)).map(|topic| topic.partitions.len());
         assert_eq!(owned, all.sum::<usize>(), "every partition has an owner");

@@ -22,7 +22,10 @@ impl Story {
 
     pub fn beat(&mut self, request: &Heartbeat) -> Result<Beaten, Refusal> {
         request.check(&self.limits)?;
-        let env = Env { image: &self.image, limits: &self.limits };
+        let env = Env::new(&self.image, &self.limits);
+        let wanted = self.group.patterns_wanted(self.now_ms, &env, request);
+        let matches = Matches::of(&wanted, &self.image, || true);
+        let env = Env { matches: &matches, ..env };
         let decision = self.group.heartbeat(self.now_ms, &env, request)?;
         self.log.extend(decision.records.iter().cloned());
         let answer = self.group.accept(decision);
@@ -45,16 +48,12 @@ impl Story {
     }
 
     pub fn tick(&mut self) -> Vec<String> {
-        let mut fenced = Vec::new();
-        while let Some((id, _)) = self.group.due(self.now_ms) {
-            let env = Env { image: &self.image, limits: &self.limits };
-            let member = self.group.member(&id).cloned().expect("a member");
-            let decision = self.group.fence(&env, &member);
-            self.log.extend(decision.records.iter().cloned());
-            self.group.accept(decision);
-            fenced.push(id.to_string());
-        }
-        fenced
+        let (gone, _): (Vec<MemberId>, Vec<Timer>) = self.group.due(self.now_ms, usize::MAX).into_iter().unzip();
+        let env = Env::new(&self.image, &self.limits);
+        let decision = self.group.fence(&env, &gone);
+        self.log.extend(decision.records.iter().cloned());
+        self.group.accept(decision);
+        gone.iter().map(ToString::to_string).collect()
     }
 }
 
@@ -244,10 +243,10 @@ fn members_may_wish_an_assignor_and_the_most_wished_for_is_taken() {
     assert_eq!(refused.error, ResponseError::UnsupportedAssignor);
     assert_eq!(refused.message, "ServerAssignor sticky is not supported. Supported assignors: uniform, range.");
     story.beat(&wish("a", "range")).unwrap();
-    let env = Env { image: &story.image, limits: &story.limits };
+    let env = Env::new(&story.image, &story.limits);
     assert_eq!(story.group.assignor(&env), Assignor::Range);
     story.beat(&wish("b", "uniform")).unwrap();
-    let env = Env { image: &story.image, limits: &story.limits };
+    let env = Env::new(&story.image, &story.limits);
     assert_eq!(story.group.assignor(&env), Assignor::Uniform, "of equals, what the broker offers first");
 }
 

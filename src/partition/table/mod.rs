@@ -1,26 +1,25 @@
 //! The partitions that a shard leads, found by topic name or id, and kept in step with the cluster image.
 
-use super::checkpoints::{Checkpoints, Outdated};
+mod homes;
+mod openings;
+
+use self::openings::Opening;
+use super::checkpoints::Outdated;
 use super::journal::Rings;
 use super::leader::Partition;
 use super::materialise::Home;
-use super::opening::{self, Outcome, Unopened};
-use super::scrub;
+use super::opening::{self, Unopened};
 use super::shared::PartitionShared;
-use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, TopicConfig};
 use crate::base::disks::Health;
-use crate::base::ids::Offset;
 use crate::base::ids::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicPartition};
-use crate::base::limits::{START_WAIT_CLEAN_MS_MAX, START_WAIT_UNCLEAN_MS_MAX};
 use crate::cluster::image::{self, ClusterImage, Topic};
 use crate::log::checkpoint::PartitionOffsets;
 use crate::log::core::LogCore;
-use crate::log::open::{OpenError, OpenParams, Opened};
 use futures_util::stream::{self, StreamExt};
 use std::cell::{Cell, OnceCell, Ref, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,6 +45,8 @@ pub struct FoundLogDir {
     pub cleaned: PartitionOffsets,
     /// Partition directories in it, with the topic id that each one bears.
     pub partitions: HashMap<(String, PartitionIndex), Option<TopicId>>,
+    /// Those of which the topic id could not be read, although it was on disk once; and why.
+    pub unnamed: HashMap<(String, PartitionIndex), String>,
 }
 
 /// The partitions that this shard leads.
@@ -74,19 +75,6 @@ enum Begun {
     Opening(Box<Unopened>),
     /// Nothing is on disk, neither in a directory nor in a journal; or the disk is offline.
     Made(Box<(LogCore, Home)>),
-}
-
-/// A log that is being opened.
-struct Opening {
-    home: Home,
-    /// What the checkpoint files say of it: that stays true until it is open.
-    key: (String, PartitionIndex),
-    recovery_point: Offset,
-    log_start: Option<Offset>,
-    cleaned: Option<Offset>,
-    clean: bool,
-    /// A journal has something for it.
-    redo: bool,
 }
 
 #[derive(Default)]
@@ -190,9 +178,7 @@ impl PartitionTable {
                     continue;
                 }
                 let key = (topic.name.to_string(), index);
-                if self.is_spoken_of_in_vain(topic.id, &key) {
-                    outdated.insert(key);
-                }
+                outdated.extend(self.spoken_of_in_vain(topic.id, &key).into_iter().map(|dir| (dir, key.clone())));
             }
         }
         outdated
@@ -211,7 +197,7 @@ impl PartitionTable {
                 if self.shared.unless_offline(&log_dir, partition.delete()).await.is_some() {
                     self.deleting.borrow_mut().remove(&partition.id);
                 }
-                (partition.topic.to_string(), partition.index())
+                (log_dir, (partition.topic.to_string(), partition.index()))
             });
             stream::iter(deletions).buffer_unordered(CLOSING_MAX).collect().await
         });
@@ -226,13 +212,15 @@ impl PartitionTable {
         deleted.await
     }
 
-    /// Whether a checkpoint file speaks of a partition of that name that is not this one.
-    fn is_spoken_of_in_vain(&self, id: TopicId, key: &(String, PartitionIndex)) -> bool {
-        self.log_dirs.borrow().iter().any(|LogDirState { found, .. }| {
-            let holds = found.partitions.get(key).is_some_and(|holder| *holder == Some(id));
+    /// The log directories whose checkpoint files speak of a partition of that name that is not this one.
+    fn spoken_of_in_vain(&self, id: TopicId, key: &(String, PartitionIndex)) -> Vec<PathBuf> {
+        let is_so = |LogDirState { found, .. }: &&LogDirState| {
+            let holds =
+                found.unnamed.contains_key(key) || found.partitions.get(key).is_some_and(|holder| *holder == Some(id));
             let files = [&found.recovery_points, &found.log_starts, &found.cleaned];
             !holds && files.into_iter().any(|file| file.contains_key(key))
-        })
+        };
+        self.log_dirs.borrow().iter().filter(is_so).map(|dir| dir.found.path.clone()).collect()
     }
 
     /// The second half: opens what this shard leads by the image. What has no directory yet is open when it returns; the
@@ -272,32 +260,6 @@ impl PartitionTable {
         let mut openers = self.opener.borrow_mut();
         openers.retain(|opener| !opener.is_finished());
         openers.push(opener.abort_handle());
-    }
-
-    /// Whether this shard is to lead a partition whose log is still being opened.
-    pub fn is_opening(&self, topic: TopicId, partition: PartitionIndex) -> bool {
-        self.openings.borrow().contains_key(&TopicPartition { topic, partition })
-    }
-
-    /// Ends when no such log is being opened.
-    async fn while_opening(&self, which: impl Fn(&TopicPartition, &Opening) -> bool) {
-        loop {
-            // Made before it is looked: a log that is opened in between is not missed.
-            let opened = self.opened.notified();
-            if !self.openings.borrow().iter().any(|(id, opening)| which(id, opening)) {
-                return;
-            }
-            opened.await;
-        }
-    }
-
-    /// Waits at a start until all logs are open, but not long: `limits` argues how long.
-    pub async fn opened_or_late(&self) {
-        let all_clean = self.openings.borrow().values().all(|opening| opening.clean);
-        let most = if all_clean { START_WAIT_CLEAN_MS_MAX } else { START_WAIT_UNCLEAN_MS_MAX };
-        let all = self.while_opening(|_, _| true);
-        // Late is no error: what is open is served, and clients ask again for the rest.
-        let _ = tokio::time::timeout(Duration::from_millis(most), all).await;
     }
 
     fn remove_deleted(&self, image: &ClusterImage) -> Vec<Rc<Partition>> {
@@ -352,31 +314,6 @@ impl PartitionTable {
         topics.by_id.insert(topic.id, local);
     }
 
-    fn begin_opening(&self, topic: &Arc<Topic>, index: PartitionIndex, config: &TopicConfig) -> Begun {
-        let id = TopicPartition { topic: topic.id, partition: index };
-        let (home, params) = self.find_home(topic, index);
-        if let Some(failure) = self.shared.disks.failure(&home.log_dir) {
-            return Begun::Made(Box::new((offline(topic, index, &home, params.log_start, &failure), home)));
-        }
-        let redo = self.rings.borrow_mut().as_mut().map_or_else(Vec::new, |rings| rings.redo(&home.log_dir, id));
-        if !home.exists && redo.is_empty() {
-            return Begun::Made(Box::new((LogCore::empty(Rc::clone(&home.dir), Offset(0)), home)));
-        }
-        let (log_dir, exists) = (home.log_dir.clone(), home.exists);
-        let opening = Opening {
-            home,
-            key: (topic.name.to_string(), index),
-            recovery_point: params.recovery_point,
-            log_start: params.log_start,
-            cleaned: params.cleaned,
-            clean: params.clean && redo.is_empty(),
-            redo: !redo.is_empty(),
-        };
-        self.openings.borrow_mut().insert(id, opening);
-        let (topic, config) = (Arc::clone(&topic.name), config.clone());
-        Begun::Opening(Box::new(Unopened { id, topic, log_dir, exists, params, config, redo }))
-    }
-
     fn make_partition(
         &self,
         topic: &Topic,
@@ -394,157 +331,6 @@ impl PartitionTable {
             );
         }
         Partition::new(id, Arc::clone(&topic.name), epoch, config, (core, home), Rc::clone(&self.shared))
-    }
-
-    /// The maintenance thread has opened a log, or found that it cannot be. What fails by the disk takes the log directory offline;
-    /// anything else the partition.
-    fn take_opened(&self, Outcome { id, opened, corrupt, redone, full }: Outcome) {
-        let Some(opening) = self.openings.borrow_mut().remove(&id) else { return };
-        let local = self.topic_by_id(id.topic).expect("a topic is not removed while its logs are being opened");
-        let (topic, index) = (&local.topic, id.partition);
-        let Opening { mut home, log_start, redo, .. } = opening;
-        if redo && redone {
-            home.exists = true;
-            if let Some(rings) = &mut *self.rings.borrow_mut() {
-                rings.done(&home.log_dir, id);
-            }
-        }
-        for error in full.iter().chain(opened.as_ref().err()) {
-            if let OpenError::Io { path, source } = error {
-                self.shared.disks.report(&home.log_dir, &format!("opening {}", path.display()), source);
-            }
-        }
-        let mut core = match opened {
-            Ok(opened) => self.take_log(&mut home, opened, opening.clean),
-            Err(e) => offline(topic, index, &home, log_start, &e.to_string()),
-        };
-        if let Some(ranges) = corrupt {
-            scrub::take(&mut core, ranges);
-        }
-        let slot = usize::try_from(index.0).ok().and_then(|index| local.partitions.get(index));
-        let (Some(slot), Some(state)) = (slot, topic.partition(index)) else { return };
-        let partition = self.make_partition(topic, (index, state), Rc::clone(&local.config), (core, home));
-        partition.cleaning.set_cleaned(opening.cleaned);
-        if state.leader != Some(self.me) {
-            partition.resign();
-        }
-        assert!(slot.set(partition).is_ok(), "a log is opened once");
-    }
-
-    fn take_log(&self, home: &mut Home, opened: Opened, was_clean: bool) -> LogCore {
-        for cut in &opened.cuts {
-            warn!("{cut}");
-        }
-        if !was_clean {
-            let (logs, bytes) = self.recovered.get();
-            self.recovered.set((logs + 1, bytes + opened.scanned_bytes));
-        }
-        let core = LogCore::recovered(Rc::clone(&home.dir), opened.log);
-        home.clean_end = opened.is_clean.then(|| core.written_end());
-        core
-    }
-
-    /// Whether a journal still holds what is to be brought to its segments.
-    pub fn is_redoing(&self) -> bool {
-        self.openings.borrow().values().any(|opening| opening.redo)
-    }
-
-    /// After the first image: takes the journals into use, once all that they held is in its segments. Until then what must
-    /// be durable is synced by itself.
-    pub async fn begin_journals(&self, exists: impl Fn(TopicId) -> bool) {
-        self.while_opening(|_, opening| opening.redo).await;
-        let Some(rings) = self.rings.take() else { return };
-        let journals = rings.begin(exists, &self.shared).await;
-        self.shared.set_journals(journals);
-        self.heed_disks();
-    }
-
-    /// The directory that holds the partition, or the log directory with the fewest partitions for a new one. A partition that the
-    /// node knew before it was started without one of its directories may lie there: it must not begin anew elsewhere (Kafka:
-    /// LogManager.getOrCreateLog).
-    fn find_home(&self, topic: &Topic, index: PartitionIndex) -> (Home, OpenParams) {
-        let mut dirs = self.log_dirs.borrow_mut();
-        let key = (topic.name.to_string(), index);
-        let id = TopicPartition { topic: topic.id, partition: index };
-        let holds = |dir: &LogDirState| dir.found.partitions.get(&key).is_some_and(|id| *id == Some(topic.id));
-        let holder = dirs.iter().position(holds);
-        let journaled = self.rings.borrow().as_ref().and_then(|rings| rings.holder(id).map(Path::to_owned));
-        let journaled = journaled.and_then(|path| dirs.iter().position(|dir| dir.found.path == path));
-        let disks = &self.shared.disks;
-        let is_starting = !self.started.get();
-        if let (None, None, true, true) = (holder, journaled, is_starting, disks.began_without_one()) {
-            let offline = disks.all().find(|(_, health)| *health == Health::Offline).map(|(path, _)| path);
-            let home = Home::new(offline.expect("the node began without one"), &topic.name, index, false);
-            let dir = home.dir.to_path_buf();
-            let params = OpenParams {
-                dir,
-                clean: false,
-                recovery_point: Offset(0),
-                log_start: None,
-                cleaned: None,
-                now_ms: now_ms(),
-            };
-            return (home, params);
-        }
-        let at = holder.or(journaled).unwrap_or_else(|| {
-            let by_preference = |(_, dir): &(usize, &LogDirState)| {
-                let health = disks.health(&dir.found.path);
-                (health == Health::Offline, health == Health::Full, dir.count)
-            };
-            let best = dirs.iter().enumerate().min_by_key(by_preference).map(|(i, _)| i);
-            best.expect("a broker has at least one log directory")
-        });
-        let dir = &mut dirs[at];
-        dir.count += 1;
-        let home = Home::new(&dir.found.path, &topic.name, index, holder.is_some());
-        let params = OpenParams {
-            dir: home.dir.to_path_buf(),
-            clean: dir.found.clean,
-            recovery_point: dir.found.recovery_points.get(&key).copied().unwrap_or(Offset(0)),
-            log_start: holder.and_then(|_| dir.found.log_starts.get(&key).copied()),
-            cleaned: holder.and_then(|_| dir.found.cleaned.get(&key).copied()),
-            now_ms: now_ms(),
-        };
-        (home, params)
-    }
-
-    fn forget_home(&self, partition: &Partition) {
-        let key = (partition.topic.to_string(), partition.index());
-        for dir in self.log_dirs.borrow_mut().iter_mut() {
-            if dir.found.path == partition.home().log_dir {
-                dir.count = dir.count.saturating_sub(1);
-                dir.found.partitions.remove(&key);
-                dir.found.recovery_points.remove(&key);
-                dir.found.log_starts.remove(&key);
-                dir.found.cleaned.remove(&key);
-            }
-        }
-    }
-
-    /// Recovery points and log starts of this shard's partitions, by log directory.
-    pub fn checkpoints(&self) -> BTreeMap<PathBuf, Checkpoints> {
-        let mut all: BTreeMap<PathBuf, Checkpoints> = BTreeMap::new();
-        for partition in self.all() {
-            let home = partition.home();
-            if !home.exists {
-                continue;
-            }
-            let checkpoints = all.entry(home.log_dir.clone()).or_default();
-            let key = (partition.topic.to_string(), partition.index());
-            let ends = partition.ends();
-            checkpoints.recovery_points.insert(key.clone(), partition.core().recovery_point());
-            checkpoints.log_starts.insert(key.clone(), ends.log_start);
-            if let Some(cleaned) = partition.cleaning.cleaned() {
-                checkpoints.cleaned.insert(key, cleaned);
-            }
-        }
-        for opening in self.openings.borrow().values().filter(|opening| opening.home.exists) {
-            let checkpoints = all.entry(opening.home.log_dir.clone()).or_default();
-            checkpoints.recovery_points.insert(opening.key.clone(), opening.recovery_point);
-            checkpoints.log_starts.extend(opening.log_start.map(|start| (opening.key.clone(), start)));
-            checkpoints.cleaned.extend(opening.cleaned.map(|cleaned| (opening.key.clone(), cleaned)));
-        }
-        all
     }
 
     /// Stops all partitions cleanly; gives the log directories in which not everything is whole on disk.
@@ -575,14 +361,6 @@ impl PartitionTable {
     pub fn topics(&self) -> Ref<'_, HashMap<TopicId, Rc<LocalTopic>, foldhash::fast::RandomState>> {
         Ref::map(self.topics.borrow(), |topics| &topics.by_id)
     }
-}
-
-/// The log of a partition that cannot be opened. The checkpoints go on to say where it began.
-fn offline(topic: &Topic, index: PartitionIndex, home: &Home, log_start: Option<Offset>, reason: &str) -> LogCore {
-    error!("{}-{index} is offline: {reason}", topic.name);
-    let mut core = LogCore::empty(Rc::clone(&home.dir), log_start.unwrap_or(Offset(0)));
-    core.fail(Rc::from(reason));
-    core
 }
 
 fn partition_index(position: usize) -> PartitionIndex {

@@ -1,5 +1,8 @@
 //! Stories of a slice and its log. A restart is a second coordinator that reads the same log.
 
+mod time;
+mod turns;
+
 use super::*;
 use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::disks::LogDirs;
@@ -9,7 +12,7 @@ use crate::cluster::image::{self, Topic};
 use crate::group::classic::MemberClaim;
 use crate::group::consumer;
 use crate::group::offsets::TopicPartitionName;
-use crate::group::records::CommittedOffset;
+use crate::group::records::{CommittedOffset, Key};
 use crate::log::core::LogCore;
 use crate::maintenance::Maintenance;
 use crate::partition::materialise::Home;
@@ -48,7 +51,11 @@ impl World {
 
     /// The coordinator as the next start has it.
     async fn coordinator(&self) -> (Coordinator, Rc<Slice>) {
-        let coordinator = Coordinator::new(settings());
+        self.coordinator_by(Clock::default()).await
+    }
+
+    async fn coordinator_by(&self, clock: Clock) -> (Coordinator, Rc<Slice>) {
+        let coordinator = Coordinator::with_clock(settings(), clock);
         coordinator.set_image(&self.image);
         coordinator.leads(&[Rc::clone(&self.partition)]);
         let slice = Rc::clone(&coordinator.slices()[0]);
@@ -71,7 +78,7 @@ fn settings() -> Settings {
             session_ms: 10_000,
             heartbeat_ms: 1000,
             members_max: 10,
-            assignors: Vec::new(),
+            assignors: vec![consumer::assign::Assignor::Uniform],
             policy: consumer::Policy::parse("disabled"),
         },
         retention_ms: 7 * DAY_MS,
@@ -105,6 +112,14 @@ fn begin_commit(
     slice: &Rc<Slice>,
     offsets: &[(TopicPartitionName, i64)],
 ) -> impl Future<Output = Result<(), ResponseError>> + use<> {
+    begin_commit_of(slice, GROUP, offsets)
+}
+
+fn begin_commit_of(
+    slice: &Rc<Slice>,
+    group: &str,
+    offsets: &[(TopicPartitionName, i64)],
+) -> impl Future<Output = Result<(), ResponseError>> + use<> {
     let nobody = MemberClaim { generation: -1, member_id: String::new(), instance_id: None };
     let value = |offset: &i64| CommittedOffset {
         offset: *offset,
@@ -114,14 +129,14 @@ fn begin_commit(
         expires_ms: None,
     };
     let offsets = offsets.iter().map(|(of, offset)| (of.clone(), value(offset))).collect();
-    slice.commit(GROUP, (&nobody, false), offsets).unwrap_or_else(|error| panic!("refused: {error:?}"))
+    slice.commit(group, (&nobody, false), offsets).unwrap_or_else(|error| panic!("refused: {error:?}"))
 }
 
 async fn commit(slice: &Rc<Slice>, topic: &str, offset: i64) {
     begin_commit(slice, &[(of(topic, 0), offset)]).await.expect("stored");
 }
 
-fn committed(slice: &Slice, topic: &str) -> Option<i64> {
+fn committed(slice: &Rc<Slice>, topic: &str) -> Option<i64> {
     slice.view(GROUP, |view| view.offsets.get(topic, 0).map(|committed| committed.offset)).flatten()
 }
 
@@ -153,7 +168,7 @@ fn what_the_log_refuses_to_forget_is_not_forgotten() {
         assert_eq!(refused, Err(ResponseError::NotCoordinator));
         let refused = slice.delete_offsets(GROUP, &[of("t", 0)]).done().await;
         assert_eq!(refused, Err(ResponseError::NotCoordinator), "the group with its last offset neither");
-        coordinator.expire(i64::MAX);
+        coordinator.expire(i64::MAX).await.expect("ended");
         assert_eq!(committed(&slice, "t"), Some(7), "a retry finds it");
         world.set_full(false);
         slice.delete_offsets(GROUP, &[of("t", 0), of("t", 0)]).done().await.expect("stored");
@@ -287,7 +302,7 @@ fn offsets_go_with_their_topic_though_the_disk_is_full() {
         assert_eq!((committed(&slice, "t"), committed(&slice, "u")), (None, None));
         world.set_full(false);
         commit(&slice, "u", 6).await;
-        coordinator.expire(crate::base::clock::now_ms());
+        coordinator.expire(crate::base::clock::now_ms()).await.expect("ended");
         assert_eq!(committed(&slice, "u"), Some(6), "of the new topic");
         // Behind the tombstones.
         commit(&slice, "u", 7).await;
@@ -332,6 +347,26 @@ fn a_log_that_is_offline_has_no_groups_to_tell_of() {
         let (coordinator, slice) = world.coordinator().await;
         assert_eq!(slice.check_loaded(), Err(ResponseError::CoordinatorNotAvailable));
         assert_eq!(coordinator.slice_of(PartitionIndex(0)).err(), Some(ResponseError::CoordinatorNotAvailable));
+    });
+}
+
+/// A record that nobody can read took nothing away: what the group had committed long before counted again.
+#[test]
+fn a_partition_with_a_record_that_cannot_be_read_is_not_served() {
+    tokio_uring::start(async {
+        let world = World::new(1 << 20);
+        let (_, slice) = world.coordinator().await;
+        commit(&slice, "t", 50).await;
+        // Of a share group in Apache Kafka 4.
+        let strange = store::append(&world.partition, &[(Key::Other { version: 11 }, Some(vec![0, 0]))]);
+        strange.done().await.expect("stored");
+        let (_, slice) = world.coordinator().await;
+        assert_eq!(committed(&slice, "t"), Some(50), "what is not known is passed over");
+        let newer = (super::forget::offset_key(GROUP, &of("t", 0)), Some(vec![0, 99, 1, 2, 3]));
+        store::append(&world.partition, &[newer]).done().await.expect("stored");
+        let (_, slice) = world.coordinator().await;
+        assert_eq!(slice.check_loaded(), Err(ResponseError::CoordinatorNotAvailable));
+        assert_eq!(committed(&slice, "t"), None);
     });
 }
 

@@ -1,0 +1,116 @@
+//! Many groups are looked through, and requests have their turn meanwhile.
+
+use super::time::joining;
+use super::*;
+use crate::base::limits::GROUPS_LOOKED_AT_MAX;
+use crate::group::consumer::Heartbeat;
+use crate::maintenance;
+
+const GROUPS: usize = 200;
+/// Of each group: so many that all are looked at in several turns.
+const PARTITIONS: usize = 4 * GROUPS_LOOKED_AT_MAX / GROUPS;
+
+fn name(number: usize) -> String {
+    format!("g-{number:03}")
+}
+
+/// Groups of which each has committed offsets of "t", and one of "u".
+async fn crowd() -> (World, Coordinator, Rc<Slice>) {
+    let world = World::new(1 << 20);
+    let (coordinator, slice) = world.coordinator().await;
+    for number in 0..GROUPS {
+        let of_t = (0..PARTITIONS as i32).map(|partition| (of("t", partition), 7));
+        let offsets: Vec<_> = of_t.chain([(of("u", 0), 5)]).collect();
+        begin_commit_of(&slice, &name(number), &offsets).await.expect("stored");
+    }
+    (world, coordinator, slice)
+}
+
+/// Counts how often somebody else can do something.
+fn others() -> Rc<Cell<usize>> {
+    let turns = Rc::new(Cell::new(0));
+    let count = Rc::clone(&turns);
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            count.set(count.get() + 1);
+        }
+    });
+    turns
+}
+
+fn known(slice: &Rc<Slice>, number: usize) -> Option<(usize, Option<i64>)> {
+    let of_u = |offsets: &crate::group::offsets::Offsets| offsets.get("u", 0).map(|committed| committed.offset);
+    slice.view(&name(number), |view| (view.offsets.len(), of_u(view.offsets)))
+}
+
+#[test]
+fn requests_have_their_turn_while_offsets_expire() {
+    tokio_uring::start(async {
+        let (_world, coordinator, slice) = crowd().await;
+        let turns = others();
+        coordinator.expire(i64::MAX).await.expect("ended");
+        assert!(turns.get() >= 3, "{} turns", turns.get());
+        assert_eq!(slice.ids(), [""; 0]);
+    });
+}
+
+#[test]
+fn requests_have_their_turn_while_groups_forget_a_topic() {
+    tokio_uring::start(async {
+        let (world, coordinator, slice) = crowd().await;
+        // Another of its name is there at once.
+        let mut after = ClusterImage::clone(&world.image);
+        let new = Arc::clone(image_of(&["t"]).topic("t").expect("made"));
+        after.topics_by_id.remove(&after.topics["t"].id);
+        after.topics_by_id.insert(new.id, Arc::clone(&new));
+        after.topics.insert(Arc::clone(&new.name), new);
+        let turns = others();
+        coordinator.set_image(&Arc::new(after));
+        assert!(slice.gone.borrow().is_busy(), "groups are told one by one");
+        let last = GROUPS - 1;
+        assert_eq!(known(&slice, last), Some((1, Some(5))), "who asks is not told of the old topic");
+        begin_commit_of(&slice, &name(last - 1), &[(of("t", 0), 3)]).await.expect("stored");
+        begin_commit_of(&slice, "new", &[(of("t", 0), 3)]).await.expect("stored");
+        while slice.gone.borrow().is_busy() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(turns.get() >= 3, "{} turns", turns.get());
+        // Behind the tombstones.
+        begin_commit_of(&slice, "new", &[(of("t", 0), 4)]).await.expect("stored");
+        for slice in [slice, world.coordinator().await.1] {
+            let kept = |group: &str| slice.view(group, |view| view.offsets.len());
+            assert_eq!((0..last - 1).find(|number| known(&slice, *number) != Some((1, Some(5)))), None);
+            assert_eq!((kept(&name(last - 1)), kept(&name(last)), kept("new")), (Some(2), Some(1), Some(1)));
+        }
+    });
+}
+
+/// Whatever a member subscribes to: the shard goes on. Whoever comes next with the same pattern need not wait for it.
+#[test]
+fn requests_have_their_turn_while_a_pattern_is_held_against_topics() {
+    let (maintenance, thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
+    tokio_uring::start(async {
+        let mut world = World::new(1 << 20);
+        let names: Vec<String> = (0..300).map(|number| format!("{number:03}{}", "ab".repeat(48))).collect();
+        world.image = image_of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let (_coordinator, slice) = world.coordinator().await;
+        let subscribing = |member_id: &str, regex: &str| {
+            let (member_id, regex) = (member_id.to_owned(), Some(regex.to_owned()));
+            Heartbeat { member_id, regex, topics: None, ..joining(GROUP) }
+        };
+        let slow = "(?:[ab0-9]?){200}b[ab]{20}.*";
+        let (first, second) = (subscribing("a", slow), subscribing("b", slow));
+        assert!(slice.wants_patterns(GROUP, &first) && slice.wants_patterns(GROUP, &second));
+        let turns = others();
+        let beats = [&first, &second].map(|request| slice.heartbeat_with_patterns(GROUP, request, &maintenance));
+        let [first, _second] = futures_util::future::join_all(beats).await.try_into().unwrap_or_else(|_| panic!("two"));
+        let told = first.expect("joined").wait().await.expect("stored");
+        assert_eq!(told.assignment.map(|topics| topics.len()), Some(300));
+        assert!(turns.get() >= 3, "{} turns", turns.get());
+        assert!(!slice.wants_patterns(GROUP, &subscribing("c", slow)), "it is known");
+        let refused = slice.heartbeat_with_patterns(GROUP, &subscribing("d", "("), &maintenance).await;
+        assert_eq!(refused.err().map(|refusal| refusal.error), Some(ResponseError::InvalidRegularExpression));
+    });
+    drop((maintenance, thread));
+}
