@@ -139,8 +139,8 @@ pub const ITEMS: &[Item] = &[
     },
     Item {
         id: Id::FileSystem, name: "file system", reads: "/proc/self/mountinfo", wanted: "xfs",
-        why: "on XFS a buffered write completes at once; on ext4 io_uring gives it to a worker thread of the kernel, which costs two wake-ups and competes for the core",
-        evidence: Measured("bench/groups on ext4: each small append was handed to an io-wq worker by itself, 110,000 context switches a second"),
+        why: "on XFS a buffered write completes at once; on ext4 io_uring gives it to a worker thread of the kernel, which costs two wake-ups and competes for the core (small ones the shard writes itself, if it has one log directory)",
+        evidence: Measured("bench/groups on ext4, 2026-11-22, when shards left small appends to io_uring, too: 110,000 context switches a second (bench/JOURNAL.md)"),
         shown_by: Some("bench/durable --dir, and bench/compare --rows small e2e-small --dir, on either"), action: Action::Told,
     },
     Item {
