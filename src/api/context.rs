@@ -13,7 +13,7 @@ use crate::controller::handle::ControlHandle;
 use crate::group::classic::Limits;
 use crate::group::consumer::{self, assign::Assignor};
 use crate::group::coordinator::{Coordinator, OFFSETS_TOPIC, Settings};
-use crate::partition::checkpoints::CheckpointSender;
+use crate::partition::checkpoints::{CheckpointSender, Outdated};
 use crate::partition::table::PartitionTable;
 use kafka_protocol::protocol::StrBytes;
 use std::cell::RefCell;
@@ -22,8 +22,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Checkpoints that must be written first, and could not be, are tried again after so long.
+/// Checkpoints that must be written first, and could not be, are tried again after so long, and so often: nothing else of the image is
+/// taken over meanwhile, and at a start nothing is served.
 const FORGET_AGAIN: Duration = Duration::from_millis(500);
+const FORGET_TRIES: usize = 20;
 
 /// One shard's state; lives and dies on its thread.
 pub struct ShardContext {
@@ -124,16 +126,26 @@ impl ShardContext {
     pub async fn apply(&self, image: Arc<ClusterImage>) {
         let settings_changed = self.set_image(Arc::clone(&image));
         let outdated = self.partitions.close_deleted(&image).await;
-        // A new life that was opened before could lose its records to the log start of the old one. It waits for descriptors, or for space
-        // on the disk; one that has failed is not written to, and nothing is opened there.
-        while !outdated.is_empty()
-            && let Err(e) = self.checkpoints.save_without(self.partitions.checkpoints(), outdated.clone()).await
-        {
-            tracing::error!("checkpoints still speak of deleted partitions, and are tried again: {e}");
-            tokio::time::sleep(FORGET_AGAIN).await;
+        if !outdated.is_empty() {
+            self.forget(&outdated).await;
         }
         self.partitions.open_led(&image, &self.config(), settings_changed);
         self.lead_groups();
+    }
+
+    /// A new life that was opened before could lose its records to the log start of the old one. It waits for descriptors, or for space on
+    /// the disk; one that has failed is not written to, and nothing is opened there. What lasts is not waited for.
+    async fn forget(&self, outdated: &Outdated) {
+        for _ in 0..FORGET_TRIES {
+            match self.checkpoints.save_without(self.partitions.checkpoints(), outdated.clone()).await {
+                Ok(()) => return,
+                Err(e) => tracing::error!("checkpoints still speak of deleted partitions, and are tried again: {e}"),
+            }
+            tokio::time::sleep(FORGET_AGAIN).await;
+        }
+        tracing::error!(
+            "checkpoints still speak of deleted partitions: a crash now could take records of their successors"
+        );
     }
 
     /// Whether there is such a partition, whoever leads it.

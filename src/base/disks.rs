@@ -49,6 +49,15 @@ pub enum Harm {
     Operation,
 }
 
+/// What disks and file systems say of a part that cannot be read: nothing else needs to be wrong. ENODATA is a medium's error, which only direct
+/// reads are told by that name.
+pub fn is_lost_sector(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::ENODATA | libc::EILSEQ | libc::EUCLEAN | libc::EBADMSG | libc::EREMOTEIO)
+    )
+}
+
 impl Harm {
     /// By the error alone. A failed sync is always the directory's: what it covered is unknown, whatever the reason.
     pub fn of(error: &io::Error) -> Harm {

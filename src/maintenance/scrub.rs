@@ -1,6 +1,7 @@
 //! The job that looks through one segment for damage, past the page cache.
 
 use super::Context;
+use crate::base::disks::is_lost_sector;
 use crate::log::index::OffsetIndex;
 use crate::log::inspect::{Inspection, Inspector, Subject};
 use crate::log::paths;
@@ -43,7 +44,7 @@ pub async fn inspect(context: &Context, suspect: Suspect) -> io::Result<Inspecti
             continue;
         }
         if let Err(e) = stream(context, &path, (at, length), &mut inspector).await {
-            if !is_unreadable(&e) {
+            if !is_lost_sector(&e) {
                 return Err(e);
             }
             sift(context, &path, length, &mut inspector).await?;
@@ -80,7 +81,7 @@ async fn sift(context: &Context, path: &Path, length: u32, inspector: &mut Inspe
             .await?;
         match read {
             Ok(bytes) => inspector.feed(at, &bytes),
-            Err(e) if is_unreadable(&e) => {
+            Err(e) if is_lost_sector(&e) => {
                 inspector.unreadable(end);
                 return Ok(());
             }
@@ -88,9 +89,4 @@ async fn sift(context: &Context, path: &Path, length: u32, inspector: &mut Inspe
         }
     }
     Ok(())
-}
-
-/// What a disk says of a sector that it cannot read.
-fn is_unreadable(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EIO | libc::EILSEQ | libc::EUCLEAN | libc::EREMOTEIO))
 }

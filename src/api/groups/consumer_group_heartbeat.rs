@@ -1,8 +1,8 @@
 //! ConsumerGroupHeartbeat (key 68, KIP-848).
 //!
 //! Versions: 0-1. In version 0 a member without an id is given one, from 1 on it makes up its own (KIP-1082) and may subscribe to a
-//! pattern, which is held against the topics on another thread first. What changes the group is answered when it is as safe as acks=all promises, and so is what follows from it; the
-//! heartbeat of a group at rest is answered at once.
+//! pattern, which is held against the topics on another thread first (`coordinator::patterns`). What changes the group is answered when it
+//! is as safe as acks=all promises, and so is what follows from it; the heartbeat of a group at rest is answered at once.
 
 use super::super::context::ShardContext;
 use super::super::registry::Served;
@@ -13,8 +13,7 @@ use crate::group::consumer::assign::Partitions;
 use crate::group::consumer::member::JOINS;
 use crate::group::consumer::pattern::NO_MATCHES;
 use crate::group::consumer::{Beaten, Heartbeat, Refusal};
-use crate::group::coordinator::Slice;
-use crate::maintenance::Maintenance;
+use crate::group::coordinator::{Answered, Slice};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions as Owned;
@@ -22,6 +21,7 @@ use kafka_protocol::messages::consumer_group_heartbeat_response::{Assignment, To
 use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use kafka_protocol::protocol::StrBytes;
 use std::rc::Rc;
+use tokio::sync::oneshot::Receiver;
 
 pub const SERVED: Served = Served { key: 68, advertised_min: 0, accepted_min: 0, max: 1, handle };
 
@@ -36,9 +36,11 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
         };
         let group = &heartbeat.group_id;
         if slice.wants_patterns(group, &heartbeat) {
-            let (info, maintenance) = (info.clone(), context.partitions.shared().maintenance.clone());
+            let group = group.clone();
+            let begun = slice.begin_with_patterns(&group, heartbeat, &context.partitions.shared().maintenance);
+            let info = info.clone();
             return Outcome::Wait(Box::pin(async move {
-                match beat(&slice, &heartbeat, &maintenance).await {
+                match beaten(begun).await {
                     Ok(beaten) => info.answer(&response(beaten, interval_ms)),
                     Err(refusal) => info.answer(&refused(refusal)),
                 }
@@ -65,9 +67,10 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
 }
 
 /// One that needs patterns held against the topics before it can be decided.
-async fn beat(slice: &Rc<Slice>, heartbeat: &Heartbeat, maintenance: &Maintenance) -> Result<Beaten, Refusal> {
-    let answered = slice.heartbeat_with_patterns(&heartbeat.group_id, heartbeat, maintenance).await?;
-    answered.wait().await.map_err(|error| Refusal::new(error, ""))
+async fn beaten(begun: Receiver<Result<Answered<Beaten>, Refusal>>) -> Result<Beaten, Refusal> {
+    let refused = |error| Refusal::new(error, "");
+    let answered = begun.await.unwrap_or_else(|_| Err(refused(ResponseError::NotCoordinator)))?;
+    answered.wait().await.map_err(refused)
 }
 
 fn read(

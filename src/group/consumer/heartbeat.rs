@@ -336,10 +336,11 @@ impl Group {
                     None => looked.patterns_of = None,
                 }
             }
-            if let Some(regex) = before.regex()
-                && self.regexes.contains_key(regex)
-                && !view.members().any(|member| member.regex() == Some(regex))
-            {
+        }
+        // What it had before, and what one had whose place it takes under its own id.
+        let earlier = self.members.get(&updated.id).and_then(Member::regex);
+        for regex in [before.regex(), earlier].into_iter().flatten().filter(|regex| updated.regex() != Some(*regex)) {
+            if view.regexes.contains_key(regex) && !view.members().any(|member| member.regex() == Some(regex)) {
                 records.push(Subject::Regex(regex.to_owned()).gone());
                 view.regexes.to_mut().remove(regex);
             }

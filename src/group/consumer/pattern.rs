@@ -88,6 +88,13 @@ impl Group {
         wanted
     }
 
+    /// The member is there, and its pattern, if it has one, was held against the topics before.
+    pub fn knows_pattern_of(&self, request: &Heartbeat) -> bool {
+        let own = request.regex.as_deref().filter(|regex| !regex.is_empty());
+        let is_known = own.is_none_or(|own| self.regexes.contains_key(own));
+        is_known && request.epoch > JOINS && self.members.contains_key(request.member_id.as_str())
+    }
+
     /// Topics have changed since all patterns were held against them, and that is some time ago.
     pub(super) fn patterns_are_due(&self, now_ms: i64, image: &ClusterImage) -> bool {
         match self.looked.patterns_of {

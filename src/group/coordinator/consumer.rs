@@ -3,19 +3,16 @@
 use super::kind::{Found, Kind};
 use super::slice::Slice;
 use super::store;
-use crate::base::limits::{FENCED_TOGETHER_MAX, PATTERNS_SECONDS_MAX};
+use crate::base::limits::FENCED_TOGETHER_MAX;
 use crate::group::classic::Event;
 use crate::group::consumer::member::{JOINS, MemberId};
-use crate::group::consumer::pattern::{Matches, NO_MATCHES};
+use crate::group::consumer::pattern::Matches;
 use crate::group::consumer::record::{Record, Resolved};
 use crate::group::consumer::{Beaten, Decision, Env, Group, Heartbeat, Refusal};
 use crate::group::records::Key;
-use crate::maintenance::{JobError, Lane, Maintenance};
 use kafka_protocol::ResponseError;
-use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -44,60 +41,6 @@ impl<A> Answered<A> {
 }
 
 impl Slice {
-    /// A heartbeat needs patterns held against the topics first: it goes by `heartbeat_with_patterns`.
-    pub fn wants_patterns(&self, id: &str, request: &Heartbeat) -> bool {
-        !self.patterns_wanted(id, request).is_empty()
-    }
-
-    /// The same as `heartbeat`, after patterns were held against the topics on another thread: one heartbeat of the shard at a time, since what
-    /// the first one finds most of the others need no more.
-    pub async fn heartbeat_with_patterns(
-        self: &Rc<Self>,
-        id: &str,
-        request: &Heartbeat,
-        maintenance: &Maintenance,
-    ) -> Result<Answered<Beaten>, Refusal> {
-        let refused = |error| Refusal::new(error, "");
-        let turn = self.shared.patterns.acquire().await;
-        let _turn = turn.map_err(|_| refused(ResponseError::UnknownServerError))?;
-        self.check_loaded().map_err(refused)?;
-        let (patterns, image) = (self.patterns_wanted(id, request), self.shared.image());
-        if patterns.is_empty() {
-            return self.heartbeat(id, request, &NO_MATCHES);
-        }
-        let look = move || {
-            let begun = processor_time();
-            Matches::of(&patterns, &image, || {
-                processor_time().saturating_sub(begun) < Duration::from_secs(PATTERNS_SECONDS_MAX)
-            })
-        };
-        let looked = maintenance.run(Lane::Ask, async move |context| context.blocking(look).await).await;
-        match looked {
-            Ok(Ok(matches)) => {
-                self.check_loaded().map_err(refused)?;
-                self.heartbeat(id, request, &matches)
-            }
-            Err(JobError::Stopped) => Err(refused(ResponseError::NotCoordinator)),
-            Ok(Err(_)) | Err(JobError::Panicked) => {
-                warn!("group {id}: the patterns of its members cannot be held against the topics");
-                Err(refused(ResponseError::UnknownServerError))
-            }
-        }
-    }
-
-    fn patterns_wanted(&self, id: &str, request: &Heartbeat) -> Vec<String> {
-        let (settings, image) = (self.shared.settings(), self.shared.image());
-        let env = Env::new(&image, &settings.consumer);
-        if request.check(env.limits).is_err() {
-            return Vec::new();
-        }
-        let groups = self.groups.borrow();
-        match groups.get(id).map(|entry| &entry.kind) {
-            Some(Kind::Consumer(group)) => group.patterns_wanted(self.now_ms(), &env, request),
-            Some(Kind::Classic(_)) | None => Group::default().patterns_wanted(self.now_ms(), &env, request),
-        }
-    }
-
     /// A member of the new protocol is heard of. The first one makes the group, and takes over one that is empty. `matches` is what
     /// its patterns match, if it needs any.
     pub fn heartbeat(
@@ -287,10 +230,4 @@ impl Slice {
         waiting.push(sender);
         Some(receiver)
     }
-}
-
-/// What this thread has had of a processor.
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -10,6 +10,7 @@ mod forget;
 pub(in crate::group) mod kind;
 mod load;
 mod mixed;
+mod patterns;
 mod slice;
 mod store;
 mod turns;
@@ -62,8 +63,7 @@ struct Shared {
     clock: Clock,
     deadlines: Deadlines,
     loads: load::Loads,
-    /// Whose turn it is to have patterns held against the topics.
-    patterns: tokio::sync::Semaphore,
+    patterns: patterns::Turn,
 }
 
 impl Shared {
@@ -89,7 +89,7 @@ impl Coordinator {
             clock,
             deadlines: Deadlines::default(),
             loads: load::Loads::default(),
-            patterns: tokio::sync::Semaphore::new(1),
+            patterns: patterns::Turn::default(),
         };
         Coordinator {
             slices: RefCell::default(),

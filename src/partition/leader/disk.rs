@@ -7,7 +7,7 @@
 //! is recognised as one. After any other failed write, and after any failed sync, nothing more is taken (`LogCore::fail`).
 
 use super::Partition;
-use crate::base::disks::{Harm, Health};
+use crate::base::disks::{Harm, Health, is_lost_sector};
 use crate::base::ids::Offset;
 use crate::log::core::Write;
 use crate::log::paths;
@@ -16,11 +16,6 @@ use crate::partition::waiters::Lost;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// What disks and file systems say of a part that cannot be read.
-fn is_lost_sector(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EIO | libc::EILSEQ | libc::EUCLEAN | libc::EBADMSG | libc::EREMOTEIO))
-}
 
 impl Partition {
     /// A write that did not succeed, nor the making of its segment.
@@ -63,7 +58,11 @@ impl Partition {
     /// is refused from then on, what can be is served. A disk that is gone as a whole shows by that, too: nothing can be read then.
     pub fn read_failed(self: &Rc<Self>, error: &ReadError) {
         match error {
-            ReadError::Io { path, source } if is_lost_sector(source) && self.disk_failure().is_none() => {
+            // A file that ends too early has lost its rest.
+            ReadError::Io { path, source }
+                if (is_lost_sector(source) || source.kind() == io::ErrorKind::UnexpectedEof)
+                    && self.disk_failure().is_none() =>
+            {
                 let name = path.file_name().and_then(|name| name.to_str());
                 if let Some((base, _)) = name.and_then(paths::parse_segment_file) {
                     self.met_damage(base);

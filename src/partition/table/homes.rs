@@ -78,6 +78,7 @@ impl PartitionTable {
             if dir.found.path == partition.home().log_dir {
                 dir.count = dir.count.saturating_sub(1);
                 dir.found.partitions.remove(&key);
+                dir.found.unnamed.remove(&key);
                 dir.found.recovery_points.remove(&key);
                 dir.found.log_starts.remove(&key);
                 dir.found.cleaned.remove(&key);

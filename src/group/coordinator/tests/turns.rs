@@ -86,31 +86,68 @@ fn requests_have_their_turn_while_groups_forget_a_topic() {
     });
 }
 
+/// Takes a while for each name of the image below.
+const SLOW: &str = "(?:[ab0-9]?){200}b[ab]{20}.*";
+
+fn slow_image() -> Arc<ClusterImage> {
+    let names: Vec<String> = (0..300).map(|number| format!("{number:03}{}", "ab".repeat(48))).collect();
+    image_of(&names.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 /// Whatever a member subscribes to: the shard goes on. Whoever comes next with the same pattern need not wait for it.
 #[test]
 fn requests_have_their_turn_while_a_pattern_is_held_against_topics() {
     let (maintenance, thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
     tokio_uring::start(async {
         let mut world = World::new(1 << 20);
-        let names: Vec<String> = (0..300).map(|number| format!("{number:03}{}", "ab".repeat(48))).collect();
-        world.image = image_of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        world.image = slow_image();
         let (_coordinator, slice) = world.coordinator().await;
         let subscribing = |member_id: &str, regex: &str| {
             let (member_id, regex) = (member_id.to_owned(), Some(regex.to_owned()));
             Heartbeat { member_id, regex, topics: None, ..joining(GROUP) }
         };
-        let slow = "(?:[ab0-9]?){200}b[ab]{20}.*";
-        let (first, second) = (subscribing("a", slow), subscribing("b", slow));
+        let (first, second) = (subscribing("a", SLOW), subscribing("b", SLOW));
         assert!(slice.wants_patterns(GROUP, &first) && slice.wants_patterns(GROUP, &second));
         let turns = others();
-        let beats = [&first, &second].map(|request| slice.heartbeat_with_patterns(GROUP, request, &maintenance));
-        let [first, _second] = futures_util::future::join_all(beats).await.try_into().unwrap_or_else(|_| panic!("two"));
-        let told = first.expect("joined").wait().await.expect("stored");
+        let [first, second] = [first, second].map(|request| slice.begin_with_patterns(GROUP, request, &maintenance));
+        let told = first.await.expect("told").expect("joined").wait().await.expect("stored");
+        assert!(second.await.expect("told").is_ok());
         assert_eq!(told.assignment.map(|topics| topics.len()), Some(300));
         assert!(turns.get() >= 3, "{} turns", turns.get());
-        assert!(!slice.wants_patterns(GROUP, &subscribing("c", slow)), "it is known");
-        let refused = slice.heartbeat_with_patterns(GROUP, &subscribing("d", "("), &maintenance).await;
+        assert!(!slice.wants_patterns(GROUP, &subscribing("c", SLOW)), "it is known");
+        let refused = slice.begin_with_patterns(GROUP, subscribing("d", "("), &maintenance).await.expect("told");
         assert_eq!(refused.err().map(|refusal| refusal.error), Some(ResponseError::InvalidRegularExpression));
+    });
+    drop((maintenance, thread));
+}
+
+/// What a member sends while its heartbeat waits comes behind it; and who is known need not wait for the patterns of others.
+#[test]
+fn a_goodbye_does_not_overtake_the_heartbeat_that_waits() {
+    let (maintenance, thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
+    tokio_uring::start(async {
+        let mut world = World::new(1 << 20);
+        world.image = slow_image();
+        let (_coordinator, slice) = world.coordinator().await;
+        let beat = |member_id: &str, epoch: i32, regex: &str| {
+            let (member_id, regex) = (member_id.to_owned(), Some(regex.to_owned()).filter(|regex| !regex.is_empty()));
+            Heartbeat { member_id, epoch, regex, topics: None, ..joining(GROUP) }
+        };
+        let begin = |request| slice.begin_with_patterns(GROUP, request, &maintenance);
+        let known = begin(beat("known", 0, "a.*")).await.expect("told").expect("joined").wait().await.expect("stored");
+
+        let _slow = begin(beat("slow", 0, SLOW));
+        let join = begin(beat("other", 0, "b.*"));
+        tokio::task::yield_now().await;
+        assert!(slice.wants_patterns(GROUP, &beat("other", -1, "")), "behind its own");
+        let leave = begin(beat("other", -1, ""));
+        assert!(slice.wants_patterns(GROUP, &beat("known", known.epoch, "c.*")), "a pattern of which nothing is known");
+        assert!(!slice.wants_patterns(GROUP, &beat("known", known.epoch, "a.*")), "others have the turn");
+        // The client has gone: its heartbeat counts all the same.
+        drop(join);
+        let left = leave.await.expect("told").expect("it was a member").wait().await.expect("stored");
+        assert_eq!(left.epoch, -1);
+        assert!(!slice.wants_patterns(GROUP, &beat("other", -1, "")), "nothing waits");
     });
     drop((maintenance, thread));
 }

@@ -12,6 +12,8 @@ use kafka_protocol::messages::{
     BrokerId, CreateTopicsRequest, DeleteRecordsRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest,
     ProduceRequest,
 };
+use std::thread::sleep;
+use std::time::Duration;
 
 pub fn list_offsets(pair: &mut Pair) -> Result<()> {
     let times = [[T0, T0 + 10, T0 + 20], [T0 + 15, T0 + 40, T0 + 5], [T0 + 40, T0 + 2, T0 + 30]];
@@ -23,6 +25,8 @@ pub fn list_offsets(pair: &mut Pair) -> Result<()> {
         let batch = Batch::of(times.iter().map(|&time| Rec::new("k", "v").at(time)).collect()).build();
         pair.same(newest, |_| produce(1, PLAIN, vec![(partition, Some(batch.clone()))]))?;
         pair.same(newest, |_| produce(1, APPEND_TIME, vec![(stamped, Some(batch.clone()))]))?;
+        // The greatest of the times of append is the first of equal ones: no two batches are to come in one millisecond.
+        sleep(Duration::from_millis(3));
     }
     each_version::<ListOffsetsRequest>(pair, |pair, version| {
         pair.case("list-offsets");
