@@ -2,6 +2,7 @@
 
 use super::output;
 use crate::base::host;
+use crate::node::cores::{self, Choice};
 use crate::tuning::Cpus;
 use crate::tuning::check::{self, Line, Verdict};
 use crate::tuning::facts::{Facts, Reading, Ring};
@@ -25,7 +26,8 @@ Examples:
   corelog check --all                             with the reasons of what is good, too
   corelog check --json | jq -r '.lines[] | select(.verdict == \"fail\") | .name'
 
-Nothing is changed. A node that runs is looked at instead of this shell: its limits, and the CPUs that its shards are pinned to.What `corelog tune apply` can set, it names; the rest is up to the operator.
+Nothing is changed. A node that runs is looked at instead of this shell: its limits, and the CPUs that its shards are pinned to.
+What `corelog tune apply` can set, it names; the rest is up to the operator.
 
 Verdicts: FAIL keeps a node from working, or from keeping its promises; warn could be better, or cannot be told; n/a does not matter
 here. Exit codes: 0 nothing failed, 1 something did, 2 wrong usage.")]
@@ -46,9 +48,10 @@ pub struct MachineArgs {
     /// A data directory, which need not exist yet; may be given several times [default: ./corelog-data]
     #[arg(long = "data-dir", value_name = "DIR")]
     data_dirs: Vec<PathBuf>,
-    /// The CPUs that shards run on, such as 2-15 [default: those of a node that runs, else what is best]
-    #[arg(long, value_name = "LIST", value_parser = some_cpus)]
-    cores: Option<Cpus>,
+    /// The CPUs that shards run on, as for serve: a number of them, or a list such as 2-15 [default: those of a node that
+    /// runs, else what is best]
+    #[arg(long, value_name = "LIST|N")]
+    cores: Option<Choice>,
     /// A network card; may be given several times [default: all that are up]
     #[arg(long = "nic", value_name = "NAME")]
     nics: Vec<String>,
@@ -95,13 +98,23 @@ pub fn look(args: &MachineArgs) -> anyhow::Result<Machine> {
         }
     }
     let facts = gather::gather(&root, live, &Wish { data_dirs, nics: args.nics.clone() });
-    let placement = check::placement(&facts, args.cores.as_ref());
+    let cores = args.cores.as_ref().map(|choice| chosen(choice, &facts)).transpose()?;
+    let placement = check::placement(&facts, cores.as_ref());
     Ok(Machine { root, facts, placement })
 }
 
-fn some_cpus(text: &str) -> Result<Cpus, String> {
-    let cpus: Cpus = text.parse().map_err(|error| format!("{error}"))?;
-    if cpus.is_empty() { Err("a list of CPUs such as 0-3,8".to_owned()) } else { Ok(cpus) }
+/// The CPUs that a node would take, started with the same `--cores` on the machine that was looked at.
+fn chosen(choice: &Choice, facts: &Facts) -> anyhow::Result<Cpus> {
+    if let Choice::List(cores) = choice {
+        return Ok(cores.iter().copied().collect());
+    }
+    // What a process is allowed names CPUs that are offline as well.
+    let allowed = match (facts.process.allowed.known(), facts.online.known()) {
+        (Some(allowed), Some(online)) => allowed.and(online),
+        (Some(cpus), None) | (None, Some(cpus)) => cpus.clone(),
+        (None, None) => bail!("--cores: the CPUs of which these would be the first cannot be found out"),
+    };
+    Ok(cores::pick(Some(choice), None, allowed.iter().collect())?.into_iter().collect())
 }
 
 /// What the running kernel says to this process.
@@ -152,7 +165,10 @@ pub fn advice(facts: &Facts, placement: &Placement) -> String {
     };
     match placement.is_shared() {
         true => format!("Shards and interrupts share CPUs {shards}{running}"),
-        false => format!("Shards on CPUs {shards} (--cores {shards}), interrupts on {irqs}{running}"),
+        false => {
+            let cores = shards.to_cores_argument();
+            format!("Shards on CPUs {shards} (--cores {cores}), interrupts on {irqs}{running}")
+        }
     }
 }
 
@@ -171,7 +187,7 @@ fn as_json(lines: &[Line], facts: &Facts, placement: &Placement) -> Value {
     let nodes = facts.nodes.iter().map(|(pid, cpus)| json!({ "pid": pid, "cpus": cpus.to_string() }));
     json!({
         "lines": lines.iter().map(line).collect::<Vec<_>>(),
-        "placement": { "irqs": placement.irqs.to_string(), "shards": placement.shards.to_string() },
+        "placement": { "irqs": placement.irqs.to_string(), "shards": placement.shards.to_cores_argument() },
         "nodes": nodes.collect::<Vec<_>>(),
     })
 }
@@ -232,6 +248,30 @@ mod tests {
     }
 
     #[test]
+    fn cores_mean_what_they_mean_to_serve() {
+        let files = [("sys/devices/system/cpu/online", "0-7\n"), ("proc/self/status", "Cpus_allowed_list:\t3-6,100\n")];
+        let placed = |cores: &str| look_below(&files, &["--cores", cores]).map(|machine| machine.placement);
+        let shards = |cores: &str| placed(cores).expect("there are as many").shards.to_string();
+        assert_eq!(shards("2"), "3-4", "a number is a count, of those that are allowed");
+        assert_eq!(shards("4"), "3-6");
+        assert_eq!((shards("5-5"), shards("2,5")), ("5".to_owned(), "2,5".to_owned()));
+        let refused = placed("5").expect_err("one is offline").to_string();
+        assert!(refused.starts_with("--cores 5: this process may run on 4 cores only"), "{refused}");
+        for wrong in ["", "0", "x", "3-1"] {
+            assert!(Words::try_parse_from(["check", "--cores", wrong]).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn one_cpu_is_told_as_serve_reads_it() {
+        let files = [("sys/devices/system/cpu/online", "0-7\n")];
+        let Machine { facts, placement, .. } = look_below(&files, &["--cores", "5-5"]).expect("it can be looked at");
+        assert_eq!(advice(&facts, &placement), "Shards on CPUs 5 (--cores 5-5), interrupts on 0-4,6-7");
+        assert_eq!("5-5".parse::<Choice>(), Ok(Choice::List(vec![5])), "what is told, read again");
+        assert_eq!(as_json(&[], &facts, &placement)["placement"]["shards"], "5-5");
+    }
+
+    #[test]
     fn what_is_not_there_is_named() {
         for nic in ["eth7", "../net", ""] {
             let Err(error) = look_below(&[("sys/class/net/eth0/operstate", "up\n")], &["--nic", nic]) else {
@@ -239,6 +279,5 @@ mod tests {
             };
             assert!(error.to_string().starts_with(&format!("there is no network card {nic:?}")), "{error}");
         }
-        assert!(Words::try_parse_from(["check", "--cores", ""]).is_err());
     }
 }

@@ -2,11 +2,12 @@
 
 use super::check::{self, Machine, MachineArgs};
 use super::output;
-use crate::tuning::apply::{self, Applied, STATE_PATH, Store, Undone};
+use crate::tuning::apply::{self, Applied, Done, STATE_PATH, Undone};
 use crate::tuning::files::Root;
 use crate::tuning::items::item;
 use crate::tuning::plan::{Change, Plan, plan};
 use crate::tuning::script::script;
+use crate::tuning::store::Store;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -54,7 +55,7 @@ struct PlanArgs {
 struct ApplyArgs {
     #[command(flatten)]
     machine: MachineArgs,
-    /// Where the old values are kept [default: /var/lib/corelog/tuning.json, below the root]
+    /// Where the old values are kept [default: /var/lib/corelog-tuning/state.json, below the root]
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
 }
@@ -64,7 +65,7 @@ struct UndoArgs {
     /// The directory that was given to apply
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// Where the old values are kept [default: /var/lib/corelog/tuning.json, below the root]
+    /// Where the old values are kept [default: /var/lib/corelog-tuning/state.json, below the root]
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
 }
@@ -147,8 +148,11 @@ fn do_it(args: &ApplyArgs) -> anyhow::Result<ExitCode> {
         output::line("Nothing to change.")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let store = store(&root, args.state.as_deref());
-    let results = apply::apply(&root, &plan, &store)?;
+    let store = store(&root, args.state.as_deref())?;
+    let Done { results, gone } = apply::apply(&root, &plan, &store)?;
+    if gone > 0 {
+        output::line(format_args!("{gone} values of before the last boot are forgotten: they went with it."))?;
+    }
     let mut failed = 0;
     for (change, result) in plan.changes.iter().zip(&results) {
         let path = &change.path;
@@ -172,7 +176,7 @@ fn do_it(args: &ApplyArgs) -> anyhow::Result<ExitCode> {
 
 fn undo_it(args: &UndoArgs) -> anyhow::Result<ExitCode> {
     let root = Root::open(&args.root).with_context(|| args.root.display().to_string())?;
-    let store = store(&root, args.state.as_deref());
+    let store = store(&root, args.state.as_deref())?;
     let results = apply::undo(&root, &store)?;
     if results.is_empty() {
         output::line(format_args!("Nothing to undo: there is no {}.", store.path().display()))?;
@@ -182,6 +186,9 @@ fn undo_it(args: &UndoArgs) -> anyhow::Result<ExitCode> {
         match result {
             Undone::Restored => output::line(format_args!("{path}: as before"))?,
             Undone::WasOld => output::line(format_args!("{path}: was as before already"))?,
+            Undone::Gone => {
+                output::line(format_args!("{path}: set before the last boot, gone with it: left as it is"))?
+            }
             Undone::Foreign { found } => {
                 output::line(format_args!("{path}: somebody else has set it to {found:?} since: left as it is"))?;
             }
@@ -192,13 +199,48 @@ fn undo_it(args: &UndoArgs) -> anyhow::Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn store(root: &Root, chosen: Option<&Path>) -> Store {
-    Store::new(chosen.map_or_else(|| root.outside(STATE_PATH), Path::to_owned))
+/// Below the root, unless the operator has chosen a place elsewhere.
+fn store(root: &Root, chosen: Option<&Path>) -> anyhow::Result<Store> {
+    let Some(chosen) = chosen else { return Ok(Store::new(root.clone(), STATE_PATH)) };
+    let chosen = std::path::absolute(chosen).with_context(|| chosen.display().to_string())?;
+    Ok(match root.inside(&chosen) {
+        Some(inside) => Store::new(root.clone(), inside),
+        None => Store::new(Root::open(Path::new("/"))?, chosen),
+    })
 }
 
 fn name(change: &Change) -> String {
     match change.subject.as_str() {
         "" => item(change.id).name.to_owned(),
         subject => format!("{} of {subject}", item(change.id).name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_names_where_the_state_is() {
+        let command = TuneArgs::augment_args(clap::Command::new("tune"));
+        for name in ["apply", "undo"] {
+            let mut arguments = command.find_subcommand(name).expect("a subcommand").get_arguments();
+            let state = arguments.find(|argument| argument.get_id() == "state").expect("an argument");
+            let help = state.get_help().expect("each has help").to_string();
+            assert!(help.contains(&format!("[default: {STATE_PATH}, below the root]")), "{help}");
+        }
+    }
+
+    #[test]
+    fn a_state_below_the_root_does_not_leave_it() {
+        let (dir, outer) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let root = Root::open(dir.path()).expect("it is there");
+        std::os::unix::fs::symlink(outer.path(), dir.path().join("link")).expect("linked");
+        assert!(store(&root, None).expect("a store").path().ends_with("var/lib/corelog-tuning/state.json"));
+        let below = store(&root, Some(&dir.path().join("link/state.json"))).expect("a store");
+        assert!(below.hold().is_err(), "the link leads out");
+        let elsewhere = store(&root, Some(&outer.path().join("state.json"))).expect("a store");
+        assert_eq!(elsewhere.path(), outer.path().join("state.json"), "the operator wants it there");
+        assert!(elsewhere.hold().is_ok());
     }
 }

@@ -52,7 +52,8 @@ pub fn chosen(choice: Option<&Choice>, count: Option<u16>) -> anyhow::Result<Vec
     pick(choice, count, allowed)
 }
 
-fn pick(choice: Option<&Choice>, count: Option<u16>, allowed: Vec<usize>) -> anyhow::Result<Vec<usize>> {
+/// The same, of `allowed` cores, in order.
+pub fn pick(choice: Option<&Choice>, count: Option<u16>, allowed: Vec<usize>) -> anyhow::Result<Vec<usize>> {
     let first = |origin: &str, count: u16| match allowed.get(..usize::from(count)) {
         Some(cores) => Ok(cores.to_vec()),
         None => bail!(

@@ -8,20 +8,22 @@ use super::items::Id;
 use super::parse;
 use super::plan::{Change, Kind, Plan};
 use super::state::{Entry, State, StateError};
-use crate::base::limits::{TUNING_STATE_BYTES_MAX, TUNING_VALUE_BYTES_MAX};
-use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use super::store::Store;
+use crate::base::limits::TUNING_VALUE_BYTES_MAX;
+use std::io;
+use std::path::PathBuf;
 
 /// Where the state lies on a machine, unless the operator says otherwise. Not below /var/lib/corelog, which belongs to the node's user:
 /// whoever can write this file says what root writes.
 pub const STATE_PATH: &str = "/var/lib/corelog-tuning/state.json";
 
+/// Another one after each boot.
+const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TuneError {
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", as_root(.source))]
     State { path: PathBuf, source: io::Error },
     #[error("{path}: {source}")]
     Damaged { path: PathBuf, source: StateError },
@@ -29,6 +31,15 @@ pub enum TuneError {
     Locked { path: PathBuf },
     #[error("{}", refusal(.0))]
     Refused(Vec<(String, io::Error)>),
+}
+
+/// What came of applying a plan.
+#[derive(Debug)]
+pub struct Done {
+    /// One for each change, in their order.
+    pub results: Vec<Applied>,
+    /// Entries of the state that were forgotten, as they were written before the machine was booted.
+    pub gone: usize,
 }
 
 /// What became of one change.
@@ -48,8 +59,10 @@ pub enum Applied {
 #[derive(Debug)]
 pub enum Undone {
     Restored,
-    /// It had its old value already, after a boot for example.
+    /// It had its old value already.
     WasOld,
+    /// It was set before the machine was booted, which has ended it: whatever it is now is somebody else's.
+    Gone,
     /// Somebody else has set it since: left as it is.
     Foreign {
         found: String,
@@ -57,8 +70,8 @@ pub enum Undone {
     Failed(io::Error),
 }
 
-/// Writes the changes; one result for each, in their order. An error: nothing was changed.
-pub fn apply(files: &dyn Files, plan: &Plan, store: &Store) -> Result<Vec<Applied>, TuneError> {
+/// Writes the changes. An error: nothing was changed.
+pub fn apply(files: &dyn Files, plan: &Plan, store: &Store) -> Result<Done, TuneError> {
     let refused: Vec<(&Change, io::Error)> = plan
         .changes
         .iter()
@@ -72,8 +85,9 @@ pub fn apply(files: &dyn Files, plan: &Plan, store: &Store) -> Result<Vec<Applie
             refused.into_iter().map(|(change, error)| (change.path.clone(), error)).collect(),
         ));
     }
-    let _lock = store.lock()?;
-    let before = store.load()?.unwrap_or_default();
+    let store = store.hold()?;
+    let mut before = store.load()?.unwrap_or_default();
+    let gone = before.enter(boot(files)).len();
     let mut state = before.clone();
     state.add(&plan.changes);
     store.save(&state)?;
@@ -96,16 +110,14 @@ pub fn apply(files: &dyn Files, plan: &Plan, store: &Store) -> Result<Vec<Applie
     }
     // Should this fail, the state names more than was changed: undo finds those values as they were.
     let _ = store.save(&state);
-    Ok(results)
+    Ok(Done { results, gone })
 }
 
 /// Takes back what the state names, the last change first; each path with its result. An error: nothing was changed.
 pub fn undo(files: &dyn Files, store: &Store) -> Result<Vec<(String, Undone)>, TuneError> {
-    if store.load()?.is_none() {
-        return Ok(Vec::new());
-    }
-    let _lock = store.lock()?;
-    let mut state = store.load()?.unwrap_or_default();
+    let Some(held) = store.hold_existing()? else { return Ok(Vec::new()) };
+    let Some(mut state) = held.load()? else { return Ok(Vec::new()) };
+    let gone = state.enter(boot(files));
     let forbidden = |entry: &Entry| {
         let is_due = matches!(look(files, entry), Ok(Due::Restore));
         let error = files.try_open_for_writing(&entry.path).err().filter(|error| is_due && is_forbidden(error))?;
@@ -115,7 +127,7 @@ pub fn undo(files: &dyn Files, store: &Store) -> Result<Vec<(String, Undone)>, T
     if !refused.is_empty() {
         return Err(TuneError::Refused(refused));
     }
-    let mut results = Vec::new();
+    let mut results: Vec<_> = gone.into_iter().rev().map(|entry| (entry.path, Undone::Gone)).collect();
     let mut left = Vec::new();
     for entry in state.entries.drain(..).rev() {
         let result = put_back(files, &entry);
@@ -125,77 +137,10 @@ pub fn undo(files: &dyn Files, store: &Store) -> Result<Vec<(String, Undone)>, T
         }
     }
     // Should this fail, another undo finds all values as they were.
-    if let Err(error) = store.replace(&State { entries: left }) {
-        results.push((store.path.display().to_string(), Undone::Failed(error)));
+    if let Err(error) = held.replace(&State { entries: left, ..state }) {
+        results.push((store.path().display().to_string(), Undone::Failed(error)));
     }
     Ok(results)
-}
-
-/// The file that keeps the state.
-pub struct Store {
-    path: PathBuf,
-}
-
-impl Store {
-    pub fn new(path: PathBuf) -> Store {
-        Store { path }
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// None: there is none, so nothing is changed.
-    pub fn load(&self) -> Result<Option<State>, TuneError> {
-        let mut text = String::new();
-        match File::open(&self.path).and_then(|file| file.take(TUNING_STATE_BYTES_MAX).read_to_string(&mut text)) {
-            Ok(_) => match State::decode(&text) {
-                Ok(state) => Ok(Some(state)),
-                Err(source) => Err(TuneError::Damaged { path: self.path.clone(), source }),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(self.failed(source)),
-        }
-    }
-
-    /// On disk, whole or not at all. A state without entries is no file.
-    fn save(&self, state: &State) -> Result<(), TuneError> {
-        self.replace(state).map_err(|source| self.failed(source))
-    }
-
-    fn replace(&self, state: &State) -> io::Result<()> {
-        if state.entries.is_empty() {
-            return match fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
-        }
-        let new = self.path.with_extension("new");
-        let mut file = File::create(&new)?;
-        file.write_all(state.encode().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        File::open(self.folder())?.sync_all()
-    }
-
-    /// One at a time, as long as what is returned lives.
-    fn lock(&self) -> Result<File, TuneError> {
-        let folder = fs::create_dir_all(self.folder()).and_then(|()| File::open(self.folder()));
-        let folder = folder.map_err(|source| self.failed(source))?;
-        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(folder),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(TuneError::Locked { path: self.folder().to_owned() }),
-            Err(error) => Err(self.failed(error.into())),
-        }
-    }
-
-    fn folder(&self) -> &Path {
-        self.path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
-    }
-
-    fn failed(&self, source: io::Error) -> TuneError {
-        TuneError::State { path: self.path.clone(), source }
-    }
 }
 
 fn write(files: &dyn Files, change: &Change) -> Applied {
@@ -257,8 +202,21 @@ fn read(files: &dyn Files, path: &str) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "bytes that are no text"))
 }
 
+/// Which boot of the machine this is; None: it does not tell.
+fn boot(files: &dyn Files) -> Option<String> {
+    let id = read(files, BOOT_ID_PATH).ok()?;
+    let id = id.trim();
+    let is_id = (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    is_id.then(|| id.to_owned())
+}
+
 fn is_forbidden(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Only root may read the state.
+fn as_root(error: &io::Error) -> &'static str {
+    if is_forbidden(error) { "; run it as root" } else { "" }
 }
 
 /// What an operator can do about files that may not be written.

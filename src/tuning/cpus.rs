@@ -45,6 +45,14 @@ impl Cpus {
         Cpus(self.0.difference(&other.0).copied().collect())
     }
 
+    /// As the argument of `--cores`: a number alone would be a count there, so one CPU is a range.
+    pub fn to_cores_argument(&self) -> String {
+        match self.0.first() {
+            Some(only) if self.len() == 1 => format!("{only}-{only}"),
+            _ => self.to_string(),
+        }
+    }
+
     pub fn extend(&mut self, more: impl IntoIterator<Item = usize>) {
         self.0.extend(more);
     }
@@ -104,7 +112,10 @@ mod tests {
         #[test]
         fn what_is_shown_is_read_again(cpus in proptest::collection::btree_set(0..TUNING_CPUS_MAX, 0..40)) {
             let cpus: Cpus = cpus.into_iter().collect();
-            prop_assert_eq!(cpus.to_string().parse::<Cpus>(), Ok(cpus));
+            prop_assert_eq!(cpus.to_string().parse::<Cpus>(), Ok(cpus.clone()));
+            let argument = cpus.to_cores_argument();
+            prop_assert!(cpus.is_empty() || argument.contains(['-', ',']), "{} is a count", argument);
+            prop_assert_eq!(argument.parse::<Cpus>(), Ok(cpus));
         }
 
         #[test]
@@ -117,6 +128,8 @@ mod tests {
     fn lists_are_the_kernels() {
         assert_eq!("0-3,8\n".parse::<Cpus>().map(|cpus| cpus.to_string()), Ok("0-3,8".to_owned()));
         assert_eq!("\n".parse::<Cpus>(), Ok(Cpus::default()));
+        let argument = |text: &str| text.parse::<Cpus>().expect("a list").to_cores_argument();
+        assert_eq!([argument("5"), argument("2-3"), argument("1,5")], ["5-5", "2-3", "1,5"]);
         for wrong in ["3-1", "x", "0-99999999999", "1,,2", "-"] {
             assert!(wrong.parse::<Cpus>().is_err(), "{wrong}");
         }

@@ -83,8 +83,9 @@ pub struct Facts {
 pub struct Process {
     /// None: this process, and with it the shell that it was started from.
     pub node: Option<u32>,
-    /// Hard limits; None: unlimited.
+    /// The hard limit, to which a node raises its own; None: unlimited.
     pub open_files: Reading<Option<u64>>,
+    /// The soft limit, bytes: a node does not raise it; None: unlimited.
     pub locked_memory: Reading<Option<u64>>,
     pub allowed: Reading<Cpus>,
     /// 2: a filter of system calls. Always of this process.

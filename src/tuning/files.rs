@@ -3,9 +3,11 @@
 use crate::base::limits::TUNING_LIST_MAX;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 /// The files of a machine. Paths are absolute as on the machine itself: `/proc/sys/vm/swappiness`.
 pub trait Files {
@@ -28,8 +30,9 @@ pub trait Files {
 }
 
 /// The files below a directory. Links in it, absolute ones included, lead to files below it, never out of it.
+#[derive(Clone)]
 pub struct Root {
-    dir: OwnedFd,
+    dir: Rc<OwnedFd>,
     path: PathBuf,
     is_machine: bool,
 }
@@ -39,7 +42,7 @@ impl Root {
         let path = path.canonicalize()?;
         let dir = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let is_machine = path == Path::new("/");
-        Ok(Root { dir, path, is_machine })
+        Ok(Root { dir: Rc::new(dir), path, is_machine })
     }
 
     /// Whether it is this machine's own root.
@@ -48,13 +51,47 @@ impl Root {
     }
 
     /// Where a path of the machine lies for everybody else.
-    pub fn outside(&self, path: &str) -> PathBuf {
-        self.path.join(path.trim_start_matches('/'))
+    pub fn outside(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.path.join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    fn open_at(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
-        let inside = match path.trim_start_matches('/') {
-            "" => ".",
+    /// The same file's path on the machine itself; None: it does not lie below this root, or `..` in it hides whether it does.
+    pub fn inside(&self, outside: &Path) -> Option<PathBuf> {
+        let below = outside.strip_prefix(&self.path).ok()?;
+        let is_plain = below.components().all(|part| matches!(part, Component::Normal(_)));
+        is_plain.then(|| Path::new("/").join(below))
+    }
+
+    /// Opens a directory.
+    pub fn folder(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)
+    }
+
+    /// The same, after it and those above it were made where they are missing.
+    pub fn make_folder(&self, path: &Path) -> io::Result<OwnedFd> {
+        let (seen, mut above) = (OFlags::PATH | OFlags::DIRECTORY, PathBuf::from("/"));
+        for part in path.strip_prefix("/").unwrap_or(path) {
+            let here = above.join(part);
+            match self.open_at(&here, seen).map(drop) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    match rustix::fs::mkdirat(self.open_at(&above, seen)?, part, Mode::from_raw_mode(0o755)) {
+                        // Somebody else was faster, or a link leads nowhere: opening it will tell.
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                other => other?,
+            }
+            above = here;
+        }
+        self.folder(path)
+    }
+
+    fn open_at(&self, path: impl AsRef<Path>, flags: OFlags) -> io::Result<OwnedFd> {
+        let path = path.as_ref();
+        let inside = match path.strip_prefix("/").unwrap_or(path) {
+            inside if inside.as_os_str().is_empty() => Path::new("."),
             inside => inside,
         };
         // Nonblocking: a pipe that lies where a file should be must not stop us. openat2 refuses what O_PATH does not heed.
@@ -159,6 +196,17 @@ mod tests {
         assert_eq!(root.resolved("/inside").expect("it leads to plain"), "/plain");
         assert_eq!(root.link("/inside").expect("a link"), "/plain");
         assert_eq!(std::fs::read(&secret).expect("still there"), b"old");
+    }
+
+    #[test]
+    fn paths_are_told_as_the_machine_and_as_others_see_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = Root::open(dir.path()).expect("it is there");
+        let outside = root.outside("/var/state.json");
+        assert_eq!(root.outside("var/state.json"), outside);
+        assert_eq!(root.inside(&outside), Some(PathBuf::from("/var/state.json")));
+        assert_eq!(root.inside(&dir.path().join("../var/state.json")), None);
+        assert_eq!(root.inside(Path::new("/state.json")), None);
     }
 
     #[test]

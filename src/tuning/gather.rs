@@ -160,7 +160,7 @@ fn pinned_shards(files: &dyn Files, pid: u32) -> Option<Cpus> {
 fn process(files: &dyn Files, node: Option<u32>) -> Process {
     let dir = node.map_or_else(|| "/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
     let (limits, status) = (text(files, &format!("{dir}/limits")), text(files, &format!("{dir}/status")));
-    let hard = |name: &str| limits.clone().and_then(|text| parse::limit(&text, name).map(|(_, hard)| hard));
+    let limit = |name: &str| limits.clone().and_then(|text| parse::limit(&text, name));
     let field = |key: &str| {
         status.clone().and_then(|text| {
             parse::field(&text, key).map(str::to_owned).ok_or_else(|| format!("{dir}/status has no line {key}"))
@@ -169,8 +169,8 @@ fn process(files: &dyn Files, node: Option<u32>) -> Process {
     let hexadecimal = |text: String| u64::from_str_radix(&text, 16).map_err(|_| format!("{text:?} is no number"));
     Process {
         node,
-        open_files: hard("Max open files"),
-        locked_memory: hard("Max locked memory"),
+        open_files: limit("Max open files").map(|(_, hard)| hard),
+        locked_memory: limit("Max locked memory").map(|(soft, _)| soft),
         allowed: field("Cpus_allowed_list").and_then(|text| text.parse().map_err(|error| format!("{error}"))),
         // Of this process, which is the one that asked for a ring.
         seccomp: text(files, "/proc/self/status").and_then(|text| {

@@ -245,7 +245,7 @@ impl Plan {
             for (pid, cpus) in stray {
                 let text = format!(
                     "the node with process {pid} has shards on {cpus}: start it with --cores {}",
-                    placement.shards
+                    placement.shards.to_cores_argument()
                 );
                 self.note(Id::IrqAffinity, "", text);
             }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! {
-//!   "version": 1,
-//!   "crc32": 2774123456,             of the entries as JSON without white space, keys in the order below
+//!   "version": 2,
+//!   "crc32": 2774123456,             of [boot, entries] as JSON without white space, keys in the order below
+//!   "boot": "5f0c3a52-…",            /proc/sys/kernel/random/boot_id when they were written; null: it could not be read
 //!   "entries": [                     in the order in which they were written
 //!     {"path": "/proc/sys/vm/swappiness", "kind": "words", "old": "60\n", "new": "1", "twin": null},
 //!     {"path": "/proc/sys/vm/dirty_bytes", "kind": "words", "old": "0\n", "new": "82463372083",
@@ -12,7 +13,10 @@
 //! }
 //! ```
 //! `old` is what the file held before the first change, byte by byte. The file is on disk before anything is written to the
-//! system, so after a crash at any moment each value is either the old one or ours, and both are known.
+//! system, so after a crash of this program at any moment each value is either the old one or ours, and both are known. After a boot
+//! none of them is ours: what happens to be equal was set by somebody else.
+//!
+//! Version 1 had no boot, and its checksum was of the entries alone. It is still read.
 
 use super::items::{Action, ITEMS, Rule};
 use super::plan::{Change, Kind, Twin};
@@ -20,10 +24,13 @@ use crate::base::limits::TUNING_CHANGES_MAX;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+const VERSION_WITHOUT_BOOT: u64 = 1;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
+    /// The boot of the machine in which the entries were written; None: it is not known.
+    pub boot: Option<String>,
     pub entries: Vec<Entry>,
 }
 
@@ -41,7 +48,7 @@ pub struct Entry {
 pub enum StateError {
     #[error("it is no JSON of this kind: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("it has version {found}; this corelog knows {VERSION}")]
+    #[error("it has version {found}; this corelog knows {VERSION_WITHOUT_BOOT} and {VERSION}")]
     Version { found: Value },
     #[error("its checksum is {expected}, its entries have {found}")]
     Checksum { expected: Value, found: u32 },
@@ -54,7 +61,8 @@ pub enum StateError {
 impl State {
     pub fn encode(&self) -> String {
         let entries = serde_json::to_value(&self.entries).expect("plain data");
-        let document = serde_json::json!({ "version": VERSION, "crc32": self.checksum(), "entries": entries });
+        let document =
+            serde_json::json!({ "version": VERSION, "crc32": self.checksum(), "boot": self.boot, "entries": entries });
         serde_json::to_string_pretty(&document).expect("plain data") + "\n"
     }
 
@@ -62,11 +70,14 @@ impl State {
         let mut document: Value = serde_json::from_str(text)?;
         let mut field = |name| document.get_mut(name).map(Value::take).unwrap_or_default();
         let version = field("version");
-        if version != VERSION {
+        let has_boot = version == VERSION;
+        if !has_boot && version != VERSION_WITHOUT_BOOT {
             return Err(StateError::Version { found: version });
         }
-        let state = State { entries: serde_json::from_value(field("entries"))? };
-        let (expected, found) = (field("crc32"), state.checksum());
+        let boot = if has_boot { serde_json::from_value(field("boot"))? } else { None };
+        let state = State { boot, entries: serde_json::from_value(field("entries"))? };
+        let found = if has_boot { state.checksum() } else { checksum(&state.entries) };
+        let expected = field("crc32");
         if expected != found {
             return Err(StateError::Checksum { expected, found });
         }
@@ -82,8 +93,16 @@ impl State {
         }
     }
 
+    /// Goes on in this boot of the machine, and returns what was written in another: that is gone, and not ours to undo. A boot
+    /// that is not known, then or now, counts as the same.
+    pub fn enter(&mut self, boot: Option<String>) -> Vec<Entry> {
+        let is_other = matches!((&self.boot, &boot), (Some(then), Some(now)) if then != now);
+        self.boot = boot.or(self.boot.take());
+        if is_other { std::mem::take(&mut self.entries) } else { Vec::new() }
+    }
+
     /// Takes over changes that are about to be made. A value that is still ours keeps what was there before us; one that somebody
-    /// else has set since (a boot is somebody else) is what to go back to.
+    /// else has set since is what to go back to.
     pub fn add(&mut self, changes: &[Change]) {
         for Change { path, kind, current, value, twin, .. } in changes {
             let known = self.entries.iter_mut().find(|entry| entry.path == *path);
@@ -107,8 +126,12 @@ impl State {
     }
 
     fn checksum(&self) -> u32 {
-        crc32fast::hash(serde_json::to_string(&self.entries).expect("plain data").as_bytes())
+        checksum(&(&self.boot, &self.entries))
     }
+}
+
+fn checksum(data: &impl Serialize) -> u32 {
+    crc32fast::hash(serde_json::to_string(data).expect("plain data").as_bytes())
 }
 
 /// Undoing writes what a state names, as root: nothing but the files that a plan can name, whoever wrote the state.
@@ -161,12 +184,40 @@ mod tests {
         assert_eq!((state.entries.len(), state.entries[0].old.as_str()), (1, "30\n"));
     }
 
+    #[test]
+    fn what_was_written_in_another_boot_is_gone() {
+        let boot = |name: &str| Some(name.to_owned());
+        for (then, now, is_gone, left) in [
+            (boot("a"), boot("a"), false, boot("a")),
+            (boot("a"), boot("b"), true, boot("b")),
+            (boot("a"), None, false, boot("a")),
+            (None, boot("b"), false, boot("b")),
+            (None, None, false, None),
+        ] {
+            let mut state = State { boot: then.clone(), ..State::default() };
+            state.add(&[change("/proc/sys/vm/swappiness", "60\n", "1")]);
+            let gone = state.enter(now.clone());
+            assert_eq!((gone.len(), state.entries.len()), if is_gone { (1, 0) } else { (0, 1) }, "{then:?}, {now:?}");
+            assert_eq!(state.boot, left);
+        }
+    }
+
+    #[test]
+    fn states_of_the_first_version_are_read() {
+        let entries = r#"[{"path":"/proc/sys/vm/swappiness","kind":"words","old":"60\n","new":"1","twin":null}]"#;
+        let text = |crc| format!("{{\"version\": 1, \"crc32\": {crc}, \"entries\": {entries}}}");
+        let crc = crc32fast::hash(entries.as_bytes());
+        let read = State::decode(&text(crc)).expect("as it was written");
+        assert_eq!((read.boot, read.entries[0].old.as_str()), (None, "60\n"));
+        assert!(matches!(State::decode(&text(crc ^ 1)), Err(StateError::Checksum { .. })));
+    }
+
     proptest! {
         #[test]
         fn what_was_written_is_read_and_any_flipped_bit_is_noticed(
-            olds in proptest::collection::vec("\\PC{0,20}\n?", 1..5), at in any::<proptest::sample::Index>(), bit in 0..7u8,
+            boot in proptest::option::of("[0-9a-f-]{1,36}"), olds in proptest::collection::vec("\\PC{0,20}\n?", 1..5), at in any::<proptest::sample::Index>(), bit in 0..7u8,
         ) {
-            let mut state = State::default();
+            let mut state = State { boot, ..State::default() };
             for (number, old) in olds.iter().enumerate() {
                 state.add(&[change(&format!("/proc/irq/{number}/smp_affinity_list"), old, "1")]);
             }
@@ -198,9 +249,9 @@ mod tests {
             state.add(&[change(path, "a", "b")]);
             assert!(matches!(State::decode(&state.encode()), Err(StateError::Path { .. })), "{path}");
         }
-        assert!(matches!(State::decode("{\"version\": 2, \"entries\": []}"), Err(StateError::Version { .. })));
+        assert!(matches!(State::decode("{\"version\": 3, \"entries\": []}"), Err(StateError::Version { .. })));
         assert!(matches!(
-            State::decode("{\"version\": 1, \"crc32\": 1, \"entries\": []}"),
+            State::decode("{\"version\": 2, \"crc32\": 1, \"entries\": []}"),
             Err(StateError::Checksum { .. })
         ));
         assert!(matches!(State::decode("[]"), Err(StateError::Version { .. })));

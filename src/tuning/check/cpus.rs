@@ -197,7 +197,8 @@ fn irqs(device: &str, numbers: &[u32], facts: &Facts, placement: &Placement, lin
             lines.warn(Id::IrqAffinity, device, format!("{current} only"), "corelog tune apply, which spreads them");
         }
         (false, false) => {
-            let fix = format!("corelog tune apply, which moves them to {irqs}; run the node with --cores {shards}");
+            let cores = shards.to_cores_argument();
+            let fix = format!("corelog tune apply, which moves them to {irqs}; run the node with --cores {cores}");
             lines.warn(Id::IrqAffinity, device, format!("{current}, where shards are"), fix);
         }
     }

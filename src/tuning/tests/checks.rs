@@ -4,6 +4,7 @@ use super::machine::{BARE_METAL, CLOUD_VM, CONTAINER, Machine};
 use crate::tuning::check::{Line, Verdict, check, placement};
 use crate::tuning::facts::{Facts, Reading, Ring};
 use crate::tuning::gather::Live;
+use crate::tuning::plan::plan;
 
 /// Lines as `VERDICT name of subject: current`, without those that depend on the machine that runs the test.
 fn told(facts: &Facts) -> Vec<String> {
@@ -122,6 +123,29 @@ fn a_virtual_machine_with_a_node_that_runs() {
     assert_eq!(placement(&facts, None).irqs.to_string(), "1,3", "what its shards leave");
     let chosen = "1-3".parse().expect("a list");
     assert_eq!(placement(&facts, Some(&chosen)).irqs.to_string(), "0", "what was asked for counts more");
+}
+
+#[test]
+fn of_each_limit_the_one_counts_that_a_node_has() {
+    let machine = Machine::new(BARE_METAL);
+    machine.set("/proc/self/limits", "Max locked memory 8388608 unlimited bytes\nMax open files 1024 1048576 files\n");
+    let facts = machine.facts();
+    assert_told(&facts, &["warn locked memory: 8.0 MiB, of this shell", "pass open files: 1048576, of this shell"]);
+    machine.set("/proc/self/limits", "Max locked memory unlimited unlimited bytes\nMax open files 1024 1024 files\n");
+    let facts = machine.facts();
+    assert_told(&facts, &["pass locked memory: unlimited, of this shell", "warn open files: 1024, of this shell"]);
+}
+
+#[test]
+fn one_cpu_for_shards_is_told_so_that_it_is_no_count() {
+    let facts = Machine::new(CLOUD_VM).facts();
+    let one = "0-0".parse().expect("a list");
+    let placement = placement(&facts, Some(&one));
+    let fixes: Vec<_> = check(&facts, &placement).into_iter().map(|line| line.fix).collect();
+    assert!(fixes.iter().any(|fix| fix.ends_with("run the node with --cores 0-0")), "{fixes:?}");
+    let notes: Vec<_> = plan(&facts, &placement).notes.into_iter().map(|note| note.text).collect();
+    let told = "the node with process 900 has shards on 0,2: start it with --cores 0-0".to_owned();
+    assert!(notes.contains(&told), "{notes:?}");
 }
 
 #[test]

@@ -56,3 +56,33 @@ fn the_file_for_sysctl_has_every_value_and_a_reason_for_each() {
     }
     assert!(found.is_empty(), "not in the table of items: {found:?}");
 }
+
+/// `corelog tune` leaves what is better than wanted; a file for sysctl cannot.
+#[test]
+fn what_the_file_for_sysctl_would_lower_is_said_in_it_and_in_the_readme() {
+    let is_minimum = |rule: Rule| matches!(rule, Rule::AtLeast(_) | Rule::MostAtLeast(_) | Rule::DirtyAtLeast(..));
+    let lowered: Vec<&str> = ITEMS
+        .iter()
+        .filter_map(|item| matches!(item.action, Action::Sysctl(rule) if is_minimum(rule)).then_some(item.name))
+        .collect();
+    assert!(lowered.contains(&"vm.max_map_count") && lowered.contains(&"net.ipv4.tcp_rmem"), "{lowered:?}");
+    for file in ["90-corelog.conf", "README.md"] {
+        let text = read(file);
+        let warning = text.lines().find(|line| line.contains("lower what an operator has raised"));
+        let warning = warning.unwrap_or_else(|| panic!("{file} has no warning"));
+        for name in &lowered {
+            assert!(warning.contains(name), "{file}: {name} is not in {warning:?}");
+        }
+    }
+}
+
+#[test]
+fn a_start_of_the_unit_that_failed_half_way_is_undone() {
+    let unit = read("corelog-tune.service");
+    let values = |key: &str| {
+        let start = format!("{key}=");
+        unit.lines().filter_map(|line| line.strip_prefix(&start).map(str::to_owned)).collect::<Vec<_>>()
+    };
+    // systemd skips ExecStop where ExecStart has failed.
+    assert_eq!((values("ExecStop"), values("ExecStopPost")), (vec![], vec!["/usr/bin/corelog tune undo".to_owned()]));
+}

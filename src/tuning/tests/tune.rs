@@ -1,12 +1,13 @@
 //! Plans, done and undone on counterfeit machines.
 
 use super::machine::{BARE_METAL, CLOUD_VM, CONTAINER, Machine};
-use crate::tuning::apply::{Applied, Store, TuneError, Undone, apply, undo};
+use crate::tuning::apply::{Applied, STATE_PATH, TuneError, Undone, apply, undo};
 use crate::tuning::check::{Verdict, check, placement};
 use crate::tuning::files::{Files, Root};
 use crate::tuning::items::{Action, Id};
 use crate::tuning::plan::{Change, Plan, plan};
 use crate::tuning::script::script;
+use crate::tuning::store::Store;
 use proptest::prelude::*;
 use std::io;
 use std::process::Command;
@@ -89,7 +90,7 @@ impl Files for Kernel<'_> {
 }
 
 fn store(machine: &Machine) -> Store {
-    Store::new(machine.root.outside("/var/lib/corelog-tuning/state.json"))
+    Store::new(machine.root.clone(), STATE_PATH)
 }
 
 fn plan_of(machine: &Machine) -> Plan {
@@ -119,8 +120,8 @@ fn a_server_is_tuned_until_check_has_nothing_to_say_and_back_again() {
     assert!(planned.boot[0].argument.starts_with("isolcpus=managed_irq,domain,1-15,17-31"));
     assert!(planned.notes.iter().any(|note| note.id == Id::Irqbalance), "it would move them again");
 
-    let results = apply(&Kernel::plain(&machine.root), &planned, &store(&machine)).expect("nothing forbids it");
-    assert!(results.iter().all(|result| matches!(result, Applied::Written)), "{results:?}");
+    let done = apply(&Kernel::plain(&machine.root), &planned, &store(&machine)).expect("nothing forbids it");
+    assert!(done.results.iter().all(|result| matches!(result, Applied::Written)), "{done:?}");
     let facts = machine.facts();
     for line in check(&facts, &placement(&facts, None)) {
         let is_ours = line.item.action != Action::Told;
@@ -176,6 +177,65 @@ fn applying_twice_keeps_the_first_old_value() {
     assert!(machine.tree() == before);
 }
 
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const FIRST_BOOT: &str = "0d1e9f5e-6a52-4a5c-9c1b-4f1d2a3b4c5d\n";
+const SECOND_BOOT: &str = "7c0b8a44-1b3e-4f0f-8d2a-99aabbccddee\n";
+
+#[test]
+fn what_was_set_before_another_boot_is_nobody_s_to_undo() {
+    let machine = Machine::new(BARE_METAL);
+    machine.set(BOOT_ID, FIRST_BOOT);
+    let planned = plan_of(&machine);
+    apply(&Kernel::plain(&machine.root), &planned, &store(&machine)).expect("nothing forbids it");
+    // The same values, but a file in /etc/sysctl.d has set them this time.
+    machine.set(BOOT_ID, SECOND_BOOT);
+    let (tuned, state) = (machine.tree(), machine.root.outside(STATE_PATH));
+    let undone = undo(&Kernel::plain(&machine.root), &store(&machine)).expect("nothing forbids it");
+    assert_eq!(undone.len(), planned.changes.len());
+    assert!(undone.iter().all(|(_, result)| matches!(result, Undone::Gone)), "{undone:?}");
+    assert!(!state.exists(), "nothing is left to be told again");
+    assert!(machine.tree() == tuned.into_iter().filter(|(path, _)| *path != state).collect());
+    assert!(undo(&machine.root, &store(&machine)).expect("nothing to do").is_empty());
+}
+
+#[test]
+fn applying_after_a_boot_starts_anew() {
+    let machine = Machine::new(BARE_METAL);
+    machine.set(BOOT_ID, FIRST_BOOT);
+    let planned = plan_of(&machine);
+    let first = apply(&Kernel::plain(&machine.root), &planned, &store(&machine)).expect("nothing forbids it");
+    assert_eq!(first.gone, 0);
+    machine.set(BOOT_ID, SECOND_BOOT);
+    machine.set("/proc/sys/vm/max_map_count", "65530\n");
+    let before = machine.tree();
+    let second =
+        apply(&Kernel::plain(&machine.root), &plan_of(&machine), &store(&machine)).expect("nothing forbids it");
+    assert_eq!((second.gone, second.results.len()), (planned.changes.len(), 1));
+    let undone = undo(&Kernel::plain(&machine.root), &store(&machine)).expect("nothing forbids it");
+    assert!(matches!(&undone[..], [(path, Undone::Restored)] if path == "/proc/sys/vm/max_map_count"), "{undone:?}");
+    assert_eq!(machine.get(SWAPPINESS), "1\n");
+    let state = machine.root.outside(STATE_PATH);
+    assert!(machine.tree() == before.into_iter().filter(|(path, _)| *path != state).collect());
+}
+
+#[test]
+fn a_boot_that_cannot_be_told_counts_as_the_same() {
+    for unreadable in [None, Some(""), Some("no id\n"), Some("\u{fffd}")] {
+        let machine = Machine::new(BARE_METAL);
+        machine.set(BOOT_ID, FIRST_BOOT);
+        let before = machine.tree();
+        apply(&Kernel::plain(&machine.root), &plan_of(&machine), &store(&machine)).expect("nothing forbids it");
+        match unreadable {
+            Some(text) => machine.set(BOOT_ID, text),
+            None => machine.remove(BOOT_ID),
+        }
+        let undone = undo(&Kernel::plain(&machine.root), &store(&machine)).expect("nothing forbids it");
+        assert!(undone.iter().all(|(_, result)| matches!(result, Undone::Restored)), "{undone:?}");
+        machine.set(BOOT_ID, FIRST_BOOT);
+        assert!(machine.tree() == before, "{unreadable:?}");
+    }
+}
+
 #[test]
 fn without_privileges_nothing_is_changed_and_the_reason_is_told() {
     let machine = Machine::new(CONTAINER);
@@ -196,6 +256,9 @@ fn without_privileges_nothing_is_changed_and_the_reason_is_told() {
     let tuned = machine.tree();
     assert!(matches!(undo(&kernel, &store(&machine)), Err(TuneError::Refused(_))));
     assert!(machine.tree() == tuned, "the state stays, for somebody who may");
+    let source = io::Error::from(io::ErrorKind::PermissionDenied);
+    let text = TuneError::State { path: STATE_PATH.into(), source }.to_string();
+    assert_eq!(text, "/var/lib/corelog-tuning/state.json: permission denied; run it as root");
 }
 
 #[test]
@@ -204,7 +267,7 @@ fn interrupts_that_the_kernel_keeps_are_told_and_no_failure() {
     let before = machine.tree();
     let kernel = Kernel { managed: &[200, 201, 202, 203], ..Kernel::plain(&machine.root) };
     let planned = plan_of(&machine);
-    let results = apply(&kernel, &planned, &store(&machine)).expect("nothing forbids it");
+    let results = apply(&kernel, &planned, &store(&machine)).expect("nothing forbids it").results;
     let managed = results.iter().filter(|result| matches!(result, Applied::Managed(_))).count();
     assert_eq!((managed, results.iter().filter(|r| matches!(r, Applied::Written)).count()), (4, results.len() - 4));
     let undone = undo(&kernel, &store(&machine)).expect("nothing forbids it");
@@ -225,7 +288,7 @@ fn a_write_that_is_not_taken_fails_and_is_not_undone() {
         current: "1".into(),
         ..planned.changes[0].clone()
     });
-    let results = apply(&machine.root, &planned, &store(&machine)).expect("nothing forbids it");
+    let results = apply(&machine.root, &planned, &store(&machine)).expect("nothing forbids it").results;
     assert!(matches!(results[..], [Applied::Written, Applied::Failed(_)]), "{results:?}");
     let undone = undo(&machine.root, &store(&machine)).expect("nothing forbids it");
     assert_eq!(undone.len(), 1);
@@ -237,7 +300,7 @@ fn what_the_kernel_makes_of_a_value_is_told_and_undone() {
     let before = machine.tree();
     let clamping = Kernel { clamped: Some((SWAPPINESS, "7\n")), ..Kernel::plain(&machine.root) };
     let planned = Plan { changes: vec![find(&plan_of(&machine), SWAPPINESS).clone()], ..Plan::default() };
-    let results = apply(&clamping, &planned, &store(&machine)).expect("nothing forbids it");
+    let results = apply(&clamping, &planned, &store(&machine)).expect("nothing forbids it").results;
     assert!(matches!(&results[..], [Applied::NotTaken { found }] if found == "7"), "{results:?}");
     undo(&Kernel::plain(&machine.root), &store(&machine)).expect("nothing forbids it");
     assert!(machine.tree() == before);
@@ -314,7 +377,7 @@ proptest! {
         machine.set("/sys/class/block/nvme0n1/queue/scheduler", choices[scheduler]);
         let before = machine.tree();
         let kernel = Kernel { managed: &managed, ..Kernel::plain(&machine.root) };
-        let results = apply(&kernel, &plan_of(&machine), &store(&machine)).expect("nothing forbids it");
+        let results = apply(&kernel, &plan_of(&machine), &store(&machine)).expect("nothing forbids it").results;
         prop_assert!(results.iter().all(|result| matches!(result, Applied::Written | Applied::Managed(_))), "{:?}", results);
         let results = undo(&kernel, &store(&machine)).expect("nothing forbids it");
         prop_assert!(results.iter().all(|(_, result)| matches!(result, Undone::Restored)), "{:?}", results);
