@@ -208,8 +208,8 @@ pub const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// 10,000 topics; one that counts to a thousand can take a minute, and others wait for it meanwhile.
 pub const PATTERNS_SECONDS_MAX: u64 = 5;
 
-/// Members of a shard's groups that wait until patterns have been held against the topics: further ones are asked to come again. Each keeps
-/// its request in memory meanwhile.
+/// Heartbeats that wait until patterns have been held against the topics, on one shard: who sends more is asked to come again. Each is kept in
+/// memory meanwhile, whether its connection stays or not.
 pub const PATTERNS_WAITING_MAX: usize = 1000;
 
 /// Patterns of a group's subscriptions are held against new topics no more often than this: Kafka's ten seconds.

@@ -34,6 +34,19 @@ impl Default for Turn {
     }
 }
 
+impl Turn {
+    /// How many heartbeats are not decided yet, of whomever.
+    fn heartbeats(&self) -> usize {
+        self.waiting.borrow().values().sum()
+    }
+
+    fn is_waiting(&self, id: &str, request: &Heartbeat) -> bool {
+        let waiting = self.waiting.borrow();
+        // Most of the time nobody waits: then a heartbeat copies no names.
+        !waiting.is_empty() && waiting.contains_key(&(id.to_owned(), request.member_id.clone()))
+    }
+}
+
 /// A heartbeat that is not decided yet.
 struct Place {
     slice: Rc<Slice>,
@@ -65,7 +78,7 @@ impl Slice {
     /// A heartbeat needs patterns held against the topics first, or comes behind one that does: it goes by `begin_with_patterns`.
     pub fn wants_patterns(&self, id: &str, request: &Heartbeat) -> bool {
         let turn = &self.shared.patterns;
-        if turn.waiting.borrow().contains_key(&(id.to_owned(), request.member_id.clone())) {
+        if turn.is_waiting(id, request) {
             return true;
         }
         if self.patterns_wanted(id, request).is_empty() {
@@ -83,7 +96,7 @@ impl Slice {
         maintenance: &Maintenance,
     ) -> oneshot::Receiver<Result<Answered<Beaten>, Refusal>> {
         let (decided, answer) = oneshot::channel();
-        if self.shared.patterns.waiting.borrow().len() >= PATTERNS_WAITING_MAX {
+        if self.shared.patterns.heartbeats() >= PATTERNS_WAITING_MAX {
             // Members ask again after this one.
             let _ = decided.send(Err(Refusal::new(ResponseError::CoordinatorLoadInProgress, "")));
             return answer;

@@ -2,7 +2,7 @@
 
 use super::time::joining;
 use super::*;
-use crate::base::limits::GROUPS_LOOKED_AT_MAX;
+use crate::base::limits::{GROUPS_LOOKED_AT_MAX, PATTERNS_WAITING_MAX};
 use crate::group::consumer::Heartbeat;
 use crate::maintenance::{self, Lane};
 
@@ -153,6 +153,11 @@ fn a_goodbye_does_not_overtake_the_heartbeat_that_waits() {
         let leave = begin(beat("other", -1, ""));
         assert!(slice.wants_patterns(GROUP, &beat("known", known.epoch, "c.*")), "a pattern of which nothing is known");
         assert!(!slice.wants_patterns(GROUP, &beat("known", known.epoch, "a.*")), "others have the turn");
+        // However many one member sends, only so many are kept.
+        let crowd: Vec<_> = (0..PATTERNS_WAITING_MAX - 3).map(|_| begin(beat("crowd", -1, ""))).collect();
+        let refused = begin(beat("crowd", -1, "")).await.expect("told").err().map(|refusal| refusal.error);
+        assert_eq!(refused, Some(ResponseError::CoordinatorLoadInProgress));
+        drop(crowd);
         // The client has gone: its heartbeat counts all the same.
         drop(join);
         let left = leave.await.expect("told").expect("it was a member").wait().await.expect("stored");
