@@ -197,7 +197,7 @@ async fn apply(context: Rc<ShardContext>, ShardUpdate { image, applied }: ShardU
 }
 
 async fn begin_journals(context: Rc<ShardContext>) {
-    context.partitions.begin_journals(|id| context.image().topic_by_id(id).is_some()).await;
+    context.partitions.begin_journals(|id| context.image().has_partition(id)).await;
 }
 
 /// Compacts what is due, the dirtiest first; pauses when nothing is (`log.cleaner.backoff.ms`).

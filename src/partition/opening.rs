@@ -14,6 +14,7 @@ use crate::log::file::forget_cached;
 use crate::log::open::{self, OpenError, OpenParams, Opened, ReadPart, read_part};
 use crate::log::redo::RedoWrite;
 use crate::log::reserve;
+use crate::log::witness;
 use crate::maintenance::{Context, JobError, Lane, Maintenance, Streams};
 use futures_util::stream::{self, Stream, StreamExt};
 use std::fs::File;
@@ -34,6 +35,8 @@ pub struct Unopened {
     pub exists: bool,
     pub params: OpenParams,
     pub config: TopicConfig,
+    /// Why nobody can say whose directory it is: what a journal holds goes there, but it is not opened.
+    pub unnamed: Option<Arc<str>>,
     /// What a journal holds for it.
     pub redo: Vec<RedoWrite>,
     /// Up to where that went, once it is in its segments, synced.
@@ -117,7 +120,18 @@ fn read_by(streams: &Streams, is_clean: bool) -> impl Fn(&Path, Range<u32>) -> i
 
 fn open_by(unopened: Unopened, streams: &Streams) -> Outcome {
     let is_clean = unopened.params.clean && unopened.redo.is_empty();
-    open_one(unopened, &read_by(streams, is_clean))
+    with_witness(open_one(unopened, &read_by(streams, is_clean)), &read_by(streams, false))
+}
+
+/// What cannot be read of a segment is the partition's loss, unless nothing else of the log directory can be read either. Blocking.
+pub(super) fn with_witness(mut outcome: Outcome, read: ReadPart) -> Outcome {
+    outcome.opened = outcome.opened.map_err(|error| match error {
+        OpenError::Unreadable { path, source } if !witness::is_disk_there(&path, read) => {
+            OpenError::Io { path, source }
+        }
+        other => other,
+    });
+    outcome
 }
 
 /// Blocking.
@@ -145,7 +159,7 @@ fn is_full(error: &OpenError) -> bool {
 
 /// Puts back what a journal has for a log, then opens it.
 fn redo_and_open(unopened: &mut Unopened, read: ReadPart) -> Result<Opened, OpenError> {
-    let Unopened { id, topic, log_dir, exists, params, config, redo, redone } = unopened;
+    let Unopened { id, topic, log_dir, exists, params, config, unnamed, redo, redone } = unopened;
     if !redo.is_empty() {
         let home = Home::new(log_dir, topic, id.partition, *exists);
         redo_journaled(&home, (topic, *id), params.log_start, redo)
@@ -154,5 +168,8 @@ fn redo_and_open(unopened: &mut Unopened, read: ReadPart) -> Result<Opened, Open
         *redone = redo.iter().map(|write| write.end).max();
         *redo = Vec::new();
     }
-    open::open(params, config, read)
+    match unnamed {
+        Some(why) => Err(OpenError::Unnamed(Arc::clone(why))),
+        None => open::open(params, config, read),
+    }
 }

@@ -4,7 +4,7 @@
 use super::Journal;
 use crate::base::disks::{Harm, Health, LogDirs};
 use crate::base::host;
-use crate::base::ids::{TopicId, TopicPartition};
+use crate::base::ids::TopicPartition;
 use crate::journal::file::{self, JournalError, RingFile};
 use crate::journal::format::Superblock;
 use crate::journal::ring::Ring;
@@ -77,8 +77,8 @@ impl Rings {
     }
 
     /// Takes the rings into use, once everything is back in its segments: those of the directories that are not offline, and from
-    /// which nothing is missing whose topic `exists`.
-    pub async fn begin(self, exists: impl Fn(TopicId) -> bool, shared: &PartitionShared) -> Vec<Rc<Journal>> {
+    /// which nothing is missing of a partition that `exists`.
+    pub async fn begin(self, exists: impl Fn(TopicPartition) -> bool, shared: &PartitionShared) -> Vec<Rc<Journal>> {
         let mut journals = Vec::new();
         for ring in self.found {
             let log_dir = ring.log_dir.clone();
@@ -98,11 +98,11 @@ impl FoundRing {
     async fn begin(
         self,
         settings: Settings,
-        exists: &impl Fn(TopicId) -> bool,
+        exists: &impl Fn(TopicPartition) -> bool,
         shared: &PartitionShared,
     ) -> Result<Option<Rc<Journal>>, JournalError> {
         let path = file::path(&self.log_dir, settings.shard);
-        let partitions = self.redo.keys().filter(|id| exists(id.topic)).count();
+        let partitions = self.redo.keys().filter(|id| exists(**id)).count();
         if partitions > 0 {
             return Err(JournalError::Unfinished { path, partitions });
         }
@@ -156,13 +156,13 @@ fn may_have_ring(log_dir: &Path) -> bool {
     obstacle.is_none()
 }
 
-/// A ring with records of partitions whose topics nobody knows: they were deleted, or the store is older than the ring. The file
+/// A ring with records of partitions that nobody knows: their topics were deleted, or the store is older than the ring. The file
 /// is kept for whoever wants to look.
 fn set_aside(path: &Path, partitions: usize) -> io::Result<()> {
     let kept = path.with_extension("unknown");
     fs::rename(path, &kept)?;
     warn!(
-        "{}: records of {partitions} partitions whose topics the store does not know are in it; it is kept, and not used",
+        "{}: records of {partitions} partitions that the store does not know are in it; it is kept, and not used",
         kept.display()
     );
     path.parent().map_or(Ok(()), crate::log::checkpoint::sync_dir)

@@ -64,12 +64,16 @@ impl PartitionTable {
     pub(super) fn begin_opening(&self, topic: &Arc<Topic>, index: PartitionIndex, config: &TopicConfig) -> Begun {
         let id = TopicPartition { topic: topic.id, partition: index };
         let (home, params) = self.find_home(topic, index);
-        let damaged = self.unnamed(&home, topic, index);
-        if let Some(failure) = self.shared.disks.failure(&home.log_dir).or(damaged) {
+        let unnamed = self.unnamed(&home, topic, index);
+        let failure = self.shared.disks.failure(&home.log_dir);
+        let mut redo = Vec::new();
+        if let Some(rings) = self.rings.borrow_mut().as_mut().filter(|_| failure.is_none()) {
+            redo = rings.redo(&home.log_dir, id);
+        }
+        if let Some(failure) = failure.or_else(|| unnamed.clone().filter(|_| redo.is_empty())) {
             let said = (params.recovery_point, params.log_start);
             return Begun::Made(Box::new((offline(topic, index, &home, said, &failure), home)));
         }
-        let redo = self.rings.borrow_mut().as_mut().map_or_else(Vec::new, |rings| rings.redo(&home.log_dir, id));
         if !home.exists && redo.is_empty() {
             return Begun::Made(Box::new((LogCore::empty(Rc::clone(&home.dir), Offset(0)), home)));
         }
@@ -86,7 +90,7 @@ impl PartitionTable {
         };
         self.openings.borrow_mut().insert(id, opening);
         let (topic, config) = (Arc::clone(&topic.name), config.clone());
-        Begun::Opening(Box::new(Unopened { id, topic, log_dir, exists, params, config, redo, redone: None }))
+        Begun::Opening(Box::new(Unopened { id, topic, log_dir, exists, params, config, unnamed, redo, redone: None }))
     }
 
     /// The maintenance thread has opened a log, or found that it cannot be. What fails by the disk takes the log directory offline;
@@ -97,6 +101,9 @@ impl PartitionTable {
         if let Some(rings) = self.rings.borrow_mut().as_mut().filter(|_| outcome.redone.is_some()) {
             opening.home.exists = true;
             rings.done(&opening.home.log_dir, id);
+        }
+        if let (Some(end), Err(OpenError::Unnamed(_))) = (outcome.redone, &outcome.opened) {
+            warn!("{}: what the journal has of it, up to offset {end}, is in its segments", opening.home.dir.display());
         }
         opening.redo = false;
         if outcome.lacks_what_was_redone() && !self.shared.has_journals() {
@@ -138,6 +145,10 @@ impl PartitionTable {
         for cut in &opened.cuts {
             warn!("{cut}");
         }
+        if let Some(shortfall) = &opened.shortfall {
+            error!("{shortfall}");
+            self.shared.metrics.lost_offsets.add(shortfall.offsets());
+        }
         if !was_clean {
             let (logs, bytes) = self.recovered.get();
             self.recovered.set((logs + 1, bytes + opened.scanned_bytes));
@@ -154,7 +165,7 @@ impl PartitionTable {
 
     /// After the first image: takes the journals into use, once all that they held is in its segments. Until then what must
     /// be durable is synced by itself.
-    pub async fn begin_journals(&self, exists: impl Fn(TopicId) -> bool) {
+    pub async fn begin_journals(&self, exists: impl Fn(TopicPartition) -> bool) {
         self.while_opening(|_, opening| opening.redo).await;
         let Some(rings) = self.rings.take() else { return };
         let journals = rings.begin(exists, &self.shared).await;
