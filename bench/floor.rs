@@ -31,9 +31,10 @@ use std::io::{self, IoSlice, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Versions without tagged fields: what `corelog bench` speaks under load, and old ones of the rest.
 const APIS: [(ApiKey, i16, i16); 7] = [
@@ -52,6 +53,9 @@ const RING_BYTES: u64 = 64 << 20;
 const BLOCK: usize = 4096;
 /// From here on slices leave by splice, as the broker's do.
 const SPLICE_BYTES_MIN: u64 = 256 << 10;
+/// How long what was written to a topic that is gone keeps its memory: as `file.delete.delay.ms` of brokers. Who writes to pages that were free a
+/// moment ago pays less than brokers do.
+const KEPT: Duration = Duration::from_secs(60);
 const PIPE_BYTES: usize = 1 << 20;
 
 fn main() -> anyhow::Result<()> {
@@ -307,9 +311,17 @@ impl Sending {
     }
 }
 
+/// Goes when it is closed.
+fn data_file(dir: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).custom_flags(OFlags::TMPFILE.bits() as i32).open(dir)
+}
+
 /// A thread's files: one that grows in the page cache, and a ring that is written past it.
 struct Store {
+    dir: PathBuf,
     file: File,
+    /// Of topics that are gone, and since when.
+    gone: Vec<(Instant, File)>,
     /// Where each batch begins, and the end.
     bounds: Vec<u64>,
     ring: File,
@@ -322,12 +334,7 @@ struct Store {
 
 impl Store {
     fn new(dir: &Path, number: u16) -> anyhow::Result<Store> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(dir.join(format!("data-{number}")))?;
+        let file = data_file(dir)?;
         let path = dir.join(format!("ring-{number}"));
         // Written once, so that no write makes the file system place anything.
         std::fs::write(&path, vec![0; RING_BYTES as usize])?;
@@ -337,7 +344,17 @@ impl Store {
         let mut group: Vec<u8> = Vec::with_capacity(RING_BYTES as usize + BLOCK);
         let aligned = group.as_ptr().align_offset(BLOCK);
         group.resize(aligned, 0);
-        Ok(Store { file, bounds: vec![0], ring, ring_at: 0, group, aligned, generation: 0 })
+        Ok(Store {
+            dir: dir.to_path_buf(),
+            file,
+            gone: Vec::new(),
+            bounds: vec![0],
+            ring,
+            ring_at: 0,
+            group,
+            aligned,
+            generation: 0,
+        })
     }
 
     /// Begins anew with each topic.
@@ -345,7 +362,8 @@ impl Store {
         if self.generation != generation {
             self.generation = generation;
             self.bounds.truncate(1);
-            self.file.set_len(0)?;
+            self.gone.retain(|(since, _)| since.elapsed() < KEPT);
+            self.gone.push((Instant::now(), std::mem::replace(&mut self.file, data_file(&self.dir)?)));
         }
         Ok(())
     }
