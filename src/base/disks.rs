@@ -7,12 +7,13 @@
 //! Reading and writing of records never looks here: a change wakes every shard, which tells its partitions.
 
 use super::ids::{BrokerId, TopicPartition};
+use super::limits::RECOVERIES_AT_ONCE_MAX;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{error, info, warn};
 
 /// All log directories of the node, in the order of `log.dirs`.
@@ -29,6 +30,8 @@ struct Dir {
     /// Why it is offline; it never comes back.
     failure: OnceLock<Arc<str>>,
     full: AtomicBool,
+    /// Logs in it that may be recovered side by side.
+    recoveries: Arc<Semaphore>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +93,13 @@ impl Harm {
 impl LogDirs {
     /// `dirs`: each with why it cannot be used, if it cannot.
     pub fn new(dirs: impl IntoIterator<Item = (PathBuf, Option<String>)>) -> LogDirs {
+        let dirs: Vec<_> = dirs.into_iter().collect();
+        let each = (RECOVERIES_AT_ONCE_MAX / dirs.len().max(1)).max(1);
         let dir = |(path, failure): (PathBuf, Option<String>)| Dir {
             path,
             failure: failure.map_or_else(OnceLock::new, |reason| OnceLock::from(Arc::from(reason))),
             full: AtomicBool::new(false),
+            recoveries: Arc::new(Semaphore::new(each)),
         };
         LogDirs { dirs: dirs.into_iter().map(dir).collect(), ..LogDirs::default() }
     }
@@ -150,6 +156,11 @@ impl LogDirs {
             Harm::Operation => {}
         }
         harm
+    }
+
+    /// A turn to recover a log, of all that the node has: one directory that does not answer leaves the others theirs.
+    pub async fn recovery_turn(&self, path: &Path) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.dir(path)?.recoveries).acquire_owned().await.ok()
     }
 
     /// Woken by every change from now on.

@@ -2,7 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
+use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// Whose operation it is.
@@ -70,6 +73,26 @@ impl Faults {
 
     fn at(&self, place: Place, act: Act) -> Option<Fault> {
         self.0.as_ref()?(place, act)
+    }
+}
+
+type IsLost = dyn Fn(&Path, &Range<u64>) -> bool + Send + Sync;
+
+/// Parts of files that the disk does not give back to the maintenance thread; none by default.
+#[derive(Clone, Default)]
+pub struct LostSectors(Option<Arc<IsLost>>);
+
+impl LostSectors {
+    pub fn by(is_lost: impl Fn(&Path, &Range<u64>) -> bool + Send + Sync + 'static) -> LostSectors {
+        LostSectors(Some(Arc::new(is_lost)))
+    }
+
+    /// Before a part of a file is read.
+    pub fn read(&self, path: &Path, part: &Range<u64>) -> io::Result<()> {
+        match &self.0 {
+            Some(is_lost) if is_lost(path, part) => Err(io::Error::from_raw_os_error(libc::EIO)),
+            _ => Ok(()),
+        }
     }
 }
 

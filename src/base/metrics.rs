@@ -115,6 +115,8 @@ shard_counters! {
     /// Damaged ranges that are known now, and answers of CORRUPT_MESSAGE to who asked for one.
     corrupt_ranges,
     corrupt_answers,
+    /// Offsets that were on disk by the recovery points, and that logs did not have when they were opened.
+    lost_offsets,
     /// Scrubbing: segments looked through, their bytes, segments with damage, segments in which offsets are missing although
     /// nothing was compacted, whole rounds; and bytes that those under way have before them.
     scrub_segments,

@@ -3,7 +3,7 @@
 //! The control plane builds a new image from the coordination store and hands it to every shard;
 //! a shard keeps an `Arc` of its own, so reading it touches no memory that another core writes.
 
-use crate::base::ids::{BrokerId, LeaderEpoch, NodeId, PartitionIndex, TopicId};
+use crate::base::ids::{BrokerId, LeaderEpoch, NodeId, PartitionIndex, TopicId, TopicPartition};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -82,6 +82,10 @@ impl ClusterImage {
 
     pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
         self.topics_by_id.get(&id)
+    }
+
+    pub fn has_partition(&self, id: TopicPartition) -> bool {
+        self.topic_by_id(id.topic).is_some_and(|topic| topic.partition(id.partition).is_some())
     }
 }
 

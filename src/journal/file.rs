@@ -159,13 +159,18 @@ pub fn read(path: &Path) -> Result<Option<Existing>, JournalError> {
     Ok(Some(Existing { superblock, area }))
 }
 
-impl RingFile {
-    /// Fails where the file system has no direct I/O.
-    pub fn open(path: &Path) -> io::Result<RingFile> {
-        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC).open(path)?;
-        Ok(RingFile { file: File::from_std(file), faults: Faults::default() })
-    }
+/// Opens a ring to write to it. Fails where the file system has no direct I/O. Blocking.
+pub fn open(path: &Path) -> io::Result<fs::File> {
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC).open(path)
+}
 
+impl From<fs::File> for RingFile {
+    fn from(file: fs::File) -> RingFile {
+        RingFile { file: File::from_std(file), faults: Faults::default() }
+    }
+}
+
+impl RingFile {
     pub fn with(self, faults: Faults) -> RingFile {
         RingFile { faults, ..self }
     }

@@ -6,6 +6,7 @@ use crate::base::ids::Offset;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Bytes that were cut from a segment, or whole segments that went with them.
 #[derive(Debug)]
@@ -16,6 +17,38 @@ pub struct Cut {
     pub next_offset: Offset,
     /// None: the whole file went, since it follows one that was cut or lies below the log's start.
     pub problem: Option<Problem>,
+}
+
+/// A log without damage that ends before offsets which were on disk: none of a crash's doing. Somebody removed its end, or the disk has lied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    pub file: PathBuf,
+    /// Where the file ends.
+    pub position: u32,
+    /// The recovery point.
+    pub expected: Offset,
+    pub found: Offset,
+}
+
+impl Shortfall {
+    /// How many offsets are lost.
+    pub fn offsets(&self) -> u64 {
+        (self.expected - self.found).try_into().unwrap_or(0)
+    }
+}
+
+/// The line of the broker's log.
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shortfall { file, position, expected, found } = self;
+        write!(
+            f,
+            "{}: the log ends there at byte {position}, offset {found}, but everything below offset {expected} was on disk: {} offsets are \
+             lost, by no crash. Its end was removed, or segments behind it. The log goes on at offset {found}",
+            file.display(),
+            self.offsets()
+        )
+    }
 }
 
 /// The line of the broker's log: what was cut, from which offset on, and why.
@@ -41,6 +74,11 @@ impl fmt::Display for Cut {
 pub enum OpenError {
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+    #[error(
+        "{path}: the disk cannot read a part of it: {source}. It is not known what stood there, so nothing is cut. Restore the file from \
+         a copy, or put in its place what can be read of it"
+    )]
+    Unreadable { path: PathBuf, source: io::Error },
     #[error("{path}: {bytes} bytes are more than a segment can have")]
     TooLarge { path: PathBuf, bytes: u64 },
     #[error(
@@ -61,6 +99,8 @@ pub enum OpenError {
          recovery-point-offset-checkpoint to {offset} to give up what follows"
     )]
     Damaged { path: PathBuf, position: u32, offset: Offset, recovery_point: Offset, problem: Problem },
+    #[error("{0}")]
+    Unnamed(Arc<str>),
     #[error(transparent)]
     Swap(#[from] SwapError),
 }

@@ -58,3 +58,4 @@ pub mod segment;
 #[cfg(test)]
 pub mod testing;
 pub mod times;
+pub mod witness;

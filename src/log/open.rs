@@ -18,6 +18,8 @@
 //!   last). Reading begins at the last index entry below the snapshot. If the batch there is not the one that the entry tells of, or
 //!   damage is met before the snapshot's offset, the whole segment is read.
 //! - *Damage below the recovery point* that a scan meets all the same is none of a crash's: the log is refused, and nothing is cut.
+//! - *An end below the recovery point* without any damage is none of a crash's either: somebody removed the end of the log. It goes on where
+//!   it ends, as Kafka's does, since nothing that is there is in doubt; what is lost is told, and counted.
 //! - *Segments after a cut* are removed, the last one first and all of them before the cut itself: a recovery that is cut
 //!   short finds the same damage again.
 //! - *A gap between segments* below the recovery point, the log's start or what was compacted is kept, as Kafka keeps it: its
@@ -41,7 +43,7 @@
 use super::checkpoint::{self, sync_dir};
 use super::compact::swap::{self, Finished};
 use super::core::RecoveredLog;
-pub use super::cut::{Cut, OpenError};
+pub use super::cut::{Cut, OpenError, Shortfall};
 use super::epochs::EpochHistory;
 use super::listing::{Found, Listing};
 use super::paths;
@@ -49,6 +51,7 @@ use super::producers::ProducerStates;
 use super::scan::{Depth, Problem, ScanEnd, old_format_at, scan};
 use super::segment::{DetachedSegment, Indexes, Segment};
 use crate::base::config::topic::TopicConfig;
+use crate::base::disks::is_lost_sector;
 use crate::base::ids::{LeaderEpoch, Offset};
 use crate::base::limits::LOG_OFFSET_MAX;
 use crate::record::batch::BatchHeader;
@@ -89,6 +92,8 @@ pub fn read_part(path: &Path, range: Range<u32>) -> io::Result<Box<dyn Read>> {
 pub struct Opened {
     pub log: RecoveredLog,
     pub cuts: Vec<Cut>,
+    /// The log ends below its recovery point.
+    pub shortfall: Option<Shortfall>,
     pub scanned_bytes: u64,
     /// The directory is as a clean stop leaves it.
     pub is_clean: bool,
@@ -174,6 +179,7 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     fn finish(mut self, mut end: Offset) -> Result<Opened, OpenError> {
+        let shortfall = self.shortfall(end);
         let lower_bound = self.params.log_start.unwrap_or(Offset(0));
         let log_start = self.segments.front().map_or(end, |first| first.base).max(lower_bound);
         if log_start > end {
@@ -218,8 +224,23 @@ impl Opening<'_> {
             producers,
         };
         let has_snapshot = self.snapshots.contains(&end);
-        let is_clean = self.params.clean && self.epochs_known && self.cuts.is_empty() && has_snapshot && !recovered;
-        Ok(Opened { log, cuts: self.cuts, scanned_bytes: self.scanned_bytes, is_clean })
+        let is_clean = self.params.clean
+            && self.epochs_known
+            && self.cuts.is_empty()
+            && shortfall.is_none()
+            && has_snapshot
+            && !recovered;
+        Ok(Opened { log, cuts: self.cuts, shortfall, scanned_bytes: self.scanned_bytes, is_clean })
+    }
+
+    /// A cut never goes below the recovery point: what ends there was found so.
+    fn shortfall(&self, found: Offset) -> Option<Shortfall> {
+        let expected = self.params.recovery_point;
+        let (file, position) = match self.segments.back() {
+            Some(last) => (last.path(paths::LOG), last.size()),
+            None => (self.params.dir.clone(), 0),
+        };
+        (found < expected).then_some(Shortfall { file, position, expected, found })
     }
 
     /// A sealed segment that is known to be whole. Only its epochs may have to be learnt; nothing is cut.
@@ -380,7 +401,7 @@ impl Opening<'_> {
             })
         });
         self.scanned_bytes += u64::from(size - from);
-        end.map_err(|source| OpenError::Io { path, source })
+        end.map_err(|source| unread(path, source))
     }
 
     /// Removes the segments that follow a cut, from the last one on, durably: what damage stands before them is what tells a
@@ -502,7 +523,15 @@ fn read_headers(read: ReadPart, segment: &Segment, on_batch: &mut dyn FnMut(&Bat
     let read = read(&path, 0..size).and_then(|mut bytes| {
         scan(&mut bytes, (0, size), segment.base, Depth::Headers, &mut |header, _| on_batch(header))
     });
-    read.map(drop).map_err(|source| OpenError::Io { path, source })
+    read.map(drop).map_err(|source| unread(path, source))
+}
+
+/// What could not be read: a part of a segment, or more than that.
+fn unread(path: PathBuf, source: io::Error) -> OpenError {
+    match is_lost_sector(&source) {
+        true => OpenError::Unreadable { path, source },
+        false => OpenError::Io { path, source },
+    }
 }
 
 fn remove_existing(segment: &Segment, suffixes: &[&str]) -> Result<(), OpenError> {

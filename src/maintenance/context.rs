@@ -5,6 +5,7 @@ use super::rate::Bucket;
 use super::stream::{Reader, Writer};
 use super::thread::be_nice;
 use super::{Lane, Rates};
+use crate::base::faults::LostSectors;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub begun: Instant,
     pub buckets: [RefCell<Bucket>; Lane::ALL.len()],
     pub pace: RefCell<Pace>,
+    pub lost: LostSectors,
 }
 
 /// Operations that the kernel, or a thread, has not ended.
@@ -120,6 +122,10 @@ impl Context {
 
     pub(super) fn chunks(&self) -> (usize, usize) {
         self.lane.chunks()
+    }
+
+    pub(super) fn lost(&self) -> &LostSectors {
+        &self.shared.lost
     }
 
     pub(super) fn engine(&self) -> Engine {

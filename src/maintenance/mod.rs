@@ -30,7 +30,7 @@ mod thread;
 pub use bridge::Streams;
 pub use context::Context;
 pub use stream::{Chunk, Reader, Writer};
-pub use thread::{MaintenanceThread, Settings, start};
+pub use thread::{MaintenanceThread, Settings, start, start_on};
 
 use crate::base::limits::{
     BACKGROUND_AHEAD, BACKGROUND_CHUNK_BYTES, MAINTENANCE_AHEAD, MAINTENANCE_CHUNK_BYTES, MAINTENANCE_JOBS_WAITING_MAX,

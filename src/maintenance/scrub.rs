@@ -3,9 +3,10 @@
 use super::Context;
 use crate::base::disks::is_lost_sector;
 use crate::log::index::OffsetIndex;
-use crate::log::inspect::{Inspection, Inspector, Subject};
+use crate::log::inspect::{Damage, Inspection, Inspector, Subject};
 use crate::log::paths;
 use crate::log::segment::DetachedSegment;
+use crate::log::witness;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -25,7 +26,8 @@ pub struct Suspect {
     pub index: Option<OffsetIndex>,
 }
 
-/// Looks through the segment. An error means that nothing was learnt: a segment that was removed meanwhile is one.
+/// Looks through the segment. An error means that nothing was learnt: a segment that was removed meanwhile is one, and so is a disk
+/// that gives back nothing of it, nor anything else of its log directory.
 pub async fn inspect(context: &Context, suspect: Suspect) -> io::Result<Inspection> {
     let Suspect { segment, subject, index } = suspect;
     let path = segment.path(paths::LOG);
@@ -50,7 +52,18 @@ pub async fn inspect(context: &Context, suspect: Suspect) -> io::Result<Inspecti
             sift(context, &path, length, &mut inspector).await?;
         }
     }
-    Ok(inspector.finish())
+    let inspection = inspector.finish();
+    if inspection.batches == 0 && inspection.found.iter().any(|found| found.damage == Damage::Unreadable) {
+        let answers = context.blocking_with_streams(move |streams| {
+            witness::is_disk_there(&path, &|path, part| {
+                Ok(Box::new(streams.read(path, u64::from(part.start)..u64::from(part.end))?))
+            })
+        });
+        if !answers.await? {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+    }
+    Ok(inspection)
 }
 
 /// Reads on as long as what is wanted lies ahead.
@@ -71,15 +84,15 @@ async fn stream(context: &Context, path: &Path, (at, length): (u32, u32), inspec
 async fn sift(context: &Context, path: &Path, length: u32, inspector: &mut Inspector) -> io::Result<()> {
     while let Some(at) = inspector.wants().filter(|at| *at < length) {
         let end = (at / SECTOR_BYTES * SECTOR_BYTES).saturating_add(SECTOR_BYTES).min(length);
-        let path = path.to_owned();
+        let (of, lost) = (path.to_owned(), context.lost().read(path, &(u64::from(at)..u64::from(end))));
         let read = context
             .blocking(move || {
                 let mut bytes = vec![0; (end - at) as usize];
-                File::open(path)?.read_exact_at(&mut bytes, u64::from(at))?;
+                File::open(of)?.read_exact_at(&mut bytes, u64::from(at))?;
                 io::Result::Ok(bytes)
             })
             .await?;
-        match read {
+        match lost.and(read) {
             Ok(bytes) => inspector.feed(at, &bytes),
             Err(e) if is_lost_sector(&e) => {
                 inspector.unreadable(end);

@@ -12,7 +12,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ enum Bytes {
 /// A part of a file, read from its begin to its end.
 pub struct Reader {
     context: Context,
+    path: PathBuf,
     file: ReadFrom,
     /// Where the next chunk is to be read, and where the next one that `next` gives begins.
     ask: u64,
@@ -88,7 +89,7 @@ impl Reader {
             ReadFrom::Plain { .. } => range.start,
         };
         let (position, end) = (range.start, range.end.max(range.start));
-        Ok(Reader { context, file, ask, position, end })
+        Ok(Reader { context, path: path.to_owned(), file, ask, position, end })
     }
 
     /// Where the next chunk begins.
@@ -102,6 +103,8 @@ impl Reader {
             return Ok(None);
         }
         let (chunk_bytes, chunks_ahead) = self.context.chunks();
+        let chunk_end = self.end.min(self.position + chunk_bytes as u64);
+        self.context.lost().read(&self.path, &(self.position..chunk_end))?;
         let chunk = match &mut self.file {
             ReadFrom::Direct { file, ahead } => {
                 while ahead.len() < chunks_ahead && self.ask < self.end {

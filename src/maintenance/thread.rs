@@ -3,6 +3,7 @@
 use super::context::{Busy, Context, Engine, Shared};
 use super::pace::Pace;
 use super::{JobError, Lane, Maintenance, Queues, Rates, Start, queues};
+use crate::base::faults::LostSectors;
 use crate::base::limits::{MAINTENANCE_STOP_SECONDS_MAX, RECOVERIES_AT_ONCE_MAX};
 use futures_util::future::join_all;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
@@ -58,6 +59,11 @@ impl MaintenanceThread {
 
 /// Starts the node's maintenance thread.
 pub fn start(settings: Settings) -> io::Result<(Maintenance, MaintenanceThread)> {
+    start_on(settings, LostSectors::default())
+}
+
+/// The same, on a disk that has lost something.
+pub fn start_on(settings: Settings, lost: LostSectors) -> io::Result<(Maintenance, MaintenanceThread)> {
     let (maintenance, receivers) = queues();
     let (stop, stopped) = watch::channel(false);
     let (ending, ended) = mpsc::channel();
@@ -65,12 +71,12 @@ pub fn start(settings: Settings) -> io::Result<(Maintenance, MaintenanceThread)>
     let thread = thread::Builder::new().name("maintenance".into()).spawn(move || {
         // Dropped at the end of the thread, whatever ends it.
         let _ending: mpsc::Sender<()> = ending;
-        run(settings, receivers, rates, stopped);
+        run(settings, receivers, (rates, lost), stopped);
     })?;
     Ok((maintenance, MaintenanceThread { stop, ended, thread }))
 }
 
-fn run(settings: Settings, queues: Queues, rates: Arc<Rates>, stop: watch::Receiver<bool>) {
+fn run(settings: Settings, queues: Queues, (rates, lost): (Arc<Rates>, LostSectors), stop: watch::Receiver<bool>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .max_blocking_threads(POOL_MAX)
@@ -93,6 +99,7 @@ fn run(settings: Settings, queues: Queues, rates: Arc<Rates>, stop: watch::Recei
         begun: Instant::now(),
         buckets: Default::default(),
         pace: RefCell::new(Pace::new(Duration::ZERO)),
+        lost,
     };
     let work = async move {
         serve(Rc::new(shared), queues).await;

@@ -37,6 +37,8 @@ use tracing::{info, warn};
 
 /// In-flight requests get so long to be answered at shutdown.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// A start waits so long for journals that have nothing to bring back. Until they are in use what must be durable is synced by itself.
+const JOURNALS_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The last checkpoints get so long to be on disk.
 const SAVE_MAX: Duration = Duration::from_secs(60);
 /// The housekeeper wakes at most this often.
@@ -142,11 +144,11 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
                 let applied = applied.map_err(io::Error::other)?;
                 network.set_limits(ConnectionLimits::of(&context.config()));
                 if !serving {
-                    let begin = begin_journals(Rc::clone(&context));
-                    if context.partitions.is_redoing() {
-                        journals.spawn_local(begin);
-                    } else {
-                        begin.await;
+                    journals.spawn_local(begin_journals(Rc::clone(&context)));
+                    if !context.partitions.is_redoing() {
+                        // Late is no error: a disk that does not answer keeps nothing waiting that is on others.
+                        let begun = tokio::time::timeout(JOURNALS_WAIT_MAX, journals.join_next()).await;
+                        begun.ok().flatten().transpose().map_err(io::Error::other)?;
                     }
                     context.partitions.opened_or_late().await;
                     // Not before the first image: a client must not be told that there are no topics.
@@ -197,7 +199,7 @@ async fn apply(context: Rc<ShardContext>, ShardUpdate { image, applied }: ShardU
 }
 
 async fn begin_journals(context: Rc<ShardContext>) {
-    context.partitions.begin_journals(|id| context.image().topic_by_id(id).is_some()).await;
+    context.partitions.begin_journals(|id| context.image().has_partition(id)).await;
 }
 
 /// Compacts what is due, the dirtiest first; pauses when nothing is (`log.cleaner.backoff.ms`).

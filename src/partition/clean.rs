@@ -123,7 +123,7 @@ impl Partition {
         let config = self.config();
         let rests = self.cleaning.rests_until.get().is_some_and(|until| Instant::now() < until);
         let is_able = !rests && !self.cleaning.given_up.get() && self.core().failure().is_none();
-        if !config.cleanup_policy.compact || !is_able || !self.shared.has_journals() {
+        if !config.cleanup_policy.compact || !is_able || !self.shared.knows_journal(&self.home().log_dir) {
             return None;
         }
         if config.max_compaction_lag_ms < i64::MAX {

@@ -122,7 +122,11 @@ pub fn redo_journaled(
         make_dir(&home.dir, id.topic, &home.log_dir.join(paths::stray_dir(topic, id.partition)))?;
     }
     redo(&home.dir, log_start.unwrap_or(Offset(0)), writes)?;
-    sync_home(&home.dir, &home.log_dir)
+    match home.exists && !home.dir.join(paths::PARTITION_METADATA).exists() {
+        // Its name was lost, after it had been on disk.
+        true => sync_dir(&home.dir),
+        false => sync_home(&home.dir, &home.log_dir),
+    }
 }
 
 /// A file of that name with something in it is no segment of this log: neither to be overwritten nor to be taken over.

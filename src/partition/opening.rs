@@ -6,7 +6,7 @@
 use super::materialise::{Home, redo_journaled};
 use super::scrub;
 use crate::base::config::TopicConfig;
-use crate::base::disks::Harm;
+use crate::base::disks::{Harm, LogDirs};
 use crate::base::ids::{Offset, TopicPartition};
 use crate::base::limits::{OPENED_TOGETHER_MAX, RECOVERIES_AT_ONCE_MAX};
 use crate::log::corrupt::CorruptRanges;
@@ -14,8 +14,10 @@ use crate::log::file::forget_cached;
 use crate::log::open::{self, OpenError, OpenParams, Opened, ReadPart, read_part};
 use crate::log::redo::RedoWrite;
 use crate::log::reserve;
+use crate::log::witness;
 use crate::maintenance::{Context, JobError, Lane, Maintenance, Streams};
 use futures_util::stream::{self, Stream, StreamExt};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -34,6 +36,8 @@ pub struct Unopened {
     pub exists: bool,
     pub params: OpenParams,
     pub config: TopicConfig,
+    /// Why nobody can say whose directory it is: what a journal holds goes there, but it is not opened.
+    pub unnamed: Option<Arc<str>>,
     /// What a journal holds for it.
     pub redo: Vec<RedoWrite>,
     /// Up to where that went, once it is in its segments, synced.
@@ -60,28 +64,59 @@ impl Outcome {
     }
 }
 
-/// Opens all of them; gives them as they are done, those first that a journal has nothing for. The stream ends early if the
-/// node stops.
-pub fn open_all(maintenance: Maintenance, mut all: Vec<Unopened>) -> impl Stream<Item = Vec<Outcome>> {
+/// Opens all of them; gives them as they are done, of each log directory those first that a journal has nothing for. Those in one
+/// directory wait for none in another. The stream ends early if the node stops.
+pub fn open_all(
+    maintenance: &Maintenance,
+    disks: &Arc<LogDirs>,
+    mut all: Vec<Unopened>,
+) -> impl Stream<Item = Vec<Outcome>> + use<> {
     all.sort_by_key(|unopened| !unopened.redo.is_empty());
-    let jobs = stream::iter(batches(all)).map(move |batch| {
-        let maintenance = maintenance.clone();
-        async move {
-            let ids: Vec<_> = batch.iter().map(|unopened| (unopened.id, unopened.params.dir.clone())).collect();
-            let panicked = |(id, dir): &(TopicPartition, PathBuf)| {
-                let opened = Err(OpenError::Io { path: dir.clone(), source: io::Error::other("opening it panicked") });
-                Outcome { id: *id, opened, corrupt: None, redone: None, full: None }
-            };
-            match maintenance.run(Lane::Recovery, async move |context| open_batch(&context, batch).await).await {
-                Ok(Ok(outcomes)) => Some(outcomes),
-                Ok(Err(_)) | Err(JobError::Panicked) => Some(ids.iter().map(panicked).collect()),
-                Err(JobError::Stopped) => None,
+    let mut by_dir: BTreeMap<PathBuf, Vec<Unopened>> = BTreeMap::new();
+    for unopened in all {
+        by_dir.entry(unopened.log_dir.clone()).or_default().push(unopened);
+    }
+    let streams = by_dir.into_iter().map(|(log_dir, all)| {
+        let (maintenance, disks) = (maintenance.clone(), Arc::clone(disks));
+        let jobs = stream::iter(batches(all)).map(move |batch| {
+            let (maintenance, disks, log_dir) = (maintenance.clone(), Arc::clone(&disks), log_dir.clone());
+            async move {
+                let ids: Vec<_> = batch.iter().map(|unopened| (unopened.id, unopened.params.dir.clone())).collect();
+                tokio::select! {
+                    biased;
+                    opened = async {
+                        let _turn = disks.recovery_turn(&log_dir).await;
+                        open_on(&maintenance, &ids, batch).await
+                    } => opened,
+                    // It may hang, and is not waited for.
+                    () = disks.went_offline(&log_dir) => Some(failed(&ids, "its log directory is offline")),
+                }
             }
-        }
+        });
+        Box::pin(jobs.buffer_unordered(2 * RECOVERIES_AT_ONCE_MAX))
     });
-    jobs.buffer_unordered(2 * RECOVERIES_AT_ONCE_MAX)
-        .take_while(|batch| std::future::ready(batch.is_some()))
-        .filter_map(std::future::ready)
+    stream::select_all(streams).take_while(|batch| std::future::ready(batch.is_some())).filter_map(std::future::ready)
+}
+
+/// None: the node stops.
+async fn open_on(
+    maintenance: &Maintenance,
+    ids: &[(TopicPartition, PathBuf)],
+    batch: Vec<Unopened>,
+) -> Option<Vec<Outcome>> {
+    match maintenance.run(Lane::Recovery, async move |context| open_batch(&context, batch).await).await {
+        Ok(Ok(outcomes)) => Some(outcomes),
+        Ok(Err(_)) | Err(JobError::Panicked) => Some(failed(ids, "opening it panicked")),
+        Err(JobError::Stopped) => None,
+    }
+}
+
+fn failed(ids: &[(TopicPartition, PathBuf)], why: &'static str) -> Vec<Outcome> {
+    let failed = |(id, dir): &(TopicPartition, PathBuf)| {
+        let opened = Err(OpenError::Io { path: dir.clone(), source: io::Error::other(why) });
+        Outcome { id: *id, opened, corrupt: None, redone: None, full: None }
+    };
+    ids.iter().map(failed).collect()
 }
 
 /// After a clean stop opening is so quick that handing it over would cost more.
@@ -117,7 +152,18 @@ fn read_by(streams: &Streams, is_clean: bool) -> impl Fn(&Path, Range<u32>) -> i
 
 fn open_by(unopened: Unopened, streams: &Streams) -> Outcome {
     let is_clean = unopened.params.clean && unopened.redo.is_empty();
-    open_one(unopened, &read_by(streams, is_clean))
+    with_witness(open_one(unopened, &read_by(streams, is_clean)), &read_by(streams, false))
+}
+
+/// What cannot be read of a segment is the partition's loss, unless nothing else of the log directory can be read either. Blocking.
+pub(super) fn with_witness(mut outcome: Outcome, read: ReadPart) -> Outcome {
+    outcome.opened = outcome.opened.map_err(|error| match error {
+        OpenError::Unreadable { path, source } if !witness::is_disk_there(&path, read) => {
+            OpenError::Io { path, source }
+        }
+        other => other,
+    });
+    outcome
 }
 
 /// Blocking.
@@ -145,7 +191,7 @@ fn is_full(error: &OpenError) -> bool {
 
 /// Puts back what a journal has for a log, then opens it.
 fn redo_and_open(unopened: &mut Unopened, read: ReadPart) -> Result<Opened, OpenError> {
-    let Unopened { id, topic, log_dir, exists, params, config, redo, redone } = unopened;
+    let Unopened { id, topic, log_dir, exists, params, config, unnamed, redo, redone } = unopened;
     if !redo.is_empty() {
         let home = Home::new(log_dir, topic, id.partition, *exists);
         redo_journaled(&home, (topic, *id), params.log_start, redo)
@@ -154,5 +200,8 @@ fn redo_and_open(unopened: &mut Unopened, read: ReadPart) -> Result<Opened, Open
         *redone = redo.iter().map(|write| write.end).max();
         *redo = Vec::new();
     }
-    open::open(params, config, read)
+    match unnamed {
+        Some(why) => Err(OpenError::Unnamed(Arc::clone(why))),
+        None => open::open(params, config, read),
+    }
 }

@@ -10,7 +10,7 @@ use crate::base::ids::Offset;
 use crate::base::limits::{CORRUPT_FILE_BYTES_MAX, SUSPECTS_MAX};
 use crate::log::core::LogCore;
 use crate::log::corrupt::{CORRUPT_RANGES, CorruptRange, CorruptRanges};
-use crate::log::inspect::{self, Inspection, Subject};
+use crate::log::inspect::{Inspection, Subject};
 use crate::log::paths;
 use crate::log::segment::Segment;
 use crate::maintenance::scrub::{self, Suspect};
@@ -127,10 +127,6 @@ impl Partition {
             Err(JobError::Stopped) => return Ok(Looked::default()),
             Err(e) => return Err(io::Error::other(e)),
         };
-        if inspection.batches == 0 && inspection.found.iter().any(|found| found.damage == inspect::Damage::Unreadable) {
-            // Not a part of it: the disk does not answer any more.
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
         self.note_inspection(segment, &subject, &inspection);
         let has_gap = self.note_gap(segment, inspection.gap);
         Ok(Looked { is_damaged: !inspection.found.is_empty(), has_gap })

@@ -9,6 +9,7 @@ use crate::log::inline::Inline;
 use crate::log::open_files::OpenFiles;
 use crate::maintenance::Maintenance;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,8 +33,15 @@ pub struct PartitionShared {
     turns_max: usize,
     /// Segments are looked through for damage one after the other.
     pub(super) inspections: Semaphore,
-    /// None: not in use yet.
-    journals: RefCell<Option<Vec<Rc<Journal>>>>,
+    journals: RefCell<Journals>,
+}
+
+/// The journals in use, by log directory. Not among them is one whose ring a start has not brought back yet.
+#[derive(Default)]
+struct Journals {
+    by_dir: HashMap<PathBuf, Option<Rc<Journal>>>,
+    /// There are no others.
+    are_all: bool,
 }
 
 /// How long a stop waits for what is under way on a disk that has failed, and on one that seems sound.
@@ -92,25 +100,33 @@ impl PartitionShared {
         PartitionShared { files: self.files.with(faults.clone()), faults, ..self }
     }
 
-    /// Partitions journal from now on.
-    pub fn set_journals(&self, journals: Vec<Rc<Journal>>) {
-        self.journals.replace(Some(journals));
+    /// Partitions in a log directory journal from now on, if it has a journal.
+    pub(super) fn set_journal(&self, log_dir: PathBuf, journal: Option<Rc<Journal>>) {
+        self.journals.borrow_mut().by_dir.insert(log_dir, journal);
     }
 
-    /// Whether it is known which journals there are: not while a start still brings back what they hold.
-    pub(super) fn has_journals(&self) -> bool {
-        self.journals.borrow().is_some()
+    /// These are in use from now on, and no others.
+    #[cfg(test)]
+    pub fn set_journals(&self, journals: Vec<Rc<Journal>>) {
+        let by_dir = journals.into_iter().map(|journal| (journal.log_dir().to_owned(), Some(journal))).collect();
+        self.journals.replace(Journals { by_dir, are_all: true });
+    }
+
+    /// Whether it is known which journal a log directory has: not while a start still brings back what its ring holds.
+    pub(super) fn knows_journal(&self, log_dir: &Path) -> bool {
+        let journals = self.journals.borrow();
+        journals.are_all || journals.by_dir.contains_key(log_dir)
     }
 
     /// The journal of a log directory, if it has one.
     pub(super) fn journal(&self, log_dir: &Path) -> Option<Rc<Journal>> {
-        self.journals.borrow().iter().flatten().find(|journal| journal.log_dir() == log_dir).cloned()
+        self.journals.borrow().by_dir.get(log_dir).cloned().flatten()
     }
 
     /// Some log directories may have gone offline.
     pub(super) fn heed_disks(&self) {
-        let journals = self.journals.borrow().clone();
-        for journal in journals.into_iter().flatten() {
+        let journals: Vec<_> = self.journals.borrow().by_dir.values().flatten().cloned().collect();
+        for journal in journals {
             if let Some(reason) = self.disks.failure(journal.log_dir()) {
                 journal.fail(&reason);
             }
@@ -120,7 +136,7 @@ impl PartitionShared {
     /// Clean stop, after all partitions have closed; the log directories whose journals have something for the next start.
     pub async fn close_journals(&self) -> Vec<PathBuf> {
         let mut unclean = Vec::new();
-        for journal in self.journals.take().into_iter().flatten() {
+        for journal in self.journals.take().by_dir.into_values().flatten() {
             let closed = self.unless_lost(journal.log_dir(), journal.close()).await;
             if closed != Some(true) {
                 unclean.push(journal.log_dir().to_owned());
@@ -132,7 +148,7 @@ impl PartitionShared {
     /// The process has ended, however.
     #[cfg(test)]
     pub fn end(&self) {
-        self.journals.take().into_iter().flatten().for_each(|journal| journal.end());
+        self.journals.take().by_dir.into_values().flatten().for_each(|journal| journal.end());
     }
 
     /// The outcome of some work of a stop; None: the disk is lost, or does not answer. The work may still be under way then.

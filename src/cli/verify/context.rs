@@ -105,10 +105,13 @@ impl Context {
                 (Severity::Warning, meaning.into())
             }
             (true, _) => {
-                let meaning = format!(
-                    "{range} were on disk once and cannot be read; the next start cuts the log here, with everything \
-                     behind: copy this directory before you start the broker"
-                );
+                let next = match self.ours {
+                    true => "refuses the partition, and cuts nothing: copy this directory before you mend it",
+                    false => {
+                        "cuts the log here, with everything behind: copy this directory before you start the broker"
+                    }
+                };
+                let meaning = format!("{range} were on disk once and cannot be read; the next start {next}");
                 (Severity::Error, meaning.into())
             }
         }

@@ -112,7 +112,7 @@ impl Partition {
         self.join_segments(facts);
         let end = facts.last().map(|last| last.end);
         let is_whole = !facts.iter().any(|fact| fact.damaged);
-        self.check_offsets(end, is_whole);
+        self.check_offsets(facts.last());
         self.check_epochs(facts, end);
         for offset in std::mem::take(&mut self.snapshots) {
             self.check_snapshot(offset, end.filter(|_| is_whole));
@@ -147,9 +147,9 @@ impl Partition {
     }
 
     /// Recovery point, log start and high watermark, which stand in the data directory's checkpoints.
-    fn check_offsets(&mut self, end: Option<i64>, is_whole: bool) {
+    fn check_offsets(&mut self, last: Option<&SegmentFacts>) {
         let context = &self.context;
-        let Some(end) = end else {
+        let Some(last) = last else {
             if let Some(point) = context.recovery_point.filter(|point| *point > 0) {
                 let what = (format!("segments up to offset {point}"), "no segment");
                 let kind = (Severity::Error, Check::RecoveryPoint);
@@ -159,16 +159,24 @@ impl Partition {
             }
             return;
         };
-        if !is_whole {
+        if last.damaged {
+            // Where it ends is told with the damage.
             return;
         }
+        let end = last.end;
         let here = (self.dir.as_path(), Place::Whole);
         let found = format!("the log ends at offset {end}");
         if let Some(point) = context.recovery_point.filter(|point| *point > end) {
-            let meaning = "records up to the recovery point were on disk and are not there any more: their segments, or the \
-                           end of one, have been removed or cut";
+            let meaning = format!(
+                "{} offsets were on disk and are not there any more: segments, or the end of this one, have been removed or \
+                 cut. The next start goes on at offset {end} and gives these offsets to other records: restore what is \
+                 missing first",
+                point - end
+            );
             let what = (format!("a log up to the recovery point {point} at least"), found.clone());
-            self.findings.add((Severity::Error, Check::RecoveryPoint), here, what, meaning);
+            let path = paths::segment_file(&self.dir, Offset(last.base), paths::LOG);
+            let at = (path.as_path(), Place::Byte(last.bytes));
+            self.findings.add((Severity::Error, Check::RecoveryPoint), at, what, meaning);
         }
         if let Some(start) = context.log_start.filter(|start| *start > end) {
             let meaning = "the log was cut below its start: the next start removes what is left of it, and begins at the \

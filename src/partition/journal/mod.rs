@@ -232,13 +232,8 @@ impl Journal {
     /// A write that hangs fails the journal; it is waited for all the same, because the kernel still has its memory.
     async fn write_in_time(&self, write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
         let mut write = std::pin::pin!(write);
-        // Seconds that this thread has seen: a process that was stopped for a while learns of completed writes first.
-        for _ in 0..JOURNAL_WRITE_SECONDS_MAX {
-            tokio::select! {
-                biased;
-                written = &mut write => return written,
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            }
+        if let Some(written) = in_time(&mut write).await {
+            return written;
         }
         self.fail(&format!("a write to the journal took longer than {JOURNAL_WRITE_SECONDS_MAX} s"));
         write.await
@@ -338,4 +333,17 @@ impl Journal {
         self.users.borrow_mut().clear();
         closed
     }
+}
+
+/// The outcome of a write to a ring; None: it takes too long. Counted are seconds that this thread has seen: a process that was
+/// stopped for a while learns of completed writes first.
+async fn in_time<T>(mut write: impl Future<Output = T> + Unpin) -> Option<T> {
+    for _ in 0..JOURNAL_WRITE_SECONDS_MAX {
+        tokio::select! {
+            biased;
+            written = &mut write => return Some(written),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+    None
 }

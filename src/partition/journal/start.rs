@@ -1,10 +1,11 @@
 //! Rings at start: what a crash left in them goes back to the segments, and then they are taken into use. One that cannot be read,
 //! or whose records cannot be brought back, takes its log directory offline and stays as it is for another start.
 
-use super::Journal;
+use super::{Journal, in_time};
 use crate::base::disks::{Harm, Health, LogDirs};
 use crate::base::host;
-use crate::base::ids::{TopicId, TopicPartition};
+use crate::base::ids::TopicPartition;
+use crate::base::limits::JOURNAL_WRITE_SECONDS_MAX;
 use crate::journal::file::{self, JournalError, RingFile};
 use crate::journal::format::Superblock;
 use crate::journal::ring::Ring;
@@ -17,6 +18,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 use tracing::{info, warn};
 
@@ -31,13 +33,13 @@ pub struct Settings {
     pub ring_bytes: Option<u64>,
 }
 
-/// A shard's rings as the start found them, by log directory.
+/// A shard's rings as the start found them, by log directory, as far as they are not in use yet.
 pub struct Rings {
-    settings: Settings,
     found: Vec<FoundRing>,
 }
 
-struct FoundRing {
+pub struct FoundRing {
+    settings: Settings,
     log_dir: PathBuf,
     superblock: Option<Superblock>,
     redo: Redo,
@@ -48,14 +50,14 @@ impl Rings {
     pub fn read(settings: Settings, log_dirs: &[FoundLogDir], disks: &LogDirs) -> Rings {
         let read = |dir: &FoundLogDir| {
             let failed = |e: &JournalError| disks.take_offline(&dir.path, &e.to_string());
-            FoundRing::read(settings.shard, dir).inspect_err(failed).ok()
+            FoundRing::read(settings, dir).inspect_err(failed).ok()
         };
-        Rings { settings, found: log_dirs.iter().filter_map(read).collect() }
+        Rings { found: log_dirs.iter().filter_map(read).collect() }
     }
 
     /// No rings: nothing was journaled, and nothing will be.
     pub fn none() -> Rings {
-        Rings { settings: Settings { shard: 0, ring_bytes: None }, found: Vec::new() }
+        Rings { found: Vec::new() }
     }
 
     /// The log directory whose ring has something for a partition.
@@ -76,54 +78,79 @@ impl Rings {
         }
     }
 
-    /// Takes the rings into use, once everything is back in its segments: those of the directories that are not offline, and from
-    /// which nothing is missing whose topic `exists`.
-    pub async fn begin(self, exists: impl Fn(TopicId) -> bool, shared: &PartitionShared) -> Vec<Rc<Journal>> {
+    /// Of those that are not in use yet.
+    pub fn log_dirs(&self) -> Vec<PathBuf> {
+        self.found.iter().map(|ring| ring.log_dir.clone()).collect()
+    }
+
+    /// Gives the ring of a log directory, to be taken into use.
+    pub fn take(&mut self, log_dir: &Path) -> Option<FoundRing> {
+        let at = self.found.iter().position(|ring| ring.log_dir == log_dir)?;
+        Some(self.found.swap_remove(at))
+    }
+
+    /// Takes all into use, one after the other.
+    #[cfg(test)]
+    pub async fn begin(self, exists: impl Fn(TopicPartition) -> bool, shared: &PartitionShared) -> Vec<Rc<Journal>> {
         let mut journals = Vec::new();
         for ring in self.found {
-            let log_dir = ring.log_dir.clone();
-            if shared.disks.health(&log_dir) == Health::Offline {
-                continue;
-            }
-            match ring.begin(self.settings, &exists, shared).await {
-                Ok(journal) => journals.extend(journal),
-                Err(e) => shared.disks.take_offline(&log_dir, &e.to_string()),
-            }
+            journals.extend(ring.begin(&exists, shared).await);
         }
         journals
     }
 }
 
 impl FoundRing {
-    async fn begin(
+    /// Takes the ring into use, once everything is back in its segments: nothing may be missing from it of a partition that `exists`.
+    /// None: its directory needs none, cannot have one, or is offline, now if it was not before.
+    pub async fn begin(
         self,
-        settings: Settings,
-        exists: &impl Fn(TopicId) -> bool,
+        exists: &impl Fn(TopicPartition) -> bool,
+        shared: &PartitionShared,
+    ) -> Option<Rc<Journal>> {
+        let log_dir = self.log_dir.clone();
+        if shared.disks.health(&log_dir) == Health::Offline {
+            return None;
+        }
+        let begun = shared.unless_offline(&log_dir, self.renewed(exists, shared)).await?;
+        begun.inspect_err(|e| shared.disks.take_offline(&log_dir, &e.to_string())).ok().flatten()
+    }
+
+    async fn renewed(
+        self,
+        exists: &impl Fn(TopicPartition) -> bool,
         shared: &PartitionShared,
     ) -> Result<Option<Rc<Journal>>, JournalError> {
-        let path = file::path(&self.log_dir, settings.shard);
-        let partitions = self.redo.keys().filter(|id| exists(id.topic)).count();
+        let Settings { shard, ring_bytes } = self.settings;
+        let path = file::path(&self.log_dir, shard);
+        let partitions = self.redo.keys().filter(|id| exists(**id)).count();
         if partitions > 0 {
             return Err(JournalError::Unfinished { path, partitions });
         }
         let io = |source| JournalError::Io { path: path.clone(), source };
-        let superblock = match self.redo.is_empty() {
-            true => self.superblock,
-            false => {
-                set_aside(&path, self.redo.len()).map_err(io)?;
+        let superblock = match self.redo.len() {
+            0 => self.superblock,
+            unknown => {
+                let path = path.clone();
+                beside(move || set_aside(&path, unknown)).await.map_err(io)?;
                 None
             }
         };
-        let begun = match settings.ring_bytes.filter(|_| may_have_ring(&self.log_dir)) {
-            None => remove(&path, superblock.is_some()).map(|()| None),
+        let log_dir = self.log_dir.clone();
+        let bytes = beside(move || Ok(ring_bytes.filter(|_| may_have_ring(&log_dir)))).await.map_err(io)?;
+        let begun = match bytes {
+            None => {
+                let (path, exists) = (path.clone(), superblock.is_some());
+                beside(move || remove(&path, exists)).await.map(|()| None)
+            }
             Some(bytes) => begin(&self.log_dir, path.clone(), superblock, bytes, shared).await,
         };
         begun.map_err(io)
     }
 
-    fn read(shard: u16, dir: &FoundLogDir) -> Result<FoundRing, JournalError> {
-        let path = file::path(&dir.path, shard);
-        let mut ring = FoundRing { log_dir: dir.path.clone(), superblock: None, redo: Redo::new() };
+    fn read(settings: Settings, dir: &FoundLogDir) -> Result<FoundRing, JournalError> {
+        let path = file::path(&dir.path, settings.shard);
+        let mut ring = FoundRing { settings, log_dir: dir.path.clone(), superblock: None, redo: Redo::new() };
         let Some(existing) = file::read(&path)? else { return Ok(ring) };
         ring.superblock = Some(existing.superblock.clone());
         let scanned = scan(existing.area.bytes(), &existing.superblock)
@@ -156,13 +183,13 @@ fn may_have_ring(log_dir: &Path) -> bool {
     obstacle.is_none()
 }
 
-/// A ring with records of partitions whose topics nobody knows: they were deleted, or the store is older than the ring. The file
+/// A ring with records of partitions that nobody knows: their topics were deleted, or the store is older than the ring. The file
 /// is kept for whoever wants to look.
 fn set_aside(path: &Path, partitions: usize) -> io::Result<()> {
     let kept = path.with_extension("unknown");
     fs::rename(path, &kept)?;
     warn!(
-        "{}: records of {partitions} partitions whose topics the store does not know are in it; it is kept, and not used",
+        "{}: records of {partitions} partitions that the store does not know are in it; it is kept, and not used",
         kept.display()
     );
     path.parent().map_or(Ok(()), crate::log::checkpoint::sync_dir)
@@ -178,11 +205,21 @@ fn remove(path: &Path, exists: bool) -> io::Result<()> {
 
 /// Both superblocks: if only one told of this start, and that one rotted, what comes next would be lost without a word.
 async fn renew(file: &RingFile, ring: &mut Ring) -> io::Result<()> {
-    file.write_superblock(ring.superblock()).await?;
+    write_in_time(file, ring.superblock()).await?;
     let again = ring.superblock_at(ring.head(), false);
-    file.write_superblock(&again).await?;
+    write_in_time(file, &again).await?;
     ring.moved(again);
     Ok(())
+}
+
+async fn write_in_time(file: &RingFile, superblock: &Superblock) -> io::Result<()> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {JOURNAL_WRITE_SECONDS_MAX} s"));
+    in_time(pin!(file.write_superblock(superblock))).await.ok_or_else(late)?
+}
+
+/// Runs what blocks on a thread beside: the shard serves other disks meanwhile.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// None: the file system has no direct I/O, or no space.
@@ -197,33 +234,36 @@ async fn begin(
         Some(superblock) if superblock.bytes == bytes => superblock,
         before => {
             let path_made = path.clone();
-            let made = tokio::task::spawn_blocking(move || file::make(&path_made, fastrand::u64(..), bytes));
-            match made.await.map_err(io::Error::other)? {
+            match beside(move || file::make(&path_made, fastrand::u64(..), bytes)).await {
                 Ok(superblock) => superblock,
                 Err(e) if Harm::of(&e) == Harm::Full => {
                     warn!(
                         "{}: no space for a journal of {bytes} bytes: durable appends sync their segments instead",
                         log_dir.display()
                     );
-                    return remove(&path, before.is_some()).map(|()| None);
+                    return beside(move || remove(&path, before.is_some())).await.map(|()| None);
                 }
                 Err(e) => return Err(e),
             }
         }
     };
     let mut ring = Ring::renewed(&superblock);
-    let opened = match RingFile::open(&path) {
-        Ok(file) => renew(&file, &mut ring).await.map(|()| file),
+    let path_opened = path.clone();
+    let opened = match beside(move || file::open(&path_opened)).await {
+        Ok(file) => {
+            let file = RingFile::from(file).with(shared.faults.clone());
+            renew(&file, &mut ring).await.map(|()| file)
+        }
         Err(e) => Err(e),
     };
     match opened {
-        Ok(file) => Ok(Some(Journal::new(log_dir, file.with(shared.faults.clone()), ring, shared))),
+        Ok(file) => Ok(Some(Journal::new(log_dir, file, ring, shared))),
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
             warn!(
                 "{}: no direct I/O on this file system: durable appends sync their segments instead",
                 log_dir.display()
             );
-            remove(&path, true).map(|()| None)
+            beside(move || remove(&path, true)).await.map(|()| None)
         }
         Err(e) => Err(e),
     }

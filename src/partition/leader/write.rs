@@ -95,10 +95,17 @@ impl Partition {
             self.durable_wanted.set(Some(Instant::now()));
         }
         let wanted = self.durable_wanted.get().is_some_and(|at| at.elapsed() < JOURNALED_AFTER_WAIT);
-        if !wanted || !self.shared.has_journals() {
+        if !wanted {
             return None;
         }
-        let find = || self.shared.journal(&self.home.borrow().log_dir).filter(|journal| journal.enlist(self));
+        if let Some(found) = self.journal.get() {
+            return found.clone();
+        }
+        let log_dir = &self.home.borrow().log_dir;
+        if !self.shared.knows_journal(log_dir) {
+            return None;
+        }
+        let find = || self.shared.journal(log_dir).filter(|journal| journal.enlist(self));
         self.journal.get_or_init(find).clone()
     }
 

@@ -24,7 +24,7 @@ impl PartitionTable {
         let holds = |dir: &LogDirState| dir.found.partitions.get(&key).is_some_and(|id| *id == Some(topic.id));
         let is_unnamed = |dir: &LogDirState| dir.found.unnamed.contains_key(&key);
         let holder = dirs.iter().position(holds).or_else(|| dirs.iter().position(is_unnamed));
-        let journaled = self.rings.borrow().as_ref().and_then(|rings| rings.holder(id).map(Path::to_owned));
+        let journaled = self.rings.borrow().holder(id).map(Path::to_owned);
         let journaled = journaled.and_then(|path| dirs.iter().position(|dir| dir.found.path == path));
         let disks = &self.shared.disks;
         let offline = || disks.all().find(|(_, health)| *health == Health::Offline).map(|(path, _)| path.to_owned());

@@ -57,8 +57,8 @@ pub struct PartitionTable {
     log_dirs: RefCell<Vec<LogDirState>>,
     /// Logs that an unclean stop left to be checked, and the bytes read for it, since that was last told.
     recovered: Cell<(usize, u64)>,
-    /// What the journals hold for logs that are not open yet; None once they are in use.
-    rings: RefCell<Option<Rings>>,
+    /// What the journals that are not in use yet hold for logs that are not open.
+    rings: RefCell<Rings>,
     /// Logs that the maintenance thread is opening.
     openings: RefCell<HashMap<TopicPartition, Opening, foldhash::fast::RandomState>>,
     /// There are fewer of them.
@@ -126,7 +126,7 @@ impl PartitionTable {
             topics: RefCell::default(),
             log_dirs: RefCell::new(log_dirs),
             recovered: Cell::default(),
-            rings: RefCell::new(Some(rings)),
+            rings: RefCell::new(rings),
             openings: RefCell::default(),
             opened: Notify::new(),
             opener: RefCell::default(),
@@ -244,7 +244,8 @@ impl PartitionTable {
         }
         let this = Rc::clone(self);
         let opener = tokio::task::spawn_local(async move {
-            let mut outcomes = pin!(opening::open_all(this.shared.maintenance.clone(), unopened));
+            let (maintenance, disks) = (this.shared.maintenance.clone(), Arc::clone(&this.shared.disks));
+            let mut outcomes = pin!(opening::open_all(&maintenance, &disks, unopened));
             while let Some(batch) = outcomes.next().await {
                 batch.into_iter().for_each(|outcome| this.take_opened(outcome));
                 if this.shared.disks.all().any(|(_, health)| health == Health::Offline) {
@@ -350,10 +351,9 @@ impl PartitionTable {
         let unclean = stream::iter(closings).buffer_unordered(CLOSING_MAX).filter_map(std::future::ready);
         let mut unclean: BTreeSet<PathBuf> = unclean.collect().await;
         unclean.extend(self.openings.borrow().values().map(|opening| opening.home.log_dir.clone()));
-        if !self.shared.has_journals() {
-            // One that was not taken into use may hold what no other file does.
-            unclean.extend(self.log_dirs.borrow().iter().map(|dir| dir.found.path.clone()));
-        }
+        // One that was not taken into use may hold what no other file does.
+        let unused = |path: &PathBuf| !self.shared.knows_journal(path);
+        unclean.extend(self.log_dirs.borrow().iter().map(|dir| dir.found.path.clone()).filter(unused));
         unclean.extend(self.shared.close_journals().await);
         unclean
     }

@@ -2,7 +2,7 @@
 //!
 //! Until a ring's superblock tells of this start, the next one finds the same entries in it, and writes them to the same
 //! positions again. So a log is served before that only if it holds all of what was redone: then redoing it changes nothing, whatever
-//! has come behind it. One that was cut below would be given those offsets, and those bytes, anew: it *waits* for the rings.
+//! has come behind it. One that was cut below would be given those offsets, and those bytes, anew: it *waits* for its ring.
 
 use super::{Begun, PartitionTable};
 use crate::base::config::TopicConfig;
@@ -14,10 +14,16 @@ use crate::log::open::{OpenError, Opened};
 use crate::partition::materialise::Home;
 use crate::partition::opening::{Outcome, Unopened};
 use crate::partition::scrub;
+use futures_util::future::join_all;
+use std::path::Path;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{error, info, warn};
+
+/// A redo that takes longer is told of.
+const REDO_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A log that is being opened.
 pub(super) struct Opening {
@@ -64,12 +70,16 @@ impl PartitionTable {
     pub(super) fn begin_opening(&self, topic: &Arc<Topic>, index: PartitionIndex, config: &TopicConfig) -> Begun {
         let id = TopicPartition { topic: topic.id, partition: index };
         let (home, params) = self.find_home(topic, index);
-        let damaged = self.unnamed(&home, topic, index);
-        if let Some(failure) = self.shared.disks.failure(&home.log_dir).or(damaged) {
+        let unnamed = self.unnamed(&home, topic, index);
+        let failure = self.shared.disks.failure(&home.log_dir);
+        let mut redo = Vec::new();
+        if failure.is_none() {
+            redo = self.rings.borrow_mut().redo(&home.log_dir, id);
+        }
+        if let Some(failure) = failure.or_else(|| unnamed.clone().filter(|_| redo.is_empty())) {
             let said = (params.recovery_point, params.log_start);
             return Begun::Made(Box::new((offline(topic, index, &home, said, &failure), home)));
         }
-        let redo = self.rings.borrow_mut().as_mut().map_or_else(Vec::new, |rings| rings.redo(&home.log_dir, id));
         if !home.exists && redo.is_empty() {
             return Begun::Made(Box::new((LogCore::empty(Rc::clone(&home.dir), Offset(0)), home)));
         }
@@ -86,7 +96,7 @@ impl PartitionTable {
         };
         self.openings.borrow_mut().insert(id, opening);
         let (topic, config) = (Arc::clone(&topic.name), config.clone());
-        Begun::Opening(Box::new(Unopened { id, topic, log_dir, exists, params, config, redo, redone: None }))
+        Begun::Opening(Box::new(Unopened { id, topic, log_dir, exists, params, config, unnamed, redo, redone: None }))
     }
 
     /// The maintenance thread has opened a log, or found that it cannot be. What fails by the disk takes the log directory offline;
@@ -94,13 +104,16 @@ impl PartitionTable {
     pub(super) fn take_opened(&self, outcome: Outcome) {
         let id = outcome.id;
         let Some(mut opening) = self.openings.borrow_mut().remove(&id) else { return };
-        if let Some(rings) = self.rings.borrow_mut().as_mut().filter(|_| outcome.redone.is_some()) {
+        if outcome.redone.is_some() {
             opening.home.exists = true;
-            rings.done(&opening.home.log_dir, id);
+            self.rings.borrow_mut().done(&opening.home.log_dir, id);
+        }
+        if let (Some(end), Err(OpenError::Unnamed(_))) = (outcome.redone, &outcome.opened) {
+            warn!("{}: what the journal has of it, up to offset {end}, is in its segments", opening.home.dir.display());
         }
         opening.redo = false;
-        if outcome.lacks_what_was_redone() && !self.shared.has_journals() {
-            info!("{}-{}: is served when the journals are in use", opening.key.0, id.partition);
+        if outcome.lacks_what_was_redone() && !self.shared.knows_journal(&opening.home.log_dir) {
+            info!("{}-{}: is served when its journal is in use", opening.key.0, id.partition);
             opening.waits = Some(Box::new(outcome));
             self.openings.borrow_mut().insert(id, opening);
             return;
@@ -138,6 +151,10 @@ impl PartitionTable {
         for cut in &opened.cuts {
             warn!("{cut}");
         }
+        if let Some(shortfall) = &opened.shortfall {
+            error!("{shortfall}");
+            self.shared.metrics.lost_offsets.add(shortfall.offsets());
+        }
         if !was_clean {
             let (logs, bytes) = self.recovered.get();
             self.recovered.set((logs + 1, bytes + opened.scanned_bytes));
@@ -152,14 +169,25 @@ impl PartitionTable {
         self.openings.borrow().values().any(|opening| opening.redo)
     }
 
-    /// After the first image: takes the journals into use, once all that they held is in its segments. Until then what must
-    /// be durable is synced by itself.
-    pub async fn begin_journals(&self, exists: impl Fn(TopicId) -> bool) {
-        self.while_opening(|_, opening| opening.redo).await;
-        let Some(rings) = self.rings.take() else { return };
-        let journals = rings.begin(exists, &self.shared).await;
-        self.shared.set_journals(journals);
-        let waiting = self.openings.borrow_mut().extract_if(|_, opening| opening.waits.is_some()).collect::<Vec<_>>();
+    /// After the first image: takes each journal into use, once all that it held is in its segments. Until then what must
+    /// be durable is synced by itself. No log directory waits for another: the disk of one may not answer.
+    pub async fn begin_journals(&self, exists: impl Fn(TopicPartition) -> bool) {
+        let log_dirs = self.rings.borrow().log_dirs();
+        join_all(log_dirs.iter().map(|log_dir| self.begin_journal(log_dir, &exists))).await;
+    }
+
+    async fn begin_journal(&self, log_dir: &Path, exists: &impl Fn(TopicPartition) -> bool) {
+        let mut redone = pin!(self.while_opening(|_, opening| opening.redo && opening.home.log_dir == log_dir));
+        if tokio::time::timeout(REDO_PATIENCE, &mut redone).await.is_err() {
+            let most = REDO_PATIENCE.as_secs();
+            warn!("{}: what its journal holds is not back in the segments after {most} s", log_dir.display());
+            redone.await;
+        }
+        let Some(ring) = self.rings.borrow_mut().take(log_dir) else { return };
+        let journal = ring.begin(exists, &self.shared).await;
+        self.shared.set_journal(log_dir.to_owned(), journal);
+        let waits = |opening: &Opening| opening.waits.is_some() && opening.home.log_dir == log_dir;
+        let waiting: Vec<_> = self.openings.borrow_mut().extract_if(|_, opening| waits(opening)).collect();
         for (_, mut opening) in waiting {
             let outcome = opening.waits.take().expect("chosen by it");
             self.serve(opening, *outcome);

@@ -3,6 +3,7 @@
 use super::world::{Stored, World};
 use crate::base::config::TopicConfig;
 use crate::base::config::topic::CleanupPolicy;
+use crate::base::faults::LostSectors;
 use crate::base::ids::Offset;
 use crate::log::corrupt::{CORRUPT_RANGES, Place};
 use crate::log::paths;
@@ -13,7 +14,9 @@ use crate::maintenance::Lane;
 use crate::maintenance::scrub_progress::Looked;
 use crate::partition::leader::Acks;
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// Five batches of ten records a segment, an index entry for every second batch.
 async fn filled(batches: i64) -> World {
@@ -259,6 +262,36 @@ fn a_read_that_fails_has_the_segment_looked_through() {
         let gone = std::io::Error::from_raw_os_error(libc::ENODEV);
         world.partition.read_failed(&ReadError::Io { path: world.path(), source: gone });
         assert!(world.shared.disks.failure(world.dir.path()).is_some(), "the disk, not a part of it");
+    });
+}
+
+/// A segment of one sector has nothing that can be read when that is lost, and took its whole directory offline. What a disk that is
+/// gone does is told by what else lies there.
+#[test]
+fn a_small_segment_that_cannot_be_read_is_damage_unless_nothing_else_can() {
+    tokio_uring::start(async {
+        for gone in [false, true] {
+            let is_lost = move |path: &Path, part: &Range<u64>| {
+                gone || part.start == 0 && path.ends_with("00000000000000000000.log")
+            };
+            let mut world = World::maintained_on(TopicConfig::default(), LostSectors::by(is_lost));
+            for _ in 0..3 {
+                world.append_and_wait(Batch::default(), Acks::All).await;
+            }
+            world.close().await;
+            world.reopen(true).await;
+            let path = paths::segment_file(&world.path(), Offset(0), paths::LOG);
+            let source = std::io::Error::from_raw_os_error(libc::EIO);
+            world.partition.read_failed(&ReadError::Io { path, source });
+            world.partition.quiet().await;
+            assert_eq!(world.shared.disks.failure(world.dir.path()).is_some(), gone);
+            if !gone {
+                let range = *world.partition.core().corrupt().at(Offset(1)).expect("known");
+                assert_eq!((range.first, range.next), (Offset(0), Offset(3)), "the whole segment");
+                let next = world.append_and_wait(Batch::default(), Acks::All).await;
+                assert_eq!(world.read(next.base_offset).await.len(), 1, "what comes behind it is served");
+            }
+        }
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod compaction;
 mod damage;
+mod directories;
 mod disks;
 mod faulty;
 mod model;

@@ -4,13 +4,16 @@ use super::world::World;
 use crate::base::clock::now_ms;
 use crate::base::config::TopicConfig;
 use crate::base::ids::Offset;
-use crate::log::open::{self, OpenError, OpenParams, read_part};
+use crate::log::open::{self, OpenError, OpenParams, Shortfall, read_part};
 use crate::log::paths;
 use crate::log::testing::Batch;
 use crate::maintenance::Lane;
 use crate::partition::leader::Acks;
+use crate::partition::opening::{open_one, with_witness};
 use crate::partition::waiters::AppendWait;
 use std::fs;
+use std::ops::Range;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -294,5 +297,57 @@ fn nothing_that_was_on_disk_is_cut() {
         world.saved.recovery_point = Offset(0);
         assert_eq!(world.reopen(false).await.cuts.len(), 1);
         assert_eq!(world.partition.ends().log_end, Offset(1));
+    });
+}
+
+/// One sector that could not be read at a start took the whole directory offline, at every start.
+#[test]
+fn a_part_that_cannot_be_read_at_a_start_fails_its_partition_alone() {
+    tokio_uring::start(async {
+        let (world, bytes) = five_batches().await;
+        let segment = world.files(paths::LOG)[0].1.clone();
+        for (gone, code) in [(false, libc::EIO), (true, libc::EIO), (false, libc::ENODATA), (false, libc::EBADMSG)] {
+            let read = |path: &Path, part: Range<u32>| match gone || path == segment {
+                true => Err(std::io::Error::from_raw_os_error(code)),
+                false => read_part(path, part),
+            };
+            let error =
+                with_witness(open_one(world.unopened(false), &read), &read).opened.map(drop).expect_err("refused");
+            match gone {
+                true => assert!(matches!(error, OpenError::Io { .. }), "{error}"),
+                false => assert!(matches!(error, OpenError::Unreadable { .. }), "{error}"),
+            }
+            assert_eq!(fs::read(&segment).expect("there"), bytes, "nothing is cut");
+        }
+    });
+}
+
+/// A log that had lost its end between two batches was taken without a word, however much of it had been on disk.
+#[test]
+fn an_end_below_the_recovery_point_is_told() {
+    tokio_uring::start(async {
+        for (clean, batches, expected) in
+            [(false, 4, None), (false, 2, Some(3)), (true, 4, Some(5)), (false, 0, Some(3))]
+        {
+            let (mut world, bytes) = five_batches().await;
+            let segment = world.files(paths::LOG)[0].1.clone();
+            if clean {
+                world.close().await;
+            }
+            let position = bytes.len() / 5 * batches;
+            match batches {
+                0 => fs::remove_file(&segment).expect("removed"),
+                _ => fs::write(&segment, &bytes[..position]).expect("cut"),
+            }
+            let opened = world.reopen(clean).await;
+            let file = if batches == 0 { world.path() } else { segment };
+            let (position, found) = (position as u32, Offset(batches as i64));
+            let expected = expected.map(|to| Shortfall { file, position, expected: Offset(to), found });
+            assert_eq!(opened.shortfall, expected, "{batches} batches");
+            assert!(opened.cuts.is_empty() && (expected.is_none() || !opened.is_clean));
+            assert_eq!(world.append_and_wait(Batch::default(), Acks::All).await.base_offset, found, "it goes on");
+            world.save_checkpoints();
+            assert_eq!(world.reopen(false).await.shortfall, None, "told once");
+        }
     });
 }

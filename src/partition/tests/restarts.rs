@@ -294,3 +294,83 @@ fn what_is_known_of_a_log_that_cannot_be_opened_stays_known() {
         assert_eq!(node.served(0).ends().log_end, Offset(1));
     });
 }
+
+/// A directory that had lost its topic's id kept its whole log directory offline, at every start, while the ring had something for it.
+#[test]
+fn what_the_ring_has_for_a_directory_without_a_name_goes_there() {
+    for metadata in [None, Some("version: 0\n")] {
+        tokio_uring::start(async move {
+            let mut node = Node::new(&[], Faults::default()).await;
+            for index in [0, 0, 1] {
+                take(&node.served(index), Batch::default().build()).await;
+                node.served(index).quiet().await;
+            }
+            node.said = [((TOPIC.to_owned(), PartitionIndex(0)), Offset(1))].into();
+            assert_eq!(node.journaled(), 3);
+            let segment = paths::segment_file(&node.path(0), Offset(0), paths::LOG);
+            let bytes = fs::read(&segment).expect("there");
+            fs::write(&segment, &bytes[..bytes.len() / 2]).expect("what no sync has covered is gone");
+            let named = node.path(0).join(paths::PARTITION_METADATA);
+            let id = fs::read(&named).expect("there");
+            match metadata {
+                Some(text) => fs::write(&named, text),
+                None => fs::remove_file(&named),
+            }
+            .expect("damaged");
+
+            node.restart().await;
+            node.renew_rings().await;
+            assert!(node.served(0).core().failure().is_some_and(|why| why.contains("neither made anew nor set aside")));
+            take(&node.served(1), Batch::default().build()).await;
+
+            node.restart().await;
+            node.renew_rings().await;
+            assert_eq!(node.served(1).ends().log_end, Offset(2));
+            fs::write(&named, id).expect("mended");
+            node.restart().await;
+            node.renew_rings().await;
+            assert_eq!(node.served(0).ends().log_end, Offset(2), "what was acknowledged is there");
+        });
+    }
+}
+
+/// A store that is older than the ring may not know a partition that a topic was given later: its directory was offline for it.
+#[test]
+fn a_ring_with_records_of_unknown_partitions_is_set_aside() {
+    tokio_uring::start(async move {
+        let mut node = Node::new(&[], Faults::default()).await;
+        take(&node.served(1), Batch::default().build()).await;
+        node.served(1).quiet().await;
+        let topic = node.image.topics.values().next().expect("one");
+        let partitions = topic.partitions[..1].to_vec();
+        let topic = Arc::new(image::Topic { partitions, ..(**topic).clone() });
+        let mut older = ClusterImage::default();
+        older.topics.insert(topic.name.clone(), Arc::clone(&topic));
+        older.topics_by_id.insert(topic.id, topic);
+        node.image = older;
+        node.restart().await;
+        node.table.begin_journals(|id| node.image.has_partition(id)).await;
+        assert_eq!(node.shared.disks.failure(node.dir.path()), None);
+        assert!(file::path(node.dir.path(), 0).with_extension("unknown").exists());
+        take(&node.served(0), Batch::default().build()).await;
+    });
+}
+
+#[test]
+fn offsets_that_were_on_disk_and_are_gone_are_counted() {
+    tokio_uring::start(async move {
+        let mut node = Node::new(&[], Faults::default()).await;
+        for _ in 0..3 {
+            take(&node.served(0), Batch::default().build()).await;
+        }
+        node.table.close().await;
+        node.said = [((TOPIC.to_owned(), PartitionIndex(0)), Offset(3))].into();
+        let segment = paths::segment_file(&node.path(0), Offset(0), paths::LOG);
+        let bytes = fs::read(&segment).expect("there");
+        fs::write(&segment, &bytes[..bytes.len() / 3]).expect("cut");
+        node.restart().await;
+        node.renew_rings().await;
+        assert_eq!(node.served(0).ends().log_end, Offset(1));
+        assert_eq!(node.shared.metrics.lost_offsets.get(), 2);
+    });
+}

@@ -2,10 +2,10 @@
 
 use crate::base::config::{FlushPolicy, TopicConfig};
 use crate::base::disks::LogDirs;
-use crate::base::faults::{Act, Fault, Faults, Place};
+use crate::base::faults::{Act, Fault, Faults, LostSectors, Place};
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use crate::log::core::{Appended, LogCore};
-use crate::log::open::{Cut, OpenParams, read_part};
+use crate::log::open::{Cut, OpenParams, Shortfall, read_part};
 use crate::log::paths;
 use crate::log::read::{Located, ReadError, locate};
 use crate::log::testing::Batch;
@@ -79,6 +79,7 @@ impl SlowDisk {
 /// What opening had to do.
 pub struct Reopened {
     pub cuts: Vec<Cut>,
+    pub shortfall: Option<Shortfall>,
     pub scanned_bytes: u64,
     pub is_clean: bool,
     /// It is not served before the journal is in use.
@@ -100,7 +101,13 @@ impl World {
 
     /// With a maintenance thread of its own, which ends with it.
     pub fn maintained(config: TopicConfig) -> World {
-        let (maintenance, thread) = maintenance::start(maintenance::Settings { plain: true }).expect("started");
+        World::maintained_on(config, LostSectors::default())
+    }
+
+    /// The same, where that thread cannot read some of what there is.
+    pub fn maintained_on(config: TopicConfig, lost: LostSectors) -> World {
+        let settings = maintenance::Settings { plain: true };
+        let (maintenance, thread) = maintenance::start_on(settings, lost).expect("started");
         let mut world = World::with_maintenance(config, maintenance);
         world._maintenance = Some(thread);
         world
@@ -247,24 +254,9 @@ impl World {
         let mut home = Home::new(self.dir.path(), TOPIC, self.id.partition, true);
         // As the inventory of a start tells: a directory that does not bear the topic's id is none of it.
         home.exists = read_topic_id(&self.path()).expect("readable") == Some(self.id.topic);
-        let unopened = Unopened {
-            id: self.id,
-            topic: TOPIC.into(),
-            log_dir: self.dir.path().to_owned(),
-            exists: home.exists,
-            params: OpenParams {
-                dir: home.dir.to_path_buf(),
-                clean,
-                recovery_point: self.saved.recovery_point,
-                log_start: self.saved.log_start,
-                cleaned: self.saved.cleaned,
-                now_ms: 0,
-            },
-            config: self.config.clone(),
-            redo: rings.redo(self.dir.path(), self.id),
-            redone: None,
-        };
-        let mut done = Reopened { cuts: Vec::new(), scanned_bytes: 0, is_clean: false, waits: false };
+        let redo = rings.redo(self.dir.path(), self.id);
+        let unopened = Unopened { exists: home.exists, redo, ..self.unopened(clean) };
+        let mut done = Reopened { cuts: Vec::new(), shortfall: None, scanned_bytes: 0, is_clean: false, waits: false };
         let mut core = LogCore::empty(Rc::clone(&home.dir), Offset(0));
         if home.exists || !unopened.redo.is_empty() {
             let outcome = open_one(unopened, &read_part);
@@ -276,6 +268,7 @@ impl World {
             let opened = outcome.opened.expect("opens");
             core = LogCore::recovered(Rc::clone(&home.dir), opened.log);
             (done.cuts, done.scanned_bytes, done.is_clean) = (opened.cuts, opened.scanned_bytes, opened.is_clean);
+            done.shortfall = opened.shortfall;
             if let Some(ranges) = outcome.corrupt {
                 scrub::take(&mut core, ranges);
             }
@@ -287,6 +280,28 @@ impl World {
         self.partition = Partition::new(self.id, TOPIC.into(), self.epoch, config, (core, home), shared);
         self.partition.cleaning.set_cleaned(self.saved.cleaned);
         done
+    }
+
+    /// The partition as a start finds it, without what a ring may have for it.
+    pub fn unopened(&self, clean: bool) -> Unopened {
+        Unopened {
+            id: self.id,
+            topic: TOPIC.into(),
+            log_dir: self.dir.path().to_owned(),
+            exists: true,
+            params: OpenParams {
+                dir: self.path(),
+                clean,
+                recovery_point: self.saved.recovery_point,
+                log_start: self.saved.log_start,
+                cleaned: self.saved.cleaned,
+                now_ms: 0,
+            },
+            config: self.config.clone(),
+            unnamed: None,
+            redo: Vec::new(),
+            redone: None,
+        }
     }
 
     /// All batches in the `.log` files, in order.

@@ -125,6 +125,28 @@ fn a_lost_segment() {
     assert!(world.verify().iter().any(|f| (f.severity, f.check) == (Error, RecoveryPoint)));
 }
 
+/// The end of a log is gone, between two batches. Damage elsewhere in it kept that from being told.
+#[test]
+fn a_lost_end() {
+    for damaged in [false, true] {
+        let world = World::crashed(END);
+        let at = world.positions(LAST)[4];
+        world.edit(&world.file(LAST, LOG), |content| content.truncate(at));
+        for suffix in [paths::OFFSET_INDEX, paths::TIME_INDEX] {
+            fs::remove_file(world.file(LAST, suffix)).expect("removed");
+        }
+        if damaged {
+            let second = world.positions(0)[1];
+            world.edit(&world.file(0, LOG), |content| content[second + 70] ^= 1);
+        }
+        let found = world.verify();
+        let lost = found.iter().find(|f| f.check == RecoveryPoint).expect("told");
+        assert_eq!((lost.severity, lost.place), (Error, Place::Byte(at as u64)), "{}", lost.lines());
+        assert_eq!(lost.file, world.file(LAST, LOG));
+        assert!(lost.meaning.starts_with(&format!("{} offsets", END - LAST - 4 * RECORDS)), "{}", lost.meaning);
+    }
+}
+
 /// In a compacted topic gaps are legal; in one whose settings nobody knows they are odd.
 #[test]
 fn gaps_are_worth_what_the_topic_is() {
