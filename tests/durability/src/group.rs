@@ -221,30 +221,33 @@ fn check_commits(
     ensure!(code == NONE, "OffsetFetch: code {code}");
     ensure!(found.len() == marks.len(), "OffsetFetch tells of {} partitions", found.len());
     let mut counts = Counts::default();
-    for ((index, offset, metadata), mark) in found.into_iter().zip(marks) {
-        let is_whole = offset < 0 || metadata == note(offset);
-        ensure!(is_whole, "CHANGED: partition {index} has offset {offset} with the note {metadata:?}");
-        mark.check(offset.max(0), promise, &mut counts).with_context(|| format!("offset of partition {index}"))?;
+    for (Committed { partition, offset, note: beside }, mark) in found.into_iter().zip(marks) {
+        let is_whole = offset < 0 || beside == note(offset);
+        ensure!(is_whole, "CHANGED: partition {partition} has offset {offset} with the note {beside:?}");
+        mark.check(offset.max(0), promise, &mut counts).with_context(|| format!("offset of partition {partition}"))?;
     }
     Ok(counts)
 }
 
-/// The group's error, and partition, offset and note of each.
-fn fetch(
-    connection: &mut Connection,
-    group: &str,
-    topic: &str,
-    partitions: i32,
-) -> Result<(i16, Vec<(i32, i64, String)>)> {
+/// What is committed for a partition.
+struct Committed {
+    partition: i32,
+    offset: i64,
+    note: String,
+}
+
+/// The group's error, and what it has of each partition.
+fn fetch(connection: &mut Connection, group: &str, topic: &str, partitions: i32) -> Result<(i16, Vec<Committed>)> {
     let of_topic =
         OffsetFetchRequestTopics::default().with_name(name(topic)).with_partition_indexes((0..partitions).collect());
     let of_group = OffsetFetchRequestGroup::default().with_group_id(id(group)).with_topics(Some(vec![of_topic]));
     let answer = connection.call(|_| OffsetFetchRequest::default().with_groups(vec![of_group]))?;
     let answer = answer.groups.first().context("WRONG: no answer for the group")?;
     let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
-    let found = partitions.map(|partition| {
-        let metadata = partition.metadata.as_ref().map(ToString::to_string).unwrap_or_default();
-        (partition.partition_index, partition.committed_offset, metadata)
+    let found = partitions.map(|found| Committed {
+        partition: found.partition_index,
+        offset: found.committed_offset,
+        note: found.metadata.as_ref().map(ToString::to_string).unwrap_or_default(),
     });
     Ok((answer.error_code, found.collect()))
 }

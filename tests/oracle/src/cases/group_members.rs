@@ -156,7 +156,7 @@ pub fn several(pair: &mut Pair) -> Result<()> {
         two(pair, round)?;
         full(pair, round)?;
     }
-    Ok(())
+    full_and_rebalancing(pair)
 }
 
 fn two(pair: &mut Pair, round: i16) -> Result<()> {
@@ -170,6 +170,7 @@ fn two(pair: &mut Pair, round: i16) -> Result<()> {
     await_rebalance(pair, &group, &first[0], 1)?;
     pair.case("group-two-preparing");
     asked_meanwhile(pair, versions, &group, &first[0], 1)?;
+    pair.same(versions.sync, |side| sync(versions.sync, &group, &first[0][side.index], 1))?;
     pair.same(versions.join, |_| join(&group, "").with_protocols(vec![protocol("other", SUBSCRIPTION)]))?;
     let old = rejoin(pair, versions.join, &members[..1], &first)?;
     let mut ids = first;
@@ -256,6 +257,31 @@ fn full(pair: &mut Pair, round: i16) -> Result<()> {
         pair.same(versions.leave, |side| leave(versions.leave, &group, &ids[side.index]))?;
     }
     pair.same(versions.describe, |_| describe(&group)).map(drop)
+}
+
+/// In a rebalance of a full group the places belong to those who come first, members or not.
+fn full_and_rebalancing(pair: &mut Pair) -> Result<()> {
+    let (group, versions) = ("full-rebalancing", Versions::of(pair, NEWEST));
+    pair.case("group-full-rebalancing");
+    let members = vec![join(group, ""); 3];
+    let ids = gather(pair, versions, &members)?;
+    let other = members[0].clone().with_protocols(vec![protocol("range", b"other")]);
+    // What is asked meanwhile goes by the first connection.
+    let first = pair.start(4, versions.join, |side| other.clone().with_member_id(text(&ids[0][side.index])))?;
+    await_rebalance(pair, group, &ids[1], 3)?;
+    let newest = begin(pair, 3, versions.join, &members[0])?;
+    poll("a fourth member", || {
+        let answers = pair.exchange(versions.describe, |_| describe(group))?;
+        Ok(answers.all(|answer| answer.groups[0].members.len() == 4))
+    })?;
+    let third = pair.start(1, versions.join, |side| join(group, &ids[1][side.index]))?;
+    // Nobody tells whether it has been heard of.
+    sleep(Duration::from_millis(200));
+    let late = pair.start(2, versions.join, |side| join(group, &ids[2][side.index]))?;
+    let answers = [late, newest, third, first].map(|pending| joined(pair, pending));
+    answers.into_iter().try_for_each(|answer| answer.map(drop))?;
+    pair.same(versions.heartbeat, |side| heartbeat(group, &ids[2][side.index], 3))?;
+    pair.same(versions.describe, |_| describe(group)).map(drop)
 }
 
 /// Several leave by one request.
