@@ -85,6 +85,11 @@ impl Member {
         found.map(|(_, metadata)| metadata.clone()).unwrap_or_default()
     }
 
+    #[cfg(test)]
+    pub fn waiters(&self) -> impl Iterator<Item = Waiter> {
+        self.joining.into_iter().chain(self.syncing)
+    }
+
     /// Its time counts: a member that waits for us is alive for as long as we let it wait, unless it is new.
     fn is_timed(&self) -> bool {
         self.is_new || (self.joining.is_none() && self.syncing.is_none())

@@ -410,6 +410,16 @@ impl Group {
             State::CompletingRebalance | State::Stable => {
                 let leader = self.leader.as_deref().expect("a generation has a leader");
                 assert!(self.members.contains(leader), "the leader is a member");
+    /// Whoever waits for an answer of this group.
+    #[cfg(test)]
+    fn waiters(&self) -> impl Iterator<Item = Waiter> {
+        let replacing = self.stores.values().filter_map(|store| match store {
+            Store::Replaced { waiter, .. } => Some(*waiter),
+            Store::Assignment { .. } | Store::Emptied => None,
+        });
+        self.members.iter().flat_map(Member::waiters).chain(replacing)
+    }
+
                 assert_eq!(self.members.joining(), 0, "nobody waits for a rebalance that is over");
             }
             State::PreparingRebalance => {
