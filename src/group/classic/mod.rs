@@ -183,6 +183,16 @@ impl Group {
         group
     }
 
+    /// A group that was restored is served from now on: nobody could be heard of before, and time begins to count.
+    pub fn begin_time(&mut self, now_ms: i64) {
+        let known: Vec<String> = self.members.iter().filter(|member| !member.is_new).map(|m| m.id.clone()).collect();
+        known.iter().for_each(|id| self.heard_of(now_ms, id));
+        let whole_ms = self.members.rebalance_timeout_ms();
+        if let Some(joining) = &mut self.joining {
+            joining.deadline_ms = joining.deadline_ms.max(now_ms + whole_ms);
+        }
+    }
+
     /// What happens, and what is to be done about it, in this order.
     pub fn step(&mut self, now_ms: i64, event: Event) -> Vec<Effect> {
         match event {
@@ -400,16 +410,6 @@ impl Group {
         true
     }
 
-    #[cfg(any(test, debug_assertions))]
-    fn check(&self) {
-        self.members.check();
-        assert_eq!(self.joining.is_some(), self.state == State::PreparingRebalance, "{self:?}");
-        assert!(self.syncing.is_none() || matches!(self.state, State::CompletingRebalance | State::Stable));
-        match self.state {
-            State::Empty | State::Dead => assert!(self.members.is_empty()),
-            State::CompletingRebalance | State::Stable => {
-                let leader = self.leader.as_deref().expect("a generation has a leader");
-                assert!(self.members.contains(leader), "the leader is a member");
     /// Whoever waits for an answer of this group.
     #[cfg(test)]
     fn waiters(&self) -> impl Iterator<Item = Waiter> {
@@ -420,6 +420,16 @@ impl Group {
         self.members.iter().flat_map(Member::waiters).chain(replacing)
     }
 
+    #[cfg(any(test, debug_assertions))]
+    fn check(&self) {
+        self.members.check();
+        assert_eq!(self.joining.is_some(), self.state == State::PreparingRebalance, "{self:?}");
+        assert!(self.syncing.is_none() || matches!(self.state, State::CompletingRebalance | State::Stable));
+        match self.state {
+            State::Empty | State::Dead => assert!(self.members.is_empty()),
+            State::CompletingRebalance | State::Stable => {
+                let leader = self.leader.as_deref().expect("a generation has a leader");
+                assert!(self.members.contains(leader), "the leader is a member");
                 assert_eq!(self.members.joining(), 0, "nobody waits for a rebalance that is over");
             }
             State::PreparingRebalance => {

@@ -196,14 +196,19 @@ impl Group {
         for (regex, resolved) in stored.regexes.into_iter().filter(|(regex, _)| used.contains(regex)) {
             group.apply(Record::Regex(regex, Some(resolved)));
         }
-        let members: Vec<Member> = group.members.values().cloned().collect();
+        group.begin_time(limits, now_ms);
+        group
+    }
+
+    /// A group that was restored is served from now on: nobody could be heard of before, and time begins to count.
+    pub fn begin_time(&mut self, limits: &Limits, now_ms: i64) {
+        let members: Vec<Member> = self.members.values().cloned().collect();
         for member in members {
-            group.set_timer(&member.id, Timer::Session, Some(now_ms + session_ms(&member, limits)));
+            self.set_timer(&member.id, Timer::Session, Some(now_ms + session_ms(&member, limits)));
             if member.current.state == member::MemberState::Unrevoked && !member.is_classic() {
-                group.set_timer(&member.id, Timer::Rebalance, Some(now_ms + rebalance_ms(&member)));
+                self.set_timer(&member.id, Timer::Rebalance, Some(now_ms + rebalance_ms(&member)));
             }
         }
-        group
     }
 
     /// Takes over what was decided about this very group: its records are on their way to the log.

@@ -63,6 +63,8 @@ pub(super) struct Entry {
     pub offsets: Offsets,
     /// As `Deadlines` knows it.
     pub deadline_ms: Option<i64>,
+    /// It was loaded, and its time has not begun to count: nobody could be heard of until the whole partition was there.
+    pub is_timeless: bool,
     /// Up to which round of deleted topics it has forgotten them.
     pub caught_up: u64,
     /// Differs from that of a group of the same name that was forgotten: what is stored for the one is not told to the other.
@@ -164,7 +166,8 @@ impl Slice {
     /// A group that begins: it has nothing to do with what went before.
     pub(super) fn entry(&self, kind: Kind) -> Entry {
         let (life, caught_up) = (self.number(), self.gone.borrow().round());
-        Entry { kind, offsets: Offsets::default(), deadline_ms: None, caught_up, life, term: life }
+        let (offsets, deadline_ms, is_timeless) = (Offsets::default(), None, false);
+        Entry { kind, offsets, deadline_ms, is_timeless, caught_up, life, term: life }
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -194,6 +197,13 @@ impl Slice {
     pub(super) fn rearm(&self, id: &str) {
         let mut groups = self.groups.borrow_mut();
         let Some(entry) = groups.get_mut(id) else { return };
+        if std::mem::take(&mut entry.is_timeless) {
+            let settings = self.shared.settings();
+            match &mut entry.kind {
+                Kind::Classic(group) => group.begin_time(self.now_ms()),
+                Kind::Consumer(group) => group.begin_time(&settings.consumer, self.now_ms()),
+            }
+        }
         let next = entry.kind.next_deadline_ms();
         self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, next);
         entry.deadline_ms = next;
@@ -357,7 +367,7 @@ impl Slice {
                 None => Kind::Classic(Box::new(Group::new(settings.limits, now_ms))),
             };
             let looked_at = offsets.len();
-            self.groups.borrow_mut().insert(id, Entry { offsets, ..self.entry(kind) });
+            self.groups.borrow_mut().insert(id, Entry { offsets, is_timeless: true, ..self.entry(kind) });
             turns.took(looked_at, Stored::nothing()).await;
         }
         self.forget_what_went_meanwhile(&mut turns).await;
