@@ -201,11 +201,22 @@ impl ShardContext {
         control: ControlHandle,
         config: BrokerConfig,
     ) -> std::rc::Rc<Self> {
+    ) -> std::rc::Rc<Self> {
+        ShardContext::on_disks_for_tests(image, control, config, Arc::new(crate::base::disks::LogDirs::new([])))
+    }
+
+    #[cfg(test)]
+    pub fn on_disks_for_tests(
+        image: ClusterImage,
+        control: ControlHandle,
+        config: BrokerConfig,
+        disks: Arc<crate::base::disks::LogDirs>,
         use crate::maintenance::Maintenance;
         use crate::partition::shared::PartitionShared;
         use std::rc::Rc;
         let me = BrokerId::new(NodeId(0), ShardId(0));
-        let shared = Rc::new(PartitionShared::new(64, config.flush_policy, Arc::default(), Maintenance::stopped()));
+        let shared = PartitionShared::new(64, config.flush_policy, Arc::default(), Maintenance::stopped());
+        let shared = Rc::new(shared.on(disks));
         let partitions = PartitionTable::new(me, Vec::new(), crate::partition::journal::Rings::none(), shared);
         let (sender, _) = tokio::sync::mpsc::channel(1);
         let checkpoints = CheckpointSender::new(0, sender, Arc::default());

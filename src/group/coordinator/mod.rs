@@ -157,14 +157,21 @@ impl Coordinator {
     /// The slice of this partition of `__consumer_offsets`, ready to be asked.
     pub fn slice_of(&self, partition: PartitionIndex) -> Result<Rc<Slice>, ResponseError> {
         let slices = self.slices.borrow();
-        let slice = slices.get(&partition).ok_or(ResponseError::NotCoordinator)?;
+        let slice = Rc::clone(slices.get(&partition).ok_or(ResponseError::NotCoordinator)?);
+        drop(slices);
+        slice.heed_disk();
         slice.check_loaded()?;
-        Ok(Rc::clone(slice))
+        Ok(slice)
     }
 
     /// All slices, those that are being loaded included.
     pub fn slices(&self) -> Vec<Rc<Slice>> {
         self.slices.borrow().values().cloned().collect()
+    }
+
+    /// Logs may have failed: their groups are given up.
+    pub fn heed_disks(&self) {
+        self.slices().iter().for_each(|slice| slice.heed_disk());
     }
 
     /// Feeds groups the passing of time, for ever.

@@ -1,11 +1,11 @@
 //! The groups of one partition of `__consumer_offsets`.
 
-use super::Shared;
 use super::forget::{Gone, offset_key};
 use super::kind::Kind;
 use super::load::LoadedGroup;
 use super::store::{self, Stored};
 use super::turns::Turns;
+use super::{OFFSETS_TOPIC, Shared};
 use crate::base::ids::Offset;
 use crate::group::classic::{Effect, Event, Group, GroupRecord, MemberClaim, Ticket, Waiter};
 use crate::group::consumer;
@@ -51,7 +51,7 @@ pub(super) type UnderWay = BTreeMap<u64, Vec<oneshot::Sender<Result<(), Response
 pub(super) enum Loaded {
     Loading,
     Ready,
-    /// Its log cannot be read.
+    /// Its log cannot be read, or cannot be any more.
     Failed,
     /// The shard leads it no more.
     Gone,
@@ -332,7 +332,7 @@ impl Slice {
             if self.partition.ends().high_watermark >= end {
                 return true;
             }
-            if self.is_gone() || !self.partition.leads() || self.partition.core().failure().is_some() {
+            if self.is_over() || !self.partition.leads() || self.partition.core().failure().is_some() {
                 return false;
             }
             tokio::time::sleep(LOOKS_AGAIN).await;
@@ -352,8 +352,8 @@ impl Slice {
         let settings = self.shared.settings();
         let mut turns = Turns::default();
         for (id, LoadedGroup { classic, consumer, offsets }) in groups {
-            if self.is_gone() {
-                // The partition has moved meanwhile: these groups are another's.
+            if self.is_over() {
+                // The partition has moved meanwhile, and these groups are another's; or its disk has failed.
                 return;
             }
             let now_ms = self.now_ms();
@@ -371,12 +371,12 @@ impl Slice {
             turns.took(looked_at, Stored::nothing()).await;
         }
         self.forget_what_went_meanwhile(&mut turns).await;
-        if self.is_gone() {
+        if self.is_over() {
             return;
         }
         self.state.set(Loaded::Ready);
         let mut next = self.group_after(None);
-        while let Some(id) = next.filter(|_| !self.is_gone()) {
+        while let Some(id) = next.filter(|_| !self.is_over()) {
             self.rearm(&id);
             turns.took(0, Stored::nothing()).await;
             next = self.group_after(Some(&id));
@@ -385,20 +385,34 @@ impl Slice {
     }
 
     pub(super) fn cannot_be_loaded(&self) {
-        if !self.is_gone() {
+        if !self.is_over() {
             self.state.set(Loaded::Failed);
         }
     }
 
-    pub(super) fn is_gone(&self) -> bool {
-        self.state.get() == Loaded::Gone
+    /// These groups are served no more.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state.get(), Loaded::Failed | Loaded::Gone)
     }
 
     pub(super) fn unload(self: &Rc<Self>) {
         self.catch_up_all();
-        self.state.set(Loaded::Gone);
+        self.end(Loaded::Gone, ResponseError::NotCoordinator);
+    }
+
+    /// If the log has failed, its groups are given up, as when its leader is gone in Kafka: what they would be told could not be stored, and
+    /// clients would be sent to this very shard for ever.
+    pub(super) fn heed_disk(self: &Rc<Self>) {
+        let Some(reason) = self.partition.core().failure().cloned().filter(|_| !self.is_over()) else { return };
+        let groups = self.groups.borrow().len();
+        warn!("{groups} groups of {OFFSETS_TOPIC}-{} are not served any more: {reason}", self.partition.index());
+        self.end(Loaded::Failed, ResponseError::CoordinatorNotAvailable);
+    }
+
+    fn end(self: &Rc<Self>, state: Loaded, error: ResponseError) {
+        self.state.set(state);
         for id in self.ids() {
-            self.feed(&id, Event::Ended(ResponseError::NotCoordinator));
+            self.feed(&id, Event::Ended(error));
         }
         for (id, entry) in self.groups.take() {
             self.shared.deadlines.change((self.partition.index(), &id), entry.deadline_ms, None);
