@@ -6,6 +6,7 @@ use super::fetch::session::FetchSessions;
 use super::init_producer_id::ProducerIdBlock;
 use crate::base::config::BrokerConfig;
 use crate::base::ids::{BrokerId, NodeId, PartitionIndex, ShardId};
+use crate::base::limits::GROUPS_BYTES_MAX;
 use crate::base::metrics::ShardMetrics;
 use crate::base::owner::Owner;
 use crate::cluster::image::ClusterImage;
@@ -201,7 +202,6 @@ impl ShardContext {
         control: ControlHandle,
         config: BrokerConfig,
     ) -> std::rc::Rc<Self> {
-    ) -> std::rc::Rc<Self> {
         ShardContext::on_disks_for_tests(image, control, config, Arc::new(crate::base::disks::LogDirs::new([])))
     }
 
@@ -211,6 +211,7 @@ impl ShardContext {
         control: ControlHandle,
         config: BrokerConfig,
         disks: Arc<crate::base::disks::LogDirs>,
+    ) -> std::rc::Rc<Self> {
         use crate::maintenance::Maintenance;
         use crate::partition::shared::PartitionShared;
         use std::rc::Rc;
@@ -242,6 +243,7 @@ fn group_settings(config: &BrokerConfig) -> Settings {
         },
         retention_ms: groups.retention_ms,
         metadata_bytes_max: groups.metadata_bytes_max,
+        bytes_max: GROUPS_BYTES_MAX,
     }
 }
 

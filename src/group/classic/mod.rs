@@ -27,8 +27,9 @@ pub use event::{
     Effect, Event, GroupRecord, JoinAnswer, JoinRequest, JoinedMember, Leaving, MemberClaim, MemberRecord, SyncAnswer,
     SyncRequest, Ticket, Waiter,
 };
-pub use member::{Member, Members};
+pub use member::{Member, Members, told_bytes};
 
+use crate::base::limits::GROUP_BYTES;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use pending::Pending;
@@ -248,6 +249,11 @@ impl Group {
 
     pub fn members(&self) -> &Members {
         &self.members
+    }
+
+    /// What it takes of memory, about.
+    pub fn bytes(&self) -> usize {
+        GROUP_BYTES + self.members.bytes() + self.pending.bytes()
     }
 
     /// Nobody can bring it back to life.

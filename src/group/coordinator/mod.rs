@@ -11,6 +11,7 @@ pub(in crate::group) mod kind;
 mod load;
 mod mixed;
 mod patterns;
+mod room;
 mod slice;
 mod store;
 mod turns;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub retention_ms: i64,
     /// `offset.metadata.max.bytes`
     pub metadata_bytes_max: usize,
+    /// What groups may take of memory; beyond it nobody new joins.
+    pub bytes_max: usize,
 }
 
 /// The groups of one shard.
@@ -64,6 +67,7 @@ struct Shared {
     deadlines: Deadlines,
     loads: load::Loads,
     patterns: patterns::Turn,
+    room: Rc<room::Room>,
 }
 
 impl Shared {
@@ -90,6 +94,7 @@ impl Coordinator {
             deadlines: Deadlines::default(),
             loads: load::Loads::default(),
             patterns: patterns::Turn::default(),
+            room: Rc::default(),
         };
         Coordinator {
             slices: RefCell::default(),

@@ -3,6 +3,7 @@
 use super::forget::{Gone, offset_key};
 use super::kind::Kind;
 use super::load::LoadedGroup;
+use super::room::Charge;
 use super::store::{self, Stored};
 use super::turns::Turns;
 use super::{OFFSETS_TOPIC, Shared};
@@ -63,6 +64,7 @@ pub(super) struct Entry {
     pub offsets: Offsets,
     /// As `Deadlines` knows it.
     pub deadline_ms: Option<i64>,
+    pub charge: Charge,
     /// It was loaded, and its time has not begun to count: nobody could be heard of until the whole partition was there.
     pub is_timeless: bool,
     /// Up to which round of deleted topics it has forgotten them.
@@ -167,7 +169,9 @@ impl Slice {
     pub(super) fn entry(&self, kind: Kind) -> Entry {
         let (life, caught_up) = (self.number(), self.gone.borrow().round());
         let (offsets, deadline_ms, is_timeless) = (Offsets::default(), None, false);
-        Entry { kind, offsets, deadline_ms, is_timeless, caught_up, life, term: life }
+        let mut charge = Charge::new(&self.shared.room);
+        charge.set(kind.bytes());
+        Entry { kind, offsets, deadline_ms, charge, is_timeless, caught_up, life, term: life }
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -193,7 +197,7 @@ impl Slice {
         }
     }
 
-    /// Has the clock know when the group wants to be told the time.
+    /// Has the clock know when the group wants to be told the time, and the shard how much it takes of memory. Follows every change.
     pub(super) fn rearm(&self, id: &str) {
         let mut groups = self.groups.borrow_mut();
         let Some(entry) = groups.get_mut(id) else { return };
@@ -204,6 +208,7 @@ impl Slice {
                 Kind::Consumer(group) => group.begin_time(&settings.consumer, self.now_ms()),
             }
         }
+        entry.charge.set(entry.kind.bytes());
         let next = entry.kind.next_deadline_ms();
         self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, next);
         entry.deadline_ms = next;
@@ -282,6 +287,7 @@ impl Slice {
             if claim.generation >= 0 {
                 return Err(ResponseError::IllegalGeneration);
             }
+            self.check_room(id, ("", None), (0, 0))?;
             self.ensure(id);
         }
         {

@@ -1,5 +1,6 @@
 //! Stories of a slice and its log. A restart is a second coordinator that reads the same log.
 
+mod room;
 mod time;
 mod turns;
 
@@ -84,6 +85,7 @@ fn settings() -> Settings {
         },
         retention_ms: 7 * DAY_MS,
         metadata_bytes_max: 4096,
+        bytes_max: 1 << 20,
     }
 }
 
@@ -365,7 +367,8 @@ fn groups_are_given_up_when_their_log_directory_goes_offline() {
         world.partition.heed_disk();
         // Nobody asks for it meanwhile: the shard is told of its disks.
         coordinator.heed_disks();
-        let told = waiting.expect("made").await.expect("who waits is told");
+        let told = tokio::time::timeout(Duration::from_secs(30), waiting.expect("made")).await;
+        let told = told.expect("who waits is told").expect("with an answer");
         assert!(
             matches!(told, Effect::Joined(_, answer) if answer.error == Some(ResponseError::CoordinatorNotAvailable))
         );
