@@ -51,7 +51,13 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
         Outcome::Wait(Box::pin(async move {
             let stored = match storing {
                 Ok(storing) => storing.await,
-                Err(error) => Err(error),
+                Err(error) => {
+                    // The group is asked before notes are measured; about a topic that nobody knows it is not asked.
+                    let asked =
+                        |fault: &&mut Option<ResponseError>| **fault != Some(ResponseError::UnknownTopicOrPartition);
+                    answers.iter_mut().flatten().filter(asked).for_each(|fault| *fault = Some(error));
+                    Err(error)
+                }
             };
             info.answer(&response(&request.topics, &answers, stored.err()))
         }))
