@@ -6,6 +6,7 @@ use super::fetch::session::FetchSessions;
 use super::init_producer_id::ProducerIdBlock;
 use crate::base::config::BrokerConfig;
 use crate::base::ids::{BrokerId, NodeId, PartitionIndex, ShardId};
+use crate::base::limits::GROUPS_BYTES_MAX;
 use crate::base::metrics::ShardMetrics;
 use crate::base::owner::Owner;
 use crate::cluster::image::ClusterImage;
@@ -203,11 +204,22 @@ impl ShardContext {
         control: ControlHandle,
         config: BrokerConfig,
     ) -> std::rc::Rc<Self> {
+        ShardContext::on_disks_for_tests(image, control, config, Arc::new(crate::base::disks::LogDirs::new([])))
+    }
+
+    #[cfg(test)]
+    pub fn on_disks_for_tests(
+        image: ClusterImage,
+        control: ControlHandle,
+        config: BrokerConfig,
+        disks: Arc<crate::base::disks::LogDirs>,
+    ) -> std::rc::Rc<Self> {
         use crate::maintenance::Maintenance;
         use crate::partition::shared::PartitionShared;
         use std::rc::Rc;
         let me = BrokerId::new(NodeId(0), ShardId(0));
-        let shared = Rc::new(PartitionShared::new(64, config.flush_policy, Arc::default(), Maintenance::stopped()));
+        let shared = PartitionShared::new(64, config.flush_policy, Arc::default(), Maintenance::stopped());
+        let shared = Rc::new(shared.on(disks));
         let partitions = PartitionTable::new(me, Vec::new(), crate::partition::journal::Rings::none(), shared);
         let (sender, _) = tokio::sync::mpsc::channel(1);
         let checkpoints = CheckpointSender::new(0, sender, Arc::default());
@@ -233,6 +245,7 @@ fn group_settings(config: &BrokerConfig) -> Settings {
         },
         retention_ms: groups.retention_ms,
         metadata_bytes_max: groups.metadata_bytes_max,
+        bytes_max: GROUPS_BYTES_MAX,
     }
 }
 

@@ -1,4 +1,5 @@
-"""Groups of the new protocol (KIP-848): the broker assigns, members of Java 4.1 and librdkafka share a topic, die and come back."""
+"""Groups of the new protocol (KIP-848): the broker assigns, members of Java 3.9 and 4.1 and of librdkafka share a topic, leave, die, hang and
+come back."""
 
 import json
 import re
@@ -12,15 +13,16 @@ import pytest
 from confluent_kafka import ConsumerGroupType
 from confluent_kafka.admin import AdminClient
 
+from harness import members as workers
+from harness import offsets_log, raw
 from harness.paths import CLIENTS, kafka_libs
 from harness.records import Record
 from harness.tools import Tools
 from harness.wait import wait_for_leader, wait_until
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(200)
 SOURCES = CLIENTS / "consumer_groups"
 PARTITIONS = 6
-RECORDS = 80
 # Of each partition, while members come and go.
 PORTION = 8
 # So that whoever dies is missed soon.
@@ -90,6 +92,20 @@ def join(java_classes, tmp_path):
             member.end()
 
 
+@pytest.fixture
+def start():
+    """A factory of processes with a member in a group that works on real events; whoever is left in the end is ended."""
+    started = []
+
+    def one(client, broker):
+        started.append(workers.Process(client, broker, "events", [GROUP]))
+        return started[-1]
+
+    yield one
+    for process in started:
+        process.end()
+
+
 def fill(admin, broker, topic, partitions, records):
     admin.create_topic(topic, partitions, {})
     wait_for_leader(broker, topic, partitions)
@@ -120,43 +136,106 @@ def assert_at_least_once(members, records):
     assert all(count == records for count in done.values()), done
 
 
-def owners(tools, group):
-    """Which member has each partition, as the broker tells it."""
-    described = tools.run("consumer-groups", "--describe", "--group", group, check=False)
-    rows = re.findall(rf"^{group}\s+work\s+(\d+)\s+\S+\s+\S+\s+\S+\s+(\S+)", described, re.M)
-    assert len(rows) == len({partition for partition, _ in rows}), described
-    return {int(partition): member for partition, member in rows if member != "-"}
+GROUP = "consumer"
+LEAVES, DIES, HANGS = "confluent", "java41", "java39"
+UNKNOWN_MEMBER_ID, STALE_MEMBER_EPOCH, UNSUPPORTED_VERSION = 25, 113, 35
 
 
-def test_members_of_two_clients_die_and_the_broker_too(own_broker, connect, join):
-    broker = own_broker(SETTINGS)
-    admin, tools = connect("confluent", broker), Tools("41", broker)
-    fill(admin, broker, "work", PARTITIONS, 0)
-    members = [join(client, broker, "workers", "work") for client in ("confluent", "java41", "confluent")]
+def test_members_of_several_clients_leave_die_and_hang_and_the_broker_dies(own_broker, connect, start):
+    broker = own_broker(SETTINGS | {"offsets.topic.num.partitions": str(workers.OFFSETS_PARTITIONS), "log.retention.ms": "-1"})
+    admin = connect("confluent", broker)
+    admin.create_topic("events", workers.PARTITIONS, {})
+    wait_for_leader(broker, "events", workers.PARTITIONS)
+    of = {name: start(client, broker) for name, client in
+          {"confluent": "confluent", "java41": "java41", "java39": "java39", "stays": "confluent"}.items()}
+    processes = list(of.values())
+    wait_for_leader(broker, "__consumer_offsets", workers.OFFSETS_PARTITIONS)
     now = {}
 
-    def are_shared_by(count):
+    def look():
         now.clear()
-        now.update(owners(tools, "workers"))
-        return len(now) == PARTITIONS and len(set(now.values())) == count
+        now.update(holdings(workers.log_of(admin, broker, GROUP))[-1])
+        return now
+
+    def are_shared_by(count):
+        return len(look()) == count and all(holding.partitions for holding in now.values()) and \
+            sum(len(holding.assigned) for holding in now.values()) == workers.PARTITIONS
 
     # Nobody is done before the others have begun.
-    wait_until(lambda: are_shared_by(3), lambda: f"the owners are {now}", 60)
-    for partition in range(PARTITIONS):
-        admin.produce("work", partition, [Record(b"%d" % n) for n in range(RECORDS)], "none", 1_000_000)
-    wait_until(lambda: all(member.told for member in members), lambda: f"not all work: {[len(m.told) for m in members]}", 40)
-    members[0].kill()
+    wait_until(lambda: are_shared_by(4), lambda: f"who has what: {now}", 60)
+    values = workers.fill(admin, "events")
+    total = sum(map(len, values))
+
+    def reach(part, seconds=60):
+        wait_until(lambda: sum(workers.progress(processes, GROUP)) >= part * total,
+                   lambda: f"work stands still: {workers.progress(processes, GROUP)}", seconds)
+
+    wait_until(lambda: all(process.told for process in processes), lambda: f"not all work: {[len(p.told) for p in processes]}", 40)
+    of[LEAVES].end()
+    reach(0.2)
+    of[DIES].signal(signal.SIGKILL)
+    processes.append(start(DIES, broker))
+    reach(0.35)
+    hangs, before = member_of(admin, broker, HANGS), dict(look())
+    of[HANGS].signal(signal.SIGSTOP)
+    reach(0.5)
     broker.kill()
     broker.start()
-    members.append(join("java41", broker, "workers", "work"))
-    wait_until(lambda: len(processed(members)) > PARTITIONS * RECORDS // 2, "work stands still", 40)
-    members[2].end()
-    wait_until(lambda: len(processed(members)) == PARTITIONS * RECORDS, lambda: f"{len(processed(members))} records were processed", 60)
+    wait_until(lambda: hangs not in look(), lambda: f"who hangs is never replaced: {now}", 40)
+    # What it had is another's: nothing that it says counts any more, and nothing of an earlier epoch.
+    assert before[hangs].partitions, before
+    assert commit(broker, before[hangs]) == UNKNOWN_MEMBER_ID
+    wait_until(lambda: any(of_now.epoch > before[member].epoch for member, of_now in look().items() if member in before),
+               lambda: f"nobody has heard of a new epoch: {before} {now}", 20)
+    for member, of_now in now.items():
+        if member in before and of_now.epoch > before[member].epoch:
+            assert commit(broker, before[member]) == STALE_MEMBER_EPOCH, (before[member], of_now)
+            # Whoever does not know of epochs has no say in such a group.
+            assert raw.commit(broker.port, GROUP, of_now.epoch, member, "events", 0, 0) == UNSUPPORTED_VERSION
+    of[HANGS].signal(signal.SIGCONT)
+    reach(1.0, 90)
+    ends = [len(of_partition) for of_partition in values]
+    wait_until(lambda: workers.ends(admin, broker, GROUP) == ends, lambda: f"not all is committed: {workers.ends(admin, broker, GROUP)}", 30)
+    for process in processes:
+        process.end()
 
-    wait_until(lambda: are_shared_by(2), lambda: f"the owners are {now}", 20)
-    for member in members[1::2]:
-        member.end()
-    assert_at_least_once(members, RECORDS)
+    entries = workers.log_of(admin, broker, GROUP)
+    states = holdings(entries)
+    assert not states[-1], f"all have left: {states[-1]}"
+    assert max(len(state) for state in states) >= 4
+    assert {"confluent", "java39", "java41"} == {entry.client for entry in entries if isinstance(entry, offsets_log.Profile)}
+    workers.assert_commits_only_advance(GROUP, entries)
+    workers.assert_contents(processes, GROUP, values)
+    workers.assert_read_again_from_the_last_commit(processes, GROUP, entries)
+
+
+def holdings(entries):
+    """What each member has, after each record of the log: at no time has a partition two members, and no epoch goes back."""
+    states = [{}]
+    for entry in entries:
+        if not isinstance(entry, offsets_log.Holding):
+            continue
+        state = dict(states[-1])
+        before = state.pop(entry.member, None)
+        if entry.epoch is not None:
+            taken = {partition for other in state.values() for partition in other.partitions}
+            assert not entry.partitions & taken, f"two have {entry.partitions & taken}: {entry} beside {state}"
+            assert before is None or entry.epoch >= before.epoch, (before, entry)
+            state[entry.member] = entry
+        states.append(state)
+    return states
+
+
+def member_of(client, broker, name):
+    """The newest member that calls itself so."""
+    profiles = [entry for entry in workers.log_of(client, broker, GROUP) if isinstance(entry, offsets_log.Profile)]
+    return [profile.member for profile in profiles if profile.client == name][-1]
+
+
+def commit(broker, holding):
+    """In a member's name, by what it had and in its epoch of then."""
+    _topic, partition = min(holding.partitions)
+    return raw.commit_by_epoch(broker.port, GROUP, holding.epoch, holding.member, "events", partition, 0)
 
 
 def test_the_tool_sees_them_and_patterns_find_new_topics(own_broker, connect, join):

@@ -1,26 +1,21 @@
 """Consumer groups: members of different clients share a topic, leave, die, hang and come back, and so does the broker."""
 
-import bisect
-import hashlib
-import json
 import re
 import signal
-import subprocess
-import sys
-import threading
 import time
-import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from confluent_kafka import Consumer
 
-from harness import activity, offsets_log, raw
-from harness.paths import CACHE, CLIENTS, CORELOG, kafka_libs
+from harness import offsets_log, raw
+from harness.members import (OFFSETS_PARTITIONS, PARTITIONS, Process, assert_commits_only_advance, assert_contents,
+                             assert_read_again_from_the_last_commit, ends, fill, log_of, progress)
 from harness.records import Record
 from harness.tools import Tools
-from harness.wait import wait_for_leader, wait_until
+from harness.wait import wait_for_coordinator, wait_for_leader, wait_until
 
 pytestmark = pytest.mark.timeout(200)
-PARTITIONS = 8
 UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION = 25, 22
 
 # Which clients have an assignor, each assignor a group of its own. kafkajs has roundrobin when it is called so; `corelog consume` offers
@@ -31,71 +26,9 @@ GROUPS = {
     "sticky": ["kafkapython", "aio", "java39", "java41"],
     "cooperative-sticky": ["confluent", "kafkapython", "java39", "java41"],
 }
-LEAVES, DIES, HANGS = "aio", "confluent", "java39"
-
-
-class Process:
-    """A client with its members of all groups that it can be in; everything it told, in order."""
-
-    def __init__(self, client, broker, topic, groups):
-        self.client = client
-        LOGS = CACHE / "logs"
-        LOGS.mkdir(parents=True, exist_ok=True)
-        self.errors = open(LOGS / f"member-{client}.log", "wb")
-        self.process = subprocess.Popen(self._command(broker, topic, groups), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.errors)
-        self.told = []
-        self.reader = threading.Thread(target=self._read, args=(groups[0],))
-        self.reader.start()
-
-    def _command(self, broker, topic, groups):
-        memberships = [f"{group}:{group}" for group in groups]
-        arguments = [broker.bootstrap, topic, *memberships]
-        if self.client == "corelog":
-            (group,) = groups
-            return [CORELOG, "consume", topic, "-b", broker.bootstrap, "--group", group, "--assignor", group, "--session-timeout", "6s",
-                    "--client-id", "corelog", "-f", "%p %o %v\\n"]
-        if self.client == "kafkajs":
-            return ["node", str(CLIENTS / "js" / "member.js"), self.client, *arguments]
-        if self.client.startswith("java"):
-            home = kafka_libs(self.client.removeprefix("java")).parent
-            return ["java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-                    f"-Dlog4j.configuration=file:{CLIENTS / 'java' / 'log4j.properties'}",
-                    "-cp", f"{home / 'classes'}:{home / 'libs'}/*", "GroupMember", self.client, *arguments]
-        return [sys.executable, str(CLIENTS / "groups" / "member.py"), self.client, *arguments]
-
-    def _read(self, group):
-        for line in self.process.stdout:
-            try:
-                if self.client == "corelog":
-                    partition, offset, value = line.rstrip(b"\n").split(b" ", 2)
-                    told = [int(time.time() * 1000), group, "processed", int(partition), int(offset), int(offset) + 1, hashlib.sha1(value).hexdigest()]
-                else:
-                    told = json.loads(line)
-            except ValueError:
-                continue  # killed within a line
-            self.told.append(told)
-
-    def signal(self, number):
-        self.process.send_signal(number)
-
-    def is_alive(self):
-        return self.process.poll() is None
-
-    def end(self):
-        if self.is_alive():
-            # A stopped one must be able to end.
-            self.signal(signal.SIGCONT)
-        if self.client == "corelog":
-            self.signal(signal.SIGINT)
-        self.process.stdin.close()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.reader.join()
-        self.errors.close()
+# Each group has one who leaves, one who dies and one who hangs.
+LEAVE, DIES, HANGS = ("aio", "confluent"), "kafkapython", "java39"
+assert all({DIES, HANGS} <= set(of) and any(client in of for client in LEAVE) for of in GROUPS.values())
 
 
 @pytest.fixture
@@ -113,40 +46,20 @@ def start():
         process.end()
 
 
-def fill(client, topic):
-    """The activity events by user over the partitions; what each partition holds."""
-    partitions = [[] for _ in range(PARTITIONS)]
-    for event in activity.load():
-        partitions[zlib.crc32(event.user.encode()) % PARTITIONS].append(Record(event.line, event.user.encode(), timestamp=event.timestamp))
-    for partition, records in enumerate(partitions):
-        client.produce(topic, partition, records, "none", 1_000_000)
-    return [[record.value for record in records] for records in partitions]
-
-
-def progress(processes, group):
-    """How far each partition was processed without a gap."""
-    done = [0] * PARTITIONS
-    ranges = sorted((told[3], told[4], told[5]) for process in processes for told in list(process.told) if told[1] == group and told[2] == "processed")
-    for partition, first, following in ranges:
-        if first <= done[partition]:
-            done[partition] = max(done[partition], following)
-    return done
-
-
 def share(processes, total):
     """Of the group that is least far, how much of all records was processed."""
     return min(sum(progress(processes, group)) for group in GROUPS) / total
 
 
 def test_members_of_every_client_share_each_assignor(own_broker, connect, start):
-    broker = own_broker({"group.initial.rebalance.delay.ms": "1000", "offsets.topic.num.partitions": "4", "log.retention.ms": "-1"})
+    broker = own_broker({"group.initial.rebalance.delay.ms": "1000", "offsets.topic.num.partitions": str(OFFSETS_PARTITIONS), "log.retention.ms": "-1"})
     admin = connect("confluent", broker)
     admin.create_topic("events", PARTITIONS, {})
     wait_for_leader(broker, "events", PARTITIONS)
     clients = dict.fromkeys(client for members in GROUPS.values() for client in members)
     members = {client: start(client, broker, "events") for client in clients}
     processes = list(members.values())
-    wait_for_leader(broker, "__consumer_offsets", 4)
+    wait_for_leader(broker, "__consumer_offsets", OFFSETS_PARTITIONS)
     # Nobody is done before the others have begun.
     shares = {}
 
@@ -165,10 +78,12 @@ def test_members_of_every_client_share_each_assignor(own_broker, connect, start)
         return all({told[1] for told in list(member.told)} == {g for g, of in GROUPS.items() if client in of} for client, member in members.items())
 
     wait_until(everybody_works, lambda: f"not all work: {[(c, {t[1] for t in m.told}) for c, m in members.items()]}", 40)
-    members[LEAVES].end()
+    for client in LEAVE:
+        members[client].end()
     reach(0.25)
     members[DIES].signal(signal.SIGKILL)
-    processes.append(start(DIES, broker, "events"))
+    for client in (DIES, "confluent"):
+        processes.append(start(client, broker, "events"))
     reach(0.4)
     members[HANGS].signal(signal.SIGSTOP)
     hung = {group: current(admin, broker, group) for group, of in GROUPS.items() if HANGS in of}
@@ -199,24 +114,6 @@ def test_members_of_every_client_share_each_assignor(own_broker, connect, start)
         assert_read_again_from_the_last_commit(processes, group, entries)
 
 
-def log_of(client, broker, group):
-    partition = partition_of(group, 4)
-
-    def consume(topic, partition):
-        batches = raw.batches(broker.port, topic, partition)
-        return client.consume(topic, partition, sum(batch.count for batch in batches), 0) if batches else []
-
-    return offsets_log.read(consume, partition, group)
-
-
-def partition_of(group, partitions):
-    """Java's hash of a name."""
-    number = 0
-    for character in group.encode():
-        number = (31 * number + character) & 0xFFFFFFFF
-    return (number & 0x7FFFFFFF) % partitions
-
-
 def clients_with_partitions(client, broker, group):
     """Of the newest generation, when all partitions have owners; who joins late or gives partitions away is not counted on."""
     generations = [entry for entry in log_of(client, broker, group) if isinstance(entry, offsets_log.Generation)]
@@ -228,12 +125,6 @@ def clients_with_partitions(client, broker, group):
 
 def current(client, broker, group):
     return [entry for entry in log_of(client, broker, group) if isinstance(entry, offsets_log.Generation)][-1]
-
-
-def ends(client, broker, group):
-    last = dict.fromkeys(range(PARTITIONS), 0)
-    last.update((entry.partition, entry.offset) for entry in log_of(client, broker, group) if isinstance(entry, offsets_log.Commit))
-    return list(last.values())
 
 
 def assert_stale_commits_are_refused(broker, group, before, now):
@@ -264,38 +155,86 @@ def assert_one_owner(group, entries):
     assert together >= len(GROUPS[group]) - 1, f"{group}: never more than {together} clients at once"
 
 
-def assert_commits_only_advance(group, entries):
-    last = [0] * PARTITIONS
-    for entry in entries:
-        if isinstance(entry, offsets_log.Commit):
-            assert entry.offset >= last[entry.partition], f"{group}: a commit of {entry} after {last[entry.partition]}: of a stale owner"
-            last[entry.partition] = entry.offset
+def side_by_side(calls):
+    """What each call gives; each waits for a JVM of its own."""
+    with ThreadPoolExecutor(3) as pool:
+        return [done.result() for done in [pool.submit(call) for call in calls]]
 
 
-def assert_contents(processes, group, values):
-    for process in processes:
-        for _, of, what, partition, first, following, digest in process.told:
-            if of == group and what == "processed":
-                assert hashlib.sha1(b"".join(values[partition][first:following])).hexdigest() == digest, (process.client, group, partition, first)
+@pytest.mark.parametrize("client", ["java39", "java41"])
+def test_the_tool_resets_offsets_every_way(client, own_broker, connect, tmp_path):
+    broker = own_broker()
+    confluent = connect("confluent", broker)
+    tools = Tools(client.removeprefix("java"), broker)
+    confluent.create_topic("t", 2, {})
+    wait_for_leader(broker, "t", 2)
+    # Six an hour each from 2021 on, then four of now; in the other partition of now alone.
+    hour, begin, now = 3_600_000, 1_609_459_200_000, time.time_ns() // 1_000_000
+    old = [Record(b"%d" % n, timestamp=begin + n * hour) for n in range(6)]
+    new = [Record(b"%d" % n, timestamp=now + n) for n in range(10)]
+    confluent.produce("t", 0, old + new[:4], "none", 1_000_000)
+    confluent.produce("t", 1, new, "none", 1_000_000)
+    (tmp_path / "plan.csv").write_text("t,0,2\nt,1,9\n")
+    ways = {
+        "earliest": (["--to-earliest"], (0, 0)),
+        "latest": (["--to-latest"], (10, 10)),
+        "shift": (["--shift-by", "-3"], (2, 4)),
+        "far": (["--shift-by", "100"], (10, 10)),
+        "duration": (["--by-duration", "P1D"], (6, 0)),
+        "datetime": (["--to-datetime", "2021-01-01T03:00:00.000+00:00"], (3, 0)),
+        "current": (["--to-current"], (5, 7)),
+        "file": (["--from-file", str(tmp_path / "plan.csv")], (2, 9)),
+    }
+    for group in [*ways, "untouched"]:
+        wait_for_coordinator(broker, group)
+        for partition, offset in enumerate((5, 7)):
+            wait_until(lambda: raw.commit(broker.port, group, -1, "", "t", partition, offset) == 0, f"no commit for {group}")
+
+    def reset(group, how):
+        topic = [] if group == "file" else ["--topic", "t"]
+        return tools.run("consumer-groups", "--reset-offsets", "--group", group, *topic, *how, "--execute")
+
+    told = side_by_side([lambda group=group, how=how: reset(group, how) for group, (how, _) in ways.items()])
+    for (group, (_, expected)), said in zip(ways.items(), told):
+        assert set(re.findall(rf"\b{group}\s+t\s+(\d+)\s+(\d+)", said)) == {("0", str(expected[0])), ("1", str(expected[1]))}, said
+    assert committed(tools) == {group: expected for group, (_, expected) in ways.items()} | {"untouched": (5, 7)}
+
+    export, every = side_by_side([
+        lambda: tools.run("consumer-groups", "--reset-offsets", "--group", "shift", "--topic", "t:0", "--to-offset", "1", "--export", "--dry-run"),
+        lambda: tools.run("consumer-groups", "--reset-offsets", "--all-groups", "--topic", "t:1", "--to-offset", "8", "--execute")])
+    assert re.search(r'^"?t"?,0,1$', export, re.M), export
+    assert all(re.search(rf"\b{group}\s+t\s+1\s+8\b", every) for group in ways), every
+    assert committed(tools) == {group: (expected[0], 8) for group, (_, expected) in ways.items()} | {"untouched": (5, 8)}
 
 
-def assert_read_again_from_the_last_commit(processes, group, entries):
-    """Whoever begins to read a partition does so at what was committed last: nothing else is processed twice, and nothing left out."""
-    times, offsets = [[] for _ in range(PARTITIONS)], [[0] for _ in range(PARTITIONS)]
-    for entry in entries:
-        if isinstance(entry, offsets_log.Commit):
-            times[entry.partition].append(entry.at_ms)
-            offsets[entry.partition].append(entry.offset)
-    for process in processes:
-        following_of = {}
-        for at_ms, of, what, partition, first, following, _ in process.told:
-            if of != group or what != "processed":
-                continue
-            if following_of.get(partition) != first:
-                # What corelog printed was read here some time later.
-                known = [offsets[partition][bisect.bisect_right(times[partition], at_ms)]] if process.client != "corelog" else offsets[partition]
-                assert first in known, f"{group}: {process.client} begins partition {partition} at {first}, committed was {known}"
-            following_of[partition] = following
+def committed(tools):
+    """Of each group, what the tool says of the two partitions of `t`."""
+    described = tools.run("consumer-groups", "--describe", "--all-groups")
+    rows = re.findall(r"^(\S+)\s+t\s+(\d+)\s+(\d+)\s", described, re.M)
+    return {group: tuple(int(at) for of, _, at in sorted(rows) if of == group) for group, _, _ in rows}
+
+
+@pytest.mark.parametrize("client", ["java39", "java41"])
+def test_the_tool_shows_members(client, broker, topic, client_of):
+    tools = Tools(client.removeprefix("java"), broker)
+    group = f"group-of-{topic}"
+    client_of("confluent").create_topic(topic, 3, {})
+    wait_for_leader(broker, topic, 3)
+    member = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": group, "client.id": "shown", "group.instance.id": "one",
+                       "partition.assignment.strategy": "roundrobin"})
+    member.subscribe([topic])
+    try:
+        wait_until(lambda: member.poll(0.1) is None and len(member.assignment()) == 3, "the member gets no partitions")
+        who, state, refused = side_by_side([
+            lambda: tools.run("consumer-groups", "--describe", "--group", group, "--members", "--verbose"),
+            lambda: tools.run("consumer-groups", "--describe", "--group", group, "--state"),
+            lambda: tools.run("consumer-groups", "--reset-offsets", "--group", group, "--topic", topic, "--to-earliest", "--execute", check=False)])
+        # The tool of 3.9 leaves the topic's name out.
+        assert re.search(rf"^{group}\s+one-\S+\s+one\s+/127.0.0.1\s+shown\s+3\s.*(\s\(0,1,2\)|{topic}:0,1,2)", who, re.M), who
+        assert re.search(rf"^{group}\s.*\sroundrobin\s+Stable\s+1", state, re.M), state
+        assert "inactive" in refused, refused
+    finally:
+        member.close()
 
 
 @pytest.mark.parametrize("client", ["java39", "java41"])

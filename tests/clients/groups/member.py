@@ -2,7 +2,7 @@
 
     member.py CLIENT BOOTSTRAP TOPIC GROUP:ASSIGNOR...
 
-One consumer for each group. Records are "processed" (told on standard output) some at a time, and only then committed. Where a commit
+ASSIGNOR may be `consumer`: then the group is of the new protocol (KIP-848), in which the broker assigns. One consumer for each group. Records are "processed" (told on standard output) some at a time, and only then committed. Where a commit
 is refused and the partition stays (a cooperative group goes on reading while others join), the position is committed again. What is told
 is a JSON line: ms of the wall clock, group, what ("processed", "committed", "refused"), partition, first offset, next offset, and of what was
 processed the SHA-1 of its values. Ends by itself, leaving the groups, when standard input is closed. `../java/GroupMember.java`
@@ -52,10 +52,17 @@ def at(message):
 def confluent(bootstrap, topic, group, assignor, stop):
     from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "client.id": "confluent", "auto.offset.reset": "earliest",
-                         "enable.auto.commit": False, "session.timeout.ms": SESSION_MS, "heartbeat.interval.ms": HEARTBEAT_MS,
-                         "reconnect.backoff.max.ms": 500, "partition.assignment.strategy": assignor})
-    consumer.subscribe([topic])
+    config = {"bootstrap.servers": bootstrap, "group.id": group, "client.id": "confluent", "auto.offset.reset": "earliest",
+              "enable.auto.commit": False, "reconnect.backoff.max.ms": 500}
+    if assignor == "consumer":
+        consumer = Consumer(config | {"group.protocol": "consumer"})
+        # With callbacks partitions go within consume, and not while records of theirs are being processed: their commit would be taken.
+        nothing = lambda _, partitions: None
+        consumer.subscribe([topic], on_assign=nothing, on_revoke=nothing, on_lost=nothing)
+    else:
+        consumer = Consumer(config | {"session.timeout.ms": SESSION_MS, "heartbeat.interval.ms": HEARTBEAT_MS,
+                                      "partition.assignment.strategy": assignor})
+        consumer.subscribe([topic])
     uncommitted = set()
     while not stop.is_set():
         by_partition = {}

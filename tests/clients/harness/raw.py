@@ -108,6 +108,16 @@ def commit(port: int, group: str, generation: int, member: str, topic: str, part
     return reader.i16()
 
 
+def commit_by_epoch(port: int, group: str, epoch: int, member: str, topic: str, partition: int, offset: int) -> int:
+    """OffsetCommit v9, the first that members of the new protocol may use, in somebody's name; returns the error code."""
+    body = _compact(group) + struct.pack(">i", epoch) + _compact(member) + b"\0" + b"\x02" + _compact(topic)
+    body += b"\x02" + struct.pack(">iqi", partition, offset, -1) + _compact("") + b"\0" + b"\0" + b"\0"
+    reader = _call(coordinator(port, group), 8, 9, body, flexible=True)
+    reader.i32()  # throttle time
+    assert reader.compact_length() == 1 and reader.compact_string() == topic and reader.compact_length() == 1 and reader.i32() == partition
+    return reader.i16()
+
+
 def _fetch(leader: tuple[str, int], topic: str, partition: int, offset: int) -> tuple[int, bytes]:
     body = struct.pack(">iiiibi", -1, 500, 1, 50_000_000, 0, 1) + _string(topic)
     body += struct.pack(">iiqi", 1, partition, offset, 40_000_000)
@@ -137,13 +147,15 @@ def _headers(records: bytes) -> list[Batch]:
     return found
 
 
-def _call(address: tuple[str, int], key: int, version: int, body: bytes) -> "Reader":
-    request = struct.pack(">hhi", key, version, 7) + _string("harness") + body
+def _call(address: tuple[str, int], key: int, version: int, body: bytes, flexible: bool = False) -> "Reader":
+    tags = b"\0" if flexible else b""
+    request = struct.pack(">hhi", key, version, 7) + _string("harness") + tags + body
     with socket.create_connection(address, 10) as sock:
         sock.sendall(struct.pack(">i", len(request)) + request)
         (size,) = struct.unpack(">i", _exactly(sock, 4))
         reader = Reader(_exactly(sock, size))
     assert reader.i32() == 7, "correlation id"
+    assert not flexible or reader.uvarint() == 0, "tags"
     return reader
 
 
@@ -159,6 +171,11 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
 
 def _string(text: str) -> bytes:
     return struct.pack(">h", len(text)) + text.encode()
+
+
+def _compact(text: str) -> bytes:
+    assert len(text) < 127
+    return bytes([len(text) + 1]) + text.encode()
 
 
 class Reader:
@@ -193,4 +210,21 @@ class Reader:
 
     def string(self) -> str | None:
         size = self.i16()
+        return None if size < 0 else self.bytes(size).decode()
+
+    def uvarint(self) -> int:
+        number, shift = 0, 0
+        while True:
+            byte = self.bytes(1)[0]
+            number |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return number
+
+    def compact_length(self) -> int:
+        """Of a list or string in its compact form; -1 for null."""
+        return self.uvarint() - 1
+
+    def compact_string(self) -> str | None:
+        size = self.compact_length()
         return None if size < 0 else self.bytes(size).decode()

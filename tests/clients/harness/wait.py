@@ -24,6 +24,19 @@ def wait_for_leader(broker, topic, partitions=1, seconds=20.0):
     wait_until(ready, f"{topic} got no leaders within {seconds} s", seconds)
 
 
+def wait_for_coordinator(broker, group, seconds=20.0):
+    """Until the group has one: Kafka makes its topic behind the first answer."""
+
+    def ready():
+        try:
+            raw.coordinator(broker.port, group)
+            return True
+        except AssertionError:
+            return False
+
+    wait_until(ready, f"{group} got no coordinator within {seconds} s", seconds)
+
+
 def wait_for_records(broker, topic, count, seconds=20.0):
     """Until the topic's only partition holds so many records: the traffic flows."""
 

@@ -2,6 +2,7 @@ import java.io.PrintStream;
 import java.security.MessageDigest;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Collection;
 import java.util.HashSet;
 import java.util.HexFormat;
 import java.util.List;
@@ -9,6 +10,7 @@ import java.util.Map;
 import java.util.Properties;
 import java.util.Set;
 import java.util.concurrent.atomic.AtomicBoolean;
+import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
@@ -74,13 +76,21 @@ public final class GroupMember implements Runnable {
         config.put("client.id", client);
         config.put("auto.offset.reset", "earliest");
         config.put("enable.auto.commit", "false");
-        config.put("session.timeout.ms", Integer.toString(SESSION_MS));
-        config.put("heartbeat.interval.ms", "500");
         config.put("max.poll.records", Integer.toString(BATCH));
         config.put("reconnect.backoff.max.ms", "500");
-        config.put("partition.assignment.strategy", "org.apache.kafka.clients.consumer." + ASSIGNORS.get(assignor));
+        if (assignor.equals("consumer")) {
+            config.put("group.protocol", "consumer");
+        } else {
+            config.put("session.timeout.ms", Integer.toString(SESSION_MS));
+            config.put("heartbeat.interval.ms", "500");
+            config.put("partition.assignment.strategy", "org.apache.kafka.clients.consumer." + ASSIGNORS.get(assignor));
+        }
         try (KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
-            consumer.subscribe(List.of(topic));
+            if (assignor.equals("consumer")) {
+                consumer.subscribe(List.of(topic), new WithinPoll());
+            } else {
+                consumer.subscribe(List.of(topic));
+            }
             while (!STOP.get()) {
                 ConsumerRecords<byte[], byte[]> polled = consumer.poll(Duration.ofMillis(100));
                 for (TopicPartition partition : polled.partitions()) {
@@ -124,6 +134,15 @@ public final class GroupMember implements Runnable {
                 return; // the next time
             }
         }
+    }
+
+    /** With a listener partitions go within poll, and not while records of theirs are being processed: their commit would be taken. */
+    private static final class WithinPoll implements ConsumerRebalanceListener {
+        @Override
+        public void onPartitionsRevoked(Collection<TopicPartition> partitions) { }
+
+        @Override
+        public void onPartitionsAssigned(Collection<TopicPartition> partitions) { }
     }
 
     private void tell(String what, int partition, long first, long next, String detail) {

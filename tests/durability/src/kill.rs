@@ -43,20 +43,28 @@ pub fn run(subject: &Subject, scratch: &Path, seed: u64, rounds: u32) -> Result<
         life += 1;
     }
     let (least, counts) = (u64::from(rounds) * 10, outcome.counts);
-    ensure!(counts.acked > least && counts.seen > least, "too little was done to prove anything: {outcome:?}");
+    let is_enough = counts.acked > least && counts.seen > least && counts.told > least;
+    ensure!(is_enough, "too little was done to prove anything: {outcome:?}");
     Ok(outcome)
 }
 
-/// Checkpoints are written often, so that recovery begins at many places.
+/// Checkpoints are written often, so that recovery begins at many places; coordinators have several partitions of small segments.
 pub fn settings(subject: &Subject) -> Vec<(String, String)> {
-    let often = ["log.flush.offset.checkpoint.interval.ms", "log.flush.start.offset.checkpoint.interval.ms"];
-    let often = often.iter().map(|name| ((*name).to_owned(), "200".to_owned()));
-    often.chain(subject.settings.iter().cloned()).collect()
+    let own = [
+        ("log.flush.offset.checkpoint.interval.ms", "200"),
+        ("log.flush.start.offset.checkpoint.interval.ms", "200"),
+        ("offsets.topic.num.partitions", "4"),
+        ("offsets.topic.segment.bytes", "196608"),
+        ("offsets.topic.replication.factor", "1"),
+        ("group.initial.rebalance.delay.ms", "0"),
+    ];
+    let own = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    own.chain(subject.settings.iter().cloned()).collect()
 }
 
 fn one_life(launch: &Launch, random: &mut fastrand::Rng, rounds: u32, outcome: &mut Outcome) -> Result<()> {
     let mut broker = launch.start()?;
-    let mut world = World::create(launch.port, random.u64(..), SEGMENT_BYTES)?;
+    let mut world = World::create(launch.port, random.u64(..), SEGMENT_BYTES)?.with_groups()?;
     for round in 0..rounds {
         let load_time = Duration::from_millis(random.u64(LOAD_MS));
         world.during(|load| {
@@ -73,12 +81,13 @@ fn one_life(launch: &Launch, random: &mut fastrand::Rng, rounds: u32, outcome: &
             outcome.counts.add(counts);
         }
         println!(
-            "round {}: {} ms of load; {} batches, {} acknowledged and {} seen ones in place, read back in {} ms",
+            "round {}: {} ms of load; {} batches, {} acknowledged and {} seen ones in place, {} answers to groups, read back in {} ms",
             outcome.rounds,
             load_time.as_millis(),
             counts.batches,
             counts.acked,
             counts.seen,
+            counts.told,
             began.elapsed().as_millis()
         );
     }

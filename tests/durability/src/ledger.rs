@@ -38,10 +38,12 @@ pub struct Counts {
     pub batches: u64,
     /// Acknowledged batches that were looked for.
     pub acked: u64,
-    /// Of those: gone, where that was allowed.
+    /// Of what was acknowledged: gone, where that was allowed.
     pub lost: u64,
     /// Batches that a consumer had seen and that were looked for.
     pub seen: u64,
+    /// Answers of coordinators of consumer groups that were held against what is there.
+    pub told: u64,
 }
 
 impl Counts {
@@ -50,6 +52,7 @@ impl Counts {
         self.acked += other.acked;
         self.lost += other.lost;
         self.seen += other.seen;
+        self.told += other.told;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Durability under load: producers and consumers of the real broker, which is killed, or whose disk forgets what was not
+//! Durability under load: producers, consumers and groups of the real broker, which is killed, or whose disk forgets what was not
 //! synced; afterwards the log is compared with what was acknowledged and seen.
 //!
 //! `kill` ends the broker with SIGKILL (`kill.rs`); `power` cuts its disk's power as well (`power`); `disks` lets one of its two disks
@@ -7,8 +7,10 @@
 mod broker;
 mod content;
 mod disks;
+mod group;
 mod kill;
 mod ledger;
+mod mark;
 mod power;
 mod reader;
 mod world;
@@ -98,8 +100,9 @@ fn run(arguments: &Arguments, seed: u64) -> Result<String> {
         Harm::Kill { rounds } => kill::run(&under_test, scratch.path(), seed, rounds).map(|outcome| {
             let counts = outcome.counts;
             format!(
-                "{} rounds, {} kills; {} acknowledged batches (and {} that a consumer had seen) are where they were, none lost",
-                outcome.rounds, outcome.kills, counts.acked, counts.seen
+                "{} rounds, {} kills; {} acknowledged batches (and {} that a consumer had seen) are where they were, none lost, nor any \
+                 of {} answers to consumer groups",
+                outcome.rounds, outcome.kills, counts.acked, counts.seen, counts.told
             )
         }),
         Harm::Disks { rounds } => {
@@ -122,12 +125,13 @@ fn run(arguments: &Arguments, seed: u64) -> Result<String> {
                 let counts = outcome.counts;
                 format!(
                     "{} cuts with log.flush.policy={policy:?}; {} syncs, {} sectors and {} changes of names forgotten; of {} \
-                     acknowledged batches {} were lost, all with leave",
+                     acknowledged batches and {} answers to consumer groups {} were lost, all with leave",
                     outcome.cuts,
                     outcome.syncs,
                     outcome.forgotten_sectors,
                     outcome.forgotten_steps,
                     counts.acked,
+                    counts.told,
                     counts.lost
                 )
             })

@@ -1,6 +1,7 @@
-//! Topics, writers and consumers of one life of a data directory, across the deaths of its broker.
+//! Topics, writers, consumers and groups of one life of a data directory, across the deaths of its broker.
 
 use crate::broker::SHARDS;
+use crate::group::{self, GroupClient};
 use crate::ledger::{self, Counts, Promise};
 use crate::reader::{self, Tail};
 use crate::writer::Writer;
@@ -100,9 +101,15 @@ impl Load {
 
 pub struct World {
     slots: Vec<(u32, Slot)>,
+    ports: Vec<u16>,
+    seed: u64,
     writers: Vec<Writer>,
     tails: Vec<Tail>,
+    groups: Vec<GroupClient>,
 }
+
+/// Stands for a slot where a coordinator's own partitions are meant.
+pub const COORDINATORS: u32 = u32::MAX;
 
 impl World {
     /// Creates the topics at a fresh broker.
@@ -125,7 +132,13 @@ impl World {
         let slots = find_slots(&mut cluster)?;
         let ports: Vec<u16> = (0..SHARDS).map(|shard| port + shard).collect();
         let tails = ports.iter().map(|port| Tail::new(*port, &slots)).collect();
-        Ok(World { writers: writers(&slots, &ports, seed), slots, tails })
+        Ok(World { writers: writers(&slots, &ports, seed), slots, ports, seed, tails, groups: Vec::new() })
+    }
+
+    /// With clients of consumer groups beside producers and consumers.
+    pub fn with_groups(self) -> Result<World> {
+        let groups = group::clients(&self.ports, TOPICS[0], self.seed)?;
+        Ok(World { groups, ..self })
     }
 
     /// Lets everybody write and read while `harm` runs, which ends the load and kills the broker.
@@ -139,6 +152,9 @@ impl World {
             for tail in &mut self.tails {
                 threads.push(scope.spawn(|| tail.run(&load)));
             }
+            for group in &mut self.groups {
+                threads.push(scope.spawn(|| group.run(&load)));
+            }
             let harmed = harm(&load);
             load.end();
             let ended: Vec<Result<()>> = threads.into_iter().map(|t| t.join().expect("no thread panics")).collect();
@@ -150,7 +166,7 @@ impl World {
         &self.slots
     }
 
-    /// Reads everything back and compares. `promise` says what may be relied on, by acks and slot.
+    /// Reads everything back and compares. `promise` says what may be relied on, by acks and slot (or `COORDINATORS`).
     pub fn check(&mut self, promise: impl Fn(i16, u32) -> Promise) -> Result<Counts> {
         let mut connections: BTreeMap<u16, Connection> = BTreeMap::new();
         let mut total = Counts::default();
@@ -169,6 +185,9 @@ impl World {
                 .with_context(|| format!("{}-{}", slot.topic, slot.partition))?;
             followed.next = followed.next.min(log.last().map_or(0, |batch| batch.next));
             total.add(counts);
+        }
+        for group in &mut self.groups {
+            total.add(group.check(promise(-1, COORDINATORS))?);
         }
         for writer in &mut self.writers {
             let may_go = self.slots.iter().any(|(index, _)| promise(writer.acks, *index) == Promise::TailMayGo);

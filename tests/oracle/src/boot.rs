@@ -17,6 +17,8 @@ const COMMON: &[(&str, &str)] = &[
     ("transaction.state.log.replication.factor", "1"),
     ("transaction.state.log.min.isr", "1"),
     ("group.initial.rebalance.delay.ms", "0"),
+    // Small enough to be reached.
+    ("group.max.size", "3"),
     // Records of the cases are from 2023.
     ("log.retention.ms", "-1"),
 ];

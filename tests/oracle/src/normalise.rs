@@ -29,6 +29,7 @@ const MEANINGS: &[(&[&str], Meaning)] = &[
     (&["topic_id"], Meaning::TopicId),
     (&["producer_id"], Meaning::Producer),
     (&["session_id"], Meaning::Session),
+    (&["member_id", "leader"], Meaning::Member),
     (&["log_dir"], Meaning::LogDir),
     (&["total_bytes", "usable_bytes"], Meaning::DiskSpace),
     // Broker-chosen only under LogAppendTime; a client's own times lie far from now, so they are compared as they are.
@@ -71,6 +72,8 @@ pub const UNORDERED: &[(&str, &[&str])] = &[
     ("OffsetForLeaderTopicResult", &["topic"]),
     ("Coordinator", &["key"]),
     ("DescribedGroup", &["group_id"]),
+    ("DescribedGroupMember", &["member_id"]),
+    ("JoinGroupResponseMember", &["member_id"]),
     ("TopicPartitions", &["topic_id"]),
     // Of ConsumerGroupDescribe.
     ("Member", &["member_id"]),
@@ -84,6 +87,7 @@ enum Meaning {
     TopicId,
     Producer,
     Session,
+    Member,
     LogDir,
     DiskSpace,
     Time,
@@ -102,6 +106,8 @@ pub struct Known {
     /// Ids, each with the number of the exchange that gave it.
     producers: Vec<(i64, usize)>,
     sessions: Vec<(i64, usize)>,
+    /// Ids of group members that the broker made up, each with the number of the exchange that told it first.
+    members: Vec<(String, usize)>,
     log_dirs: Vec<String>,
     /// Texts that name this broker's own places, such as its directory, and what replaces them.
     places: Vec<(String, &'static str)>,
@@ -180,6 +186,13 @@ impl Known {
                         seen.push((id, exchange));
                     }
                 }
+                if let Some(id) = text("member_id")
+                    && name == "JoinGroupResponse"
+                    && chosen_part(&id).is_some()
+                    && !self.members.iter().any(|(known, _)| *known == id)
+                {
+                    self.members.push((id, exchange));
+                }
                 if let Some(dir) = text("log_dir")
                     && !dir.is_empty()
                     && !self.log_dirs.contains(&dir)
@@ -197,15 +210,11 @@ impl Known {
             Tree::List(items) => Tree::List(items.into_iter().map(|item| self.replaced(field, item)).collect()),
             Tree::Struct(name, fields) => {
                 // A resource's name is a broker's id where the type says so.
-                let is_member = name == "Member";
                 let of_broker = fields.iter().any(|(field, value)| field == "resource_type" && *value == Tree::word(4));
                 let fields = fields.into_iter().map(|(field, value)| {
                     if field == "resource_name" && of_broker {
                         let id = value.as_text().map(Tree::word);
                         return (field, id.map_or(value, |id| self.meaning(Meaning::Broker, id)));
-                    }
-                    if field == "member_id" && is_member && value.as_text().is_some_and(is_made_up) {
-                        return (field, Tree::word("<made up>"));
                     }
                     let value = self.replaced(&field, value);
                     (field, value)
@@ -233,6 +242,12 @@ impl Known {
             Meaning::Port => position(&brokers(|broker| broker.1)).map(|index| format!("<port {index}>")),
             Meaning::Producer => given(&self.producers).map(|exchange| format!("<producer of exchange {exchange}>")),
             Meaning::Session => given(&self.sessions).map(|exchange| format!("<session of exchange {exchange}>")),
+            Meaning::Member => leaf.as_text().and_then(|id| {
+                let chosen = chosen_part(id)?;
+                let known = self.members.iter().find(|(known, _)| known == id);
+                // Others may be told of a member before its own answer comes.
+                Some(known.map_or(format!("<{chosen}>"), |(_, exchange)| format!("<{chosen} of exchange {exchange}>")))
+            }),
             Meaning::ClusterId => {
                 leaf.as_text().filter(|&id| self.cluster_id.as_deref() == Some(id)).map(|_| "<cluster id>".into())
             }
@@ -331,10 +346,18 @@ fn merged(items: Vec<Tree>) -> Vec<Tree> {
     out
 }
 
-/// A member's id that a broker made up: the client's id, and one of its own.
-fn is_made_up(id: &str) -> bool {
-    id.strip_prefix("oracle-").is_some_and(|own| own.len() == 36)
+/// Of a member's id that a broker made up, what comes before its own part: the client's id, or the member's instance.
+fn chosen_part(id: &str) -> Option<&str> {
+    let (chosen, own) = id.split_at_checked(id.len().checked_sub(OWN_ID_LEN)?)?;
+    let is_own = own.bytes().enumerate().all(|(at, byte)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    });
+    chosen.strip_suffix('-').filter(|_| is_own)
 }
+
+/// Characters of a UUID as text.
+const OWN_ID_LEN: usize = 36;
 
 fn is_zero_id(id: &str) -> bool {
     id == "00000000-0000-0000-0000-000000000000"

@@ -2,7 +2,7 @@
 //!
 //! A cut stops the disk at an arbitrary instant, then the broker is killed, and a seeded choice of what had not been synced
 //! is dropped; the broker starts on what is left. With `log.flush.policy=disk` no acknowledged acks=all batch may be gone,
-//! nor any that a consumer had seen; acks=1 may lose the end of a log. With `os` every acks may, and the log must still be
+//! nor any that a consumer had seen, nor what a coordinator told a consumer group; acks=1 may lose the end of a log. With `os` every acks may, and the log must still be
 //! whole: no gap, nothing that was not sent, nothing lost from its middle.
 
 mod disk;
@@ -75,8 +75,12 @@ pub fn run(subject: &Subject, scratch: &Path, seed: u64, cuts: u32, policy: Poli
         life.end()?;
     }
     // A disk that forgot nothing, or a broker that took nothing, would prove nothing.
-    let proves =
-        outcome.forgotten_sectors > 0 && outcome.syncs > 0 && outcome.counts.acked > 0 && outcome.counts.seen > 0;
+    let counts = outcome.counts;
+    let proves = outcome.forgotten_sectors > 0
+        && outcome.syncs > 0
+        && counts.acked > 0
+        && counts.seen > 0
+        && counts.told > u64::from(cuts);
     ensure!(proves, "too little was done to prove anything: {outcome:?}");
     Ok(outcome)
 }
@@ -114,7 +118,7 @@ impl Life {
 
     fn live(&mut self, cuts: u32, outcome: &mut Outcome) -> Result<()> {
         self.broker = Some(self.launch.start()?);
-        let mut world = World::create(self.launch.port, self.random.u64(..), SEGMENT_BYTES)?;
+        let mut world = World::create(self.launch.port, self.random.u64(..), SEGMENT_BYTES)?.with_groups()?;
         for _ in 0..cuts {
             let load_time = Duration::from_millis(self.random.u64(LOAD_MS));
             let (disk, broker) = (self.disk.clone(), self.broker.take().context("no broker")?);
@@ -149,13 +153,14 @@ impl Life {
             outcome.forgotten_steps += forgotten.steps;
             println!(
                 "cut {} after {} ms of load: the disk forgot {} sectors and {} changes of names; {} batches, \
-                 {} acknowledged ones looked for, {} lost with leave; read back in {} ms",
+                 {} acknowledged ones looked for, and {} answers to groups, {} lost with leave; read back in {} ms",
                 outcome.cuts,
                 load_time.as_millis(),
                 forgotten.sectors,
                 forgotten.steps,
                 counts.batches,
                 counts.acked,
+                counts.told,
                 counts.lost,
                 began.elapsed().as_millis()
             );

@@ -22,8 +22,9 @@ use kafka_protocol::protocol::{Request, StrBytes};
 
 /// A consumer's subscription to the topic that all cases share, and an assignment of it, as clients write them.
 pub const SUBSCRIPTION: &[u8] = b"\0\x01\0\0\0\x01\0\x05plain\xff\xff\xff\xff\0\0\0\0";
-const ASSIGNMENT: &[u8] = b"\0\x01\0\0\0\x01\0\x05plain\0\0\0\x01\0\0\0\0\xff\xff\xff\xff";
-const NEWEST: i16 = 9;
+pub(super) const ASSIGNMENT: &[u8] = b"\0\x01\0\0\0\x01\0\x05plain\0\0\0\x01\0\0\0\0\xff\xff\xff\xff";
+/// Of JoinGroup and of what goes with it.
+pub(super) const NEWEST: i16 = 9;
 
 /// Waits until both have a coordinator: Kafka makes its topic behind the answer.
 pub fn prepare(pair: &mut Pair) -> Result<()> {
@@ -49,7 +50,7 @@ pub fn script(pair: &mut Pair) -> Result<()> {
 }
 
 /// The version of an API that a round takes: its own number, as far as both serve that.
-fn version_of<R: Request>(pair: &Pair, round: i16) -> i16 {
+pub(super) fn version_of<R: Request>(pair: &Pair, round: i16) -> i16 {
     let versions = pair.versions::<R>();
     round.clamp(*versions.start(), *versions.end())
 }
@@ -177,7 +178,7 @@ pub fn id(group: &str) -> GroupId {
     GroupId(StrBytes::from_string(group.to_owned()))
 }
 
-fn join(group: &str, member: &str) -> JoinGroupRequest {
+pub(super) fn join(group: &str, member: &str) -> JoinGroupRequest {
     let protocol = |name| {
         JoinGroupRequestProtocol::default().with_name(text(name)).with_metadata(Bytes::from_static(SUBSCRIPTION))
     };
@@ -190,7 +191,7 @@ fn join(group: &str, member: &str) -> JoinGroupRequest {
         .with_protocols(vec![protocol("range"), protocol("roundrobin")])
 }
 
-fn sync(version: i16, group: &str, member: &str, generation: i32) -> SyncGroupRequest {
+pub(super) fn sync(version: i16, group: &str, member: &str, generation: i32) -> SyncGroupRequest {
     let assignment = SyncGroupRequestAssignment::default()
         .with_member_id(text(member))
         .with_assignment(Bytes::from_static(ASSIGNMENT));
@@ -204,11 +205,11 @@ fn sync(version: i16, group: &str, member: &str, generation: i32) -> SyncGroupRe
         .with_assignments(vec![assignment])
 }
 
-fn heartbeat(group: &str, member: &str, generation: i32) -> HeartbeatRequest {
+pub(super) fn heartbeat(group: &str, member: &str, generation: i32) -> HeartbeatRequest {
     HeartbeatRequest::default().with_group_id(id(group)).with_generation_id(generation).with_member_id(text(member))
 }
 
-fn leave(version: i16, group: &str, member: &str) -> LeaveGroupRequest {
+pub(super) fn leave(version: i16, group: &str, member: &str) -> LeaveGroupRequest {
     let request = LeaveGroupRequest::default().with_group_id(id(group));
     match version >= 3 {
         true => request.with_members(vec![MemberIdentity::default().with_member_id(text(member))]),
@@ -217,7 +218,7 @@ fn leave(version: i16, group: &str, member: &str) -> LeaveGroupRequest {
 }
 
 /// Commits for the first partition of the shared topic, and for one that is not there.
-fn commit(group: &str, member: &str, generation: i32, offset: i64) -> OffsetCommitRequest {
+pub(super) fn commit(group: &str, member: &str, generation: i32, offset: i64) -> OffsetCommitRequest {
     let partition = |index| {
         OffsetCommitRequestPartition::default()
             .with_partition_index(index)
@@ -235,7 +236,7 @@ fn commit(group: &str, member: &str, generation: i32, offset: i64) -> OffsetComm
         .with_topics(vec![topic(PLAIN, &[0, 9_999]), topic("nobody", &[0])])
 }
 
-fn offsets(version: i16, group: &str, partitions: Option<&[i32]>) -> OffsetFetchRequest {
+pub(super) fn offsets(version: i16, group: &str, partitions: Option<&[i32]>) -> OffsetFetchRequest {
     if version >= 8 {
         let topic = |partitions: &[i32]| {
             OffsetFetchRequestTopics::default().with_name(topic_name(PLAIN)).with_partition_indexes(partitions.to_vec())
@@ -252,15 +253,15 @@ fn offsets(version: i16, group: &str, partitions: Option<&[i32]>) -> OffsetFetch
         .with_topics(partitions.map(|partitions| vec![topic(partitions)]))
 }
 
-fn describe(group: &str) -> DescribeGroupsRequest {
+pub(super) fn describe(group: &str) -> DescribeGroupsRequest {
     DescribeGroupsRequest::default().with_groups(vec![id(group)])
 }
 
-fn delete(group: &str) -> DeleteGroupsRequest {
+pub(super) fn delete(group: &str) -> DeleteGroupsRequest {
     DeleteGroupsRequest::default().with_groups_names(vec![id(group)])
 }
 
-fn delete_offset(group: &str, topic: &str) -> OffsetDeleteRequest {
+pub(super) fn delete_offset(group: &str, topic: &str) -> OffsetDeleteRequest {
     let partition = OffsetDeleteRequestPartition::default().with_partition_index(0);
     let topic = OffsetDeleteRequestTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
     OffsetDeleteRequest::default().with_group_id(id(group)).with_topics(vec![topic])

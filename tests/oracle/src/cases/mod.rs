@@ -5,6 +5,8 @@ mod configs;
 mod consumer_groups;
 mod fetch;
 mod fetch_sessions;
+mod group_instances;
+mod group_members;
 mod groups;
 mod idempotence;
 mod malformed;
@@ -52,6 +54,10 @@ pub const SCRIPTS: &[(&str, Script)] = &[
     ("incremental-alter-configs", configs::incremental),
     ("alter-broker-configs", configs::brokers),
     ("groups", groups::script),
+    ("groups-of-several", group_members::several),
+    ("groups-in-time", group_members::in_time),
+    ("groups-offsets", group_members::offsets_of_several),
+    ("groups-static", group_instances::script),
     ("cluster", cluster::script),
 ];
 
