@@ -3,12 +3,13 @@
 use super::plot::{Axis, Line, Plot, Scale, colour, escaped};
 use super::sweep_plots;
 use anyhow::Context;
+use indexmap::IndexMap;
 use serde_json::Value;
 use std::fmt::Write;
 
 const STYLE: &str = "\
 body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em;color:#222;background:#fff}\
-h1{font-size:1.4em}table{border-collapse:collapse;width:100%;font-size:13px}\
+h1{font-size:1.4em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;width:100%;font-size:13px}\
 th,td{padding:.3em .5em;text-align:right;border-bottom:1px solid #ddd}\
 th:first-child,td:first-child{text-align:left}tr.off{opacity:.35}tbody tr{cursor:pointer}\
 svg{width:100%;height:auto;margin:1.2em 0}.grid{stroke:#e4e4e4}.tick{font-size:11px;fill:#555}\
@@ -17,9 +18,9 @@ p{color:#555}";
 
 /// A click on a run's row hides its lines.
 const SCRIPT: &str = "\
-document.querySelectorAll('tbody tr').forEach((row,run)=>row.addEventListener('click',()=>{\
+document.querySelectorAll('section').forEach(part=>part.querySelectorAll('tbody tr').forEach((row,run)=>row.addEventListener('click',()=>{\
 const off=row.classList.toggle('off');\
-document.querySelectorAll('.run'+run).forEach(line=>line.style.display=off?'none':'');}));";
+part.querySelectorAll('.run'+run).forEach(line=>line.style.display=off?'none':'');})));";
 
 /// A run, as its JSON document tells it.
 struct Run<'r> {
@@ -27,7 +28,8 @@ struct Run<'r> {
     name: String,
 }
 
-/// The page for these runs, each being what `--json` prints.
+/// The page for these runs, each being what `--json` prints. Those that bear the same text as `group`, which whoever compares brokers adds, have
+/// a part of the page for themselves.
 pub fn page(documents: &[Value]) -> anyhow::Result<String> {
     let all: Vec<Run> =
         documents.iter().enumerate().map(|(number, document)| run(number, document)).collect::<Result<_, _>>()?;
@@ -41,15 +43,32 @@ pub fn page(documents: &[Value]) -> anyhow::Result<String> {
         escaped(&title)
     );
     if !runs.is_empty() {
-        page.push_str(&table(&runs));
         page.push_str("<p>Latencies are in microseconds. A click on a row hides its lines.</p>\n");
+    }
+    for (group, runs) in grouped(runs) {
+        page.push_str("<section>");
+        if !group.is_empty() {
+            let _ = write!(page, "<h2>{}</h2>", escaped(group));
+        }
+        page.push_str(&table(&runs));
         for plot in [by_percentile(&runs), throughput(&runs), over_time(&runs)] {
             page.push_str(&plot.svg());
         }
+        page.push_str("</section>\n");
     }
     page.push_str(&sweep_plots::of(&sweeps.iter().map(|sweep| (&*sweep.name, sweep.document)).collect::<Vec<_>>()));
     let _ = writeln!(page, "<script>{SCRIPT}</script></body></html>");
     Ok(page)
+}
+
+/// In the order in which they come first.
+fn grouped<'r>(runs: Vec<Run<'r>>) -> IndexMap<&'r str, Vec<Run<'r>>> {
+    let mut groups = IndexMap::new();
+    for run in runs {
+        let group = run.document.get("group").and_then(Value::as_str).unwrap_or_default();
+        groups.entry(group).or_insert_with(Vec::new).push(run);
+    }
+    groups
 }
 
 fn run(number: usize, document: &Value) -> anyhow::Result<Run<'_>> {
@@ -216,6 +235,22 @@ mod tests {
         }
         assert!(!page.contains("http"), "nothing is fetched from elsewhere");
         assert!(page.contains("99.9 %") && !page.contains("99.99 %"), "2,000 latencies have no more nines");
+    }
+
+    /// Forty runs of twelve kinds of work lay over each other.
+    #[test]
+    fn groups_have_plots_of_their_own() {
+        let of = |label: &str, group: &str| {
+            let mut document = document(label);
+            document["group"] = json!(group);
+            document
+        };
+        let page = page(&[of("a", "fetch <1>"), of("b", "produce"), of("c", "fetch <1>")]).expect("all are runs");
+        let parts: Vec<&str> = page.split("<section>").skip(1).collect();
+        let [fetch, produce] = parts[..] else { panic!("two groups: {page}") };
+        assert!(fetch.contains("<h2>fetch &lt;1&gt;</h2>") && produce.contains("<h2>produce</h2>"));
+        assert_eq!((fetch.matches("<svg").count(), fetch.matches("class=\"run1\"").count()), (3, 4));
+        assert_eq!((produce.matches("<svg").count(), produce.matches("class=\"run1\"").count()), (3, 0));
     }
 
     #[test]
