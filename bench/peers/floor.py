@@ -1,4 +1,4 @@
-"""The limit, not a broker: `bench/floor.rs` takes and gives bytes by the same system calls and does nothing else. What Corelog reaches of it is the
+"""The limit, not a broker: `bench/floor` takes and gives bytes by the same system calls and does nothing else. What Corelog reaches of it is the
 fraction of what this machine can do. It keeps nothing that could be read back, and knows only what producing and fetching need."""
 
 import os

@@ -6,6 +6,7 @@ use super::fetch::session::FetchSessions;
 use super::init_producer_id::ProducerIdBlock;
 use crate::base::config::BrokerConfig;
 use crate::base::ids::{BrokerId, NodeId, PartitionIndex, ShardId};
+use crate::base::limits::GROUPS_BYTES_MAX;
 use crate::base::metrics::ShardMetrics;
 use crate::base::owner::Owner;
 use crate::cluster::image::ClusterImage;
@@ -14,7 +15,7 @@ use crate::group::classic::Limits;
 use crate::group::consumer::{self, assign::Assignor};
 use crate::group::coordinator::{Coordinator, OFFSETS_TOPIC, Settings};
 use crate::partition::checkpoints::{CheckpointSender, Outdated};
-use crate::partition::table::PartitionTable;
+use crate::partition::table::{Forget, PartitionTable};
 use kafka_protocol::protocol::StrBytes;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -122,13 +123,15 @@ impl ShardContext {
 
     /// Takes over a new image: partitions that this shard leads now are open when it returns, or being opened if they lie on
     /// disk; those that are gone are closed. Requests see the image before the partitions go, so that none reaches a closed one. Checkpoints that speak of
-    /// an earlier life of a topic are corrected before its new one can take records.
-    pub async fn apply(&self, image: Arc<ClusterImage>) {
+    /// an earlier life of a topic are corrected before its new one can take records there.
+    pub async fn apply(self: &Rc<Self>, image: Arc<ClusterImage>) {
         let settings_changed = self.set_image(Arc::clone(&image));
-        let outdated = self.partitions.close_deleted(&image).await;
-        if !outdated.is_empty() {
-            self.forget(&outdated).await;
-        }
+        let this = Rc::clone(self);
+        let forget: Forget = Rc::new(move |outdated| {
+            let this = Rc::clone(&this);
+            Box::pin(async move { this.forget(&outdated).await })
+        });
+        self.partitions.close_deleted(&image, &forget).await;
         self.partitions.open_led(&image, &self.config(), settings_changed);
         self.lead_groups();
     }
@@ -201,11 +204,22 @@ impl ShardContext {
         control: ControlHandle,
         config: BrokerConfig,
     ) -> std::rc::Rc<Self> {
+        ShardContext::on_disks_for_tests(image, control, config, Arc::new(crate::base::disks::LogDirs::new([])))
+    }
+
+    #[cfg(test)]
+    pub fn on_disks_for_tests(
+        image: ClusterImage,
+        control: ControlHandle,
+        config: BrokerConfig,
+        disks: Arc<crate::base::disks::LogDirs>,
+    ) -> std::rc::Rc<Self> {
         use crate::maintenance::Maintenance;
         use crate::partition::shared::PartitionShared;
         use std::rc::Rc;
         let me = BrokerId::new(NodeId(0), ShardId(0));
-        let shared = Rc::new(PartitionShared::new(64, config.flush_policy, Arc::default(), Maintenance::stopped()));
+        let shared = PartitionShared::new(64, config.flush_policy, Arc::default(), Maintenance::stopped());
+        let shared = Rc::new(shared.on(disks));
         let partitions = PartitionTable::new(me, Vec::new(), crate::partition::journal::Rings::none(), shared);
         let (sender, _) = tokio::sync::mpsc::channel(1);
         let checkpoints = CheckpointSender::new(0, sender, Arc::default());
@@ -231,6 +245,7 @@ fn group_settings(config: &BrokerConfig) -> Settings {
         },
         retention_ms: groups.retention_ms,
         metadata_bytes_max: groups.metadata_bytes_max,
+        bytes_max: GROUPS_BYTES_MAX,
     }
 }
 
@@ -241,6 +256,7 @@ mod tests {
     use crate::base::config::FlushPolicy;
     use crate::base::ids::Offset;
     use crate::maintenance::Maintenance;
+    use crate::partition::checkpoints::SaveCheckpoints;
     use crate::partition::shared::PartitionShared;
     use crate::partition::table::FoundLogDir;
     use std::rc::Rc;
@@ -271,20 +287,14 @@ mod tests {
         assert_eq!(max_connections(), i32::MAX as u32);
     }
 
-    /// A topic was deleted and created again within one image, or across a crash: its new life took records while the
-    /// checkpoint files still told the old one's log start. A crash then made recovery empty the new log.
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_new_life_takes_no_records_before_the_checkpoints_forget_the_old_one() {
-        let dir = tempfile::tempdir().expect("temporary directory");
+    /// A context whose checkpoint file tells of an earlier life of topic t; an image that has another one; where its parts go.
+    fn before_a_new_life(dir: &std::path::Path) -> (Rc<ShardContext>, ClusterImage, mpsc::Receiver<SaveCheckpoints>) {
         let key = ("t".to_string(), PartitionIndex(0));
-        let found = FoundLogDir {
-            path: dir.path().to_path_buf(),
-            log_starts: [(key.clone(), Offset(1000))].into(),
-            ..FoundLogDir::default()
-        };
+        let found =
+            FoundLogDir { path: dir.to_path_buf(), log_starts: [(key, Offset(1000))].into(), ..FoundLogDir::default() };
         let shared = Rc::new(PartitionShared::new(8, FlushPolicy::Disk, Arc::default(), Maintenance::stopped()));
         let table = PartitionTable::new(BrokerId(0), vec![found], crate::partition::journal::Rings::none(), shared);
-        let (sender, mut parts) = mpsc::channel(1);
+        let (sender, parts) = mpsc::channel(1);
         let checkpoints = CheckpointSender::new(0, sender, Arc::default());
         let control = ControlHandle::new(mpsc::channel(1).0, Arc::default());
         let config = Arc::new(BrokerConfig::from_texts(Default::default()).expect("defaults are valid"));
@@ -292,6 +302,16 @@ mod tests {
         let context = ShardContext::new(BrokerId(0), control, config, (Rc::new(table), checkpoints), none);
         let mut image = image(1);
         add_topic(&mut image, "t", &[0]);
+        (Rc::new(context), image, parts)
+    }
+
+    /// A topic was deleted and created again within one image, or across a crash: its new life took records while the
+    /// checkpoint files still told the old one's log start. A crash then made recovery empty the new log.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_new_life_takes_no_records_before_the_checkpoints_forget_the_old_one() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let key = ("t".to_string(), PartitionIndex(0));
+        let (context, image, mut parts) = before_a_new_life(dir.path());
         let save = async {
             let part = parts.recv().await.expect("sent");
             assert!(part.outdated.contains(&(dir.path().to_path_buf(), key.clone())));
@@ -301,7 +321,25 @@ mod tests {
             assert!(context.partitions.topic("t").is_none(), "not before the files are written");
             part.saved.send(Ok(())).expect("awaited");
         };
-        tokio::join!(context.apply(Arc::new(image)), save);
+        let both = async { tokio::join!(context.apply(Arc::new(image)), save) };
+        tokio::task::LocalSet::new().run_until(both).await;
         assert!(context.partitions.topic("t").is_some());
+    }
+
+    /// Nothing else of the image is taken over meanwhile, so that it must end.
+    #[tokio::test(flavor = "current_thread")]
+    async fn checkpoints_that_cannot_be_written_are_tried_again_and_not_for_ever() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (context, image, mut parts) = before_a_new_life(dir.path());
+        let refuse = async {
+            for _ in 0..FORGET_TRIES {
+                assert!(context.partitions.topic("t").is_none());
+                let part = parts.recv().await.expect("tried again");
+                part.saved.send(Err(std::io::Error::other("no descriptor is left"))).expect("awaited");
+            }
+        };
+        let both = async { tokio::join!(context.apply(Arc::new(image)), refuse) };
+        tokio::task::LocalSet::new().run_until(both).await;
+        assert!(context.partitions.topic("t").is_some() && parts.try_recv().is_err());
     }
 }

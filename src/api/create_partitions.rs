@@ -2,6 +2,8 @@
 //!
 //! - `count` is the new total; the replicas of the added partitions may be given.
 //! - A topic that is named more than once is refused, and answered once.
+//! - Internal topics keep their partitions: which of them has a group follows from their number. Kafka lets them grow, and groups lose what they
+//!   have committed at the brokers' next start.
 //! - `timeout.ms` of 0 or less: see `admin::Patience`.
 //!
 //! Checks and placement are the controller's. Omitted: quotas (KIP-599).

@@ -47,7 +47,8 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
             return info.reply(&response);
         }
         // Sent now, so that checkpoints are written in the order of the requests.
-        let saved = context.checkpoints.save(context.partitions.checkpoints());
+        let log_dirs = moved.iter().map(|partition: &Rc<Partition>| partition.home().log_dir.clone()).collect();
+        let saved = context.checkpoints.save_in(log_dirs, context.partitions.checkpoints());
         let info = info.clone();
         Outcome::Wait(Box::pin(async move {
             let mut saved = saved.await;

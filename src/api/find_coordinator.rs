@@ -1,7 +1,7 @@
 //! FindCoordinator (key 10), versions 0 to 6; from version 4 on for many keys at once (KIP-699).
 //!
 //! A group's coordinator is the broker that leads its partition of `__consumer_offsets`. The topic is made when it is first asked for,
-//! and the answer waits for that.
+//! and the answer waits for that. There is none (COORDINATOR_NOT_AVAILABLE) while that partition's log directory is offline.
 //!
 //! Transactions are not served yet: their keys are refused with INVALID_REQUEST and a message: clients do not repeat that, while
 //! COORDINATOR_NOT_AVAILABLE would have them ask for ever. A transactional id asked for below version 4 is refused with
@@ -15,6 +15,7 @@ use super::context::ShardContext;
 use super::registry::Served;
 use super::{Outcome, RequestInfo};
 use crate::base::config::groups::GroupConfig;
+use crate::base::ids::{BrokerId, TopicPartition};
 use crate::cluster::image::ClusterImage;
 use crate::controller::handle::{AdminError, CreatedTopic, NewTopic};
 use crate::group::coordinator::{OFFSETS_TOPIC, partition_of};
@@ -114,7 +115,12 @@ fn find_group(
     let unavailable = || AdminError { code: ResponseError::CoordinatorNotAvailable, message: None };
     let partitions = context.offsets_partitions().ok_or_else(unavailable)?;
     let topic = image.topic(OFFSETS_TOPIC).ok_or_else(unavailable)?;
-    let leader = topic.partition(partition_of(group, partitions)).and_then(|partition| partition.leader);
+    let index = partition_of(group, partitions);
+    let place = TopicPartition { topic: topic.id, partition: index };
+    let lost = context.partitions.shared().disks.lost();
+    // As in Metadata: whose log directory is offline leads nothing there.
+    let is_lost = |id: &BrokerId| lost.as_ref().and_then(|lost| lost.get(id)).is_some_and(|all| all.contains(&place));
+    let leader = topic.partition(index).and_then(|partition| partition.leader).filter(|leader| !is_lost(leader));
     let broker = leader.and_then(|leader| image.brokers.get(&leader)).ok_or_else(unavailable)?;
     Ok(Found { node: broker.id.0, host: advertised_host(broker, info.local_addr), port: i32::from(broker.port) })
 }
@@ -158,7 +164,12 @@ fn refused(key_type: i8, version: i16) -> AdminError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::testing::Broker;
+    use crate::api::testing::{Broker, add_topic, image};
+    use crate::base::config::BrokerConfig;
+    use crate::base::disks::LogDirs;
+    use crate::base::ids::PartitionIndex;
+    use std::path::Path;
+    use std::sync::Arc;
 
     #[test]
     fn many_keys_are_answered_each() {
@@ -188,5 +199,29 @@ mod tests {
         let response = Broker::empty().ask(2, &FindCoordinatorRequest::default().with_key_type(9));
         assert_eq!(response.error_code, 42);
         assert!(response.error_message.is_some_and(|message| message.starts_with("This most likely occurs because")));
+    }
+
+    /// Clients were sent to a shard that could take nothing, and back here, for ever.
+    #[test]
+    fn a_group_whose_log_directory_is_offline_has_no_coordinator() {
+        let mut image = image(2);
+        let topic = add_topic(&mut image, OFFSETS_TOPIC, &[0, 1]);
+        let disks = Arc::new(LogDirs::new([("/lost".into(), None)]));
+        let mut broker = Broker::empty();
+        let config = BrokerConfig::from_texts(BTreeMap::new()).expect("defaults");
+        broker.context =
+            ShardContext::on_disks_for_tests(image, broker.context.control.clone(), config, Arc::clone(&disks));
+        let nodes = || {
+            let keys = ["a", "b"].map(StrBytes::from_static_str);
+            let request = FindCoordinatorRequest::default().with_coordinator_keys(keys.to_vec());
+            let told = broker.ask(SERVED.max, &request).coordinators;
+            told.iter().map(|c| (c.error_code, c.node_id.0)).collect::<Vec<_>>()
+        };
+        // Java's hash of "a" is 97.
+        assert_eq!(nodes(), [(0, 1), (0, 0)]);
+        let place = TopicPartition { topic, partition: PartitionIndex(1) };
+        disks.take_offline(Path::new("/lost"), "it failed");
+        disks.set_lost(BrokerId(1), [place].into());
+        assert_eq!(nodes(), [(ResponseError::CoordinatorNotAvailable.code(), -1), (0, 0)]);
     }
 }

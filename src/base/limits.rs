@@ -201,6 +201,16 @@ pub const CLIENT_ID_BYTES_MAX: usize = 32_700;
 /// Member ids of a group that were given out and are not joined with yet. Kafka has no such bound.
 pub const PENDING_MEMBERS_MAX: usize = 10_000;
 
+/// Bytes of memory for groups of one shard and what their members tell about themselves and are to have; beyond it nobody new is taken in. Members
+/// that come by JoinGroup have nothing in the log until their group is whole, so that nothing else would bound them. That is 50,000 members
+/// that have subscribed to some topics. What is committed is not counted: it is data, which lasts and is loaded again.
+pub const GROUPS_BYTES_MAX: usize = 256 << 20;
+
+/// What a group without members, a member that tells nothing, and a member id that was given out take of these, about.
+pub const GROUP_BYTES: usize = 1024;
+pub const MEMBER_BYTES: usize = 1024;
+pub const PENDING_MEMBER_BYTES: usize = 256;
+
 /// Bytes of a compiled pattern of a group's subscription; regex's own bound is ten times as much. A larger one is refused.
 pub const PATTERN_BYTES_MAX: usize = 1 << 20;
 

@@ -125,7 +125,7 @@ shard_counters! {
     scrub_gaps,
     scrub_rounds,
     scrub_left_bytes,
-    /// Deletions of topics that a disk kept longer than they should take.
+    /// Images whose deletions a disk kept longer than they should take.
     deletions_late,
     /// Open now.
     connections,

@@ -4,10 +4,10 @@ use crate::base::disks::{Harm, Health, LogDirs};
 use crate::log::checkpoint::{self, PartitionOffsets, encode_partition_offsets, write_atomically};
 use crate::partition::checkpoints::{Checkpoints, SaveCheckpoints};
 use crate::partition::table::FoundLogDir;
-use futures_util::future::join_all;
-use std::collections::{BTreeMap, BTreeSet};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,8 +24,34 @@ struct Known {
     newest: BTreeMap<u16, u64>,
 }
 
-/// Writes what the shards send until all of them have ended. Several parts that wait are written at once. A directory that fails goes
-/// offline and does not keep the others from it.
+/// Who waits for the files of a directory.
+#[derive(Default)]
+struct Desk {
+    /// By those that are being written.
+    writing: Option<Vec<u64>>,
+    /// By those that come next, with everything known by then.
+    waiting: Vec<u64>,
+    is_due: bool,
+}
+
+/// A part that is not in all files that it is wanted in.
+struct Unsaved {
+    saved: oneshot::Sender<io::Result<()>>,
+    /// Directories that are still to be written.
+    left: usize,
+    outcome: io::Result<()>,
+}
+
+struct Writer {
+    known: Known,
+    disks: Arc<LogDirs>,
+    desks: BTreeMap<PathBuf, Desk>,
+    unsaved: HashMap<u64, Unsaved>,
+    next_id: u64,
+}
+
+/// Writes what the shards send until all of them have ended. Several parts that wait are written at once. Each directory is written by
+/// itself: one that fails goes offline, and one that does not answer keeps only those waiting who asked for it.
 pub async fn run(
     found: Vec<FoundLogDir>,
     (shards, disks): (u16, Arc<LogDirs>),
@@ -41,20 +67,81 @@ pub async fn run(
         }
         known.inherited.insert(dir.path, said);
     }
-    while let Some(part) = parts.recv().await {
-        let mut waiting = vec![known.take(part)];
-        while let Ok(part) = parts.try_recv() {
-            waiting.push(known.take(part));
+    let mut writer = Writer { known, disks, desks: BTreeMap::new(), unsaved: HashMap::new(), next_id: 0 };
+    let mut under_way = FuturesUnordered::new();
+    let mut have_ended = false;
+    while !(have_ended && under_way.is_empty()) {
+        tokio::select! {
+            biased;
+            part = parts.recv(), if !have_ended => match part {
+                Some(part) => {
+                    writer.take(part);
+                    while let Ok(part) = parts.try_recv() {
+                        writer.take(part);
+                    }
+                }
+                None => have_ended = true,
+            },
+            Some(done) = under_way.next() => writer.written(done),
         }
-        let sound = known.files().into_iter().filter(|(dir, _)| disks.health(dir) != Health::Offline);
-        let written = sound.map(|(dir, files)| write_in(dir, files, &disks));
-        let written = join_all(written).await.into_iter().collect::<io::Result<()>>();
-        for saved in waiting {
-            // A shard that did not wait for the answer does not need it.
-            let _ = saved.send(match &written {
-                Ok(()) => Ok(()),
-                Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
+        for (dir, files) in writer.due() {
+            let disks = Arc::clone(&writer.disks);
+            under_way.push(async move {
+                let written = write_in(dir.clone(), files, &disks).await;
+                (dir, written)
             });
+        }
+    }
+}
+
+impl Writer {
+    fn take(&mut self, part: SaveCheckpoints) {
+        let wanted = part.wanted.clone();
+        let saved = self.known.take(part);
+        let dirs = self.known.by_dir.keys().filter(|dir| wanted.as_ref().is_none_or(|wanted| wanted.contains(*dir)));
+        let sound: Vec<PathBuf> = dirs.filter(|dir| self.disks.health(dir) != Health::Offline).cloned().collect();
+        let id = self.next_id;
+        self.next_id += 1;
+        for dir in &sound {
+            let desk = self.desks.entry(dir.clone()).or_default();
+            desk.waiting.push(id);
+            desk.is_due = true;
+        }
+        self.unsaved.insert(id, Unsaved { saved, left: sound.len(), outcome: Ok(()) });
+        self.answer(id);
+    }
+
+    /// What is to be written now, by directory.
+    fn due(&mut self) -> Vec<(PathBuf, Vec<(PathBuf, String)>)> {
+        let due = self.desks.iter_mut().filter(|(_, desk)| desk.is_due && desk.writing.is_none());
+        due.map(|(dir, desk)| {
+            desk.is_due = false;
+            desk.writing = Some(std::mem::take(&mut desk.waiting));
+            (dir.clone(), self.known.files_in(dir))
+        })
+        .collect()
+    }
+
+    fn written(&mut self, (dir, written): (PathBuf, io::Result<()>)) {
+        let ids = self.desks.get_mut(&dir).and_then(|desk| desk.writing.take()).unwrap_or_default();
+        for id in ids {
+            if let Some(unsaved) = self.unsaved.get_mut(&id) {
+                unsaved.left -= 1;
+                if let Err(e) = &written {
+                    unsaved.outcome = Err(io::Error::new(e.kind(), e.to_string()));
+                }
+            }
+            self.answer(id);
+        }
+    }
+
+    fn answer(&mut self, id: u64) {
+        if self.unsaved.get(&id).is_none_or(|unsaved| unsaved.left > 0) {
+            return;
+        }
+        if let Some(done) = self.unsaved.remove(&id) {
+            // A shard that did not wait for the answer does not need it.
+            let _ = done.saved.send(done.outcome);
         }
     }
 }
@@ -103,27 +190,24 @@ impl Known {
         part.saved
     }
 
-    /// By directory.
-    fn files(&mut self) -> Vec<(PathBuf, Vec<(PathBuf, String)>)> {
-        let mut files = Vec::new();
-        for (dir, by_shard) in &self.by_dir {
-            let joined = |part: fn(&Checkpoints) -> &PartitionOffsets| -> PartitionOffsets {
-                let inherited = self.inherited.get(dir).into_iter();
-                inherited.chain(by_shard.values()).flat_map(part).map(|(key, offset)| (key.clone(), *offset)).collect()
-            };
-            let recovery = encode_partition_offsets(&joined(|part| &part.recovery_points));
-            let starts = encode_partition_offsets(&joined(|part| &part.log_starts));
-            let mut named = vec![(checkpoint::RECOVERY_POINTS, recovery), (checkpoint::LOG_START_OFFSETS, starts)];
-            let cleaned = joined(|part| &part.cleaned);
-            // A directory in which nothing was ever compacted has no such file.
-            if !cleaned.is_empty() || self.compacted.contains(dir) {
-                self.compacted.insert(dir.clone());
-                named.push((checkpoint::CLEANED, encode_partition_offsets(&cleaned)));
-            }
-            let named = named.into_iter().map(|(name, text)| (dir.join(name), text));
-            files.push((dir.clone(), named.collect()));
+    /// The files of a directory.
+    fn files_in(&mut self, dir: &Path) -> Vec<(PathBuf, String)> {
+        let shards = self.by_dir.get(dir).into_iter().flat_map(BTreeMap::values);
+        let parts: Vec<&Checkpoints> = self.inherited.get(dir).into_iter().chain(shards).collect();
+        let joined = |part: fn(&Checkpoints) -> &PartitionOffsets| -> PartitionOffsets {
+            let all = parts.iter().flat_map(|of| part(of));
+            all.map(|(key, offset)| (key.clone(), *offset)).collect()
+        };
+        let recovery = encode_partition_offsets(&joined(|part| &part.recovery_points));
+        let starts = encode_partition_offsets(&joined(|part| &part.log_starts));
+        let mut named = vec![(checkpoint::RECOVERY_POINTS, recovery), (checkpoint::LOG_START_OFFSETS, starts)];
+        let cleaned = joined(|part| &part.cleaned);
+        // A directory in which nothing was ever compacted has no such file.
+        if !cleaned.is_empty() || self.compacted.contains(dir) {
+            self.compacted.insert(dir.to_owned());
+            named.push((checkpoint::CLEANED, encode_partition_offsets(&cleaned)));
         }
-        files
+        named.into_iter().map(|(name, text)| (dir.join(name), text)).collect()
     }
 }
 
@@ -154,6 +238,50 @@ mod tests {
         assert_eq!(text, "0\n1\na 0 1\n");
         drop(shard);
         writer.await.expect("ends when the shards have ended");
+    }
+
+    /// Lets a writer go on, however the test ends: its runtime waits for the thread.
+    struct LetGo(PathBuf);
+
+    impl Drop for LetGo {
+        fn drop(&mut self) {
+            let nonblocking = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+            drop(rustix::fs::open(&self.0, nonblocking, rustix::fs::Mode::empty()));
+        }
+    }
+
+    /// One directory did not answer, and records that were deleted in another one were not answered either.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_directory_that_hangs_does_not_keep_others_waiting() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let dirs = ["hangs", "sound"].map(|name| dir.path().join(name));
+        dirs.iter().for_each(|dir| std::fs::create_dir(dir).expect("writable"));
+        let [hangs, sound] = &dirs;
+        // Whoever opens it to write waits for a reader.
+        let fifo = hangs.join(checkpoint::RECOVERY_POINTS).with_extension("tmp");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).expect("made");
+        let let_go = LetGo(fifo);
+        let (sender, parts) = mpsc::channel(1);
+        let shard = CheckpointSender::new(0, sender, Arc::default());
+        let found = |path: &PathBuf| FoundLogDir { path: path.clone(), ..FoundLogDir::default() };
+        let writer = tokio::task::spawn(run(dirs.iter().map(found).collect(), (1, Arc::default()), parts));
+        let mut all = std::pin::pin!(shard.save(part(sound, "a", 1)));
+        for offset in [2, 3] {
+            let saved = shard.save_in([sound.clone()].into(), part(sound, "a", offset));
+            let saved = async { tokio::time::timeout(std::time::Duration::from_secs(20), saved).await };
+            tokio::select! {
+                biased;
+                _ = &mut all => panic!("one of them hangs"),
+                saved = saved => saved.expect("in time").expect("saved"),
+            }
+            let text = std::fs::read_to_string(sound.join(checkpoint::RECOVERY_POINTS)).expect("written");
+            assert_eq!(text, format!("0\n1\na 0 {offset}\n"));
+        }
+        drop(let_go);
+        all.await.expect_err("what was written there is no file");
+        drop(shard);
+        writer.await.expect("ends");
     }
 
     #[tokio::test(flavor = "current_thread")]

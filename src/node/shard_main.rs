@@ -161,7 +161,10 @@ async fn run(mut params: ShardParams) -> io::Result<BTreeSet<PathBuf>> {
                 let _ = applied.send(());
             }
             Some(begun) = journals.join_next() => begun.map_err(io::Error::other)?,
-            Ok(()) = disk_changes.changed() => context.partitions.heed_disks(),
+            Ok(()) = disk_changes.changed() => {
+                context.partitions.heed_disks();
+                context.groups.heed_disks();
+            }
             () = tokio::time::sleep(housekeeper.pause()) => housekeeper.tick(),
         }
     }

@@ -32,6 +32,8 @@ pub struct SaveCheckpoints {
     pub by_dir: BTreeMap<PathBuf, Checkpoints>,
     /// What was found of these at start is not to be written again.
     pub outdated: Outdated,
+    /// The log directories whose files are written and waited for; None: all.
+    pub wanted: Option<BTreeSet<PathBuf>>,
     pub saved: oneshot::Sender<io::Result<()>>,
 }
 
@@ -50,18 +52,37 @@ impl CheckpointSender {
 
     /// Sends at once where there is room, otherwise when the future is polled; it ends when the files are on disk.
     pub fn save(&self, by_dir: BTreeMap<PathBuf, Checkpoints>) -> impl Future<Output = io::Result<()>> + use<> {
-        self.save_without(by_dir, Outdated::new())
+        self.send(by_dir, Outdated::new(), None)
     }
 
-    /// As `save`; what the files said of the `outdated` partitions before this process is forgotten.
+    /// As `save`, of these log directories only: the disk of another one may not answer.
+    pub fn save_in(
+        &self,
+        log_dirs: BTreeSet<PathBuf>,
+        by_dir: BTreeMap<PathBuf, Checkpoints>,
+    ) -> impl Future<Output = io::Result<()>> + use<> {
+        self.send(by_dir, Outdated::new(), Some(log_dirs))
+    }
+
+    /// As `save_in` the log directories of the `outdated` partitions; what the files said of these before this process is forgotten.
     pub fn save_without(
         &self,
         by_dir: BTreeMap<PathBuf, Checkpoints>,
         outdated: Outdated,
     ) -> impl Future<Output = io::Result<()>> + use<> {
+        let log_dirs = outdated.iter().map(|(log_dir, _)| log_dir.clone()).collect();
+        self.send(by_dir, outdated, Some(log_dirs))
+    }
+
+    fn send(
+        &self,
+        by_dir: BTreeMap<PathBuf, Checkpoints>,
+        outdated: Outdated,
+        wanted: Option<BTreeSet<PathBuf>>,
+    ) -> impl Future<Output = io::Result<()>> + use<> {
         let (saved, answer) = oneshot::channel();
         let number = self.next_number.replace(self.next_number.get() + 1);
-        let part = SaveCheckpoints { shard: self.shard, number, by_dir, outdated, saved };
+        let part = SaveCheckpoints { shard: self.shard, number, by_dir, outdated, wanted, saved };
         let unsent = self.sender.try_send(part).err();
         let (sender, metrics) = (self.sender.clone(), Arc::clone(&self.metrics));
         async move {

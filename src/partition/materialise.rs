@@ -84,14 +84,21 @@ impl Home {
     }
 }
 
-/// Makes the file of a new segment, and the directory before the first one. The names are durable after `sync_names`.
+/// Makes the file of a new segment, and before the first one the directory with the `epochs` that begin in it. Durable after `sync_names`:
+/// of a thousand partitions whose first records come at once, none waits for syncs of the others.
 /// A directory that another life of the topic left under the name is set aside.
-pub async fn make_segment(home: Home, (topic, id): (&str, TopicPartition), base: Offset) -> io::Result<()> {
+pub async fn make_segment(
+    home: Home,
+    (topic, id): (&str, TopicPartition),
+    base: Offset,
+    epochs: Vec<(LeaderEpoch, Offset)>,
+) -> io::Result<()> {
     let (dir, exists) = (home.dir.to_path_buf(), home.exists);
     let stray = home.log_dir.join(paths::stray_dir(topic, id.partition));
     run(move || {
         if !exists {
             make_dir(&dir, id.topic, &stray)?;
+            fs::write(dir.join(paths::LEADER_EPOCH_CHECKPOINT), encode_epochs(&epochs))?;
         }
         make_segment_file(&dir, base)
     })
@@ -179,6 +186,11 @@ pub async fn sync_names(home: Home) -> io::Result<()> {
 
 fn sync_home(dir: &Path, log_dir: &Path) -> io::Result<()> {
     File::open(dir.join(paths::PARTITION_METADATA))?.sync_all()?;
+    // What a crash leaves of it otherwise is no checkpoint, which is as good as none: the log tells its epochs.
+    match File::open(dir.join(paths::LEADER_EPOCH_CHECKPOINT)) {
+        Ok(epochs) => epochs.sync_all()?,
+        Err(e) => ignore_missing(Err(e))?,
+    }
     sync_dir(dir)?;
     sync_dir(log_dir)
 }

@@ -7,6 +7,7 @@
 //! - 16 KiB for each open connection, plus
 //! - for each shard, what it holds of requests and of unread answers: `SHARD_RECEIVE_BYTES_MAX` (256 MiB), and one
 //!   request of `socket.request.max.bytes` (100 MiB) beyond it, plus
+//! - where members of groups come, what a shard keeps of them: `GROUPS_BYTES_MAX` (256 MiB), plus
 //! - 48 MiB a shard for buffers kept for reuse, what allocators keep back, and the windows of decompressors.
 //!
 //! Where an attack has no right to the second part, the test does not grant it.
@@ -58,9 +59,15 @@ impl Besieged {
     /// With so many connections open, and requests that may or may not be held.
     #[track_caller]
     fn assert_memory(&self, connections: usize, may_hold_requests: bool) {
+        self.assert_memory_with(connections, may_hold_requests, 0);
+    }
+
+    /// And so much for groups.
+    #[track_caller]
+    fn assert_memory_with(&self, connections: usize, may_hold_requests: bool, groups: u64) {
         let shards = u64::from(SHARDS);
         let held = if may_hold_requests { shards * REQUESTS_BYTES } else { 0 };
-        let bound = self.base_bytes + connections as u64 * CONNECTION_BYTES + shards * SHARD_BYTES + held;
+        let bound = self.base_bytes + connections as u64 * CONNECTION_BYTES + shards * SHARD_BYTES + held + groups;
         let now = self.broker.resident_bytes();
         println!(
             "{connections} connections: {} KiB at first, {} KiB now, bound {} KiB",

@@ -2,7 +2,13 @@
 
 use crate::Besieged;
 use crate::wire::{Client, FETCH_VERSION, batch, create_topic, fetch_request, frame, produce};
-use kafka_protocol::messages::MetadataRequest;
+use bytes::Bytes;
+use corelog::base::limits::GROUPS_BYTES_MAX;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use kafka_protocol::messages::{FindCoordinatorRequest, GroupId, JoinGroupRequest, MetadataRequest};
+use kafka_protocol::protocol::StrBytes;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -78,6 +84,61 @@ fn metadata_that_nobody_reads_stays_within_the_budget() {
     let one = frame(9, 1, &MetadataRequest::default().with_topics(None));
     let many = one.repeat(200_000);
     push_all(&mut clients, &many, &besieged);
+    drop(clients);
+    besieged.end();
+}
+
+/// The port of a group's coordinator, which is waited for.
+fn coordinator_of(besieged: &Besieged, group: &str) -> u16 {
+    let key = StrBytes::from_string(group.to_owned());
+    let request = FindCoordinatorRequest::default().with_key(key);
+    loop {
+        let found = Client::connect(besieged.broker.port).call(3, &request).expect("an answer");
+        if found.error_code == 0 {
+            return u16::try_from(found.port).expect("a port");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn joining(group: &str, bytes: usize) -> JoinGroupRequest {
+    let protocol = JoinGroupRequestProtocol::default().with_name(StrBytes::from_static_str("range"));
+    JoinGroupRequest::default()
+        .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+        .with_session_timeout_ms(20_000)
+        .with_rebalance_timeout_ms(20_000)
+        .with_protocol_type(StrBytes::from_static_str("consumer"))
+        .with_protocols(vec![protocol.with_metadata(Bytes::from(vec![0; bytes]))])
+}
+
+/// Members are kept for as long as their sessions last, and what they told with them: 30 of 100 MiB took 3 GB.
+#[test]
+fn members_that_tell_much_are_refused_where_there_is_no_room() {
+    /// The last in which a member need not ask twice.
+    const VERSION: i16 = 3;
+    const MEMBERS: usize = 30;
+    let besieged = Besieged::start_with(|start| start.set("group.initial.rebalance.delay.ms", 0));
+    let mut clients: BTreeMap<u16, Client> = BTreeMap::new();
+    let mut join = |group: &str| {
+        let port = coordinator_of(&besieged, group);
+        let client = clients.entry(port).or_insert_with(|| Client::connect(port));
+        client.call(VERSION, &joining(group, 60 << 20)).expect("an answer").error_code
+    };
+    let groups_bytes = u64::from(crate::SHARDS) * GROUPS_BYTES_MAX as u64;
+    let refused = ResponseError::CoordinatorLoadInProgress.code();
+    let mut codes = Vec::new();
+    for number in 0..MEMBERS {
+        codes.push(join(&format!("greedy-{number}")));
+        besieged.assert_memory_with(2, true, groups_bytes);
+    }
+    assert!(codes.iter().all(|code| [0, refused].contains(code)) && codes.contains(&0), "{codes:?}");
+    assert!(codes.iter().filter(|code| **code == refused).count() > MEMBERS / 2, "{codes:?}");
+    // They do not fetch what they got, and are put out: then there is room for others.
+    let begun = Instant::now();
+    while join("modest") != 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "those who are gone take nothing");
+        std::thread::sleep(Duration::from_millis(500));
+    }
     drop(clients);
     besieged.end();
 }

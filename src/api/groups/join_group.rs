@@ -2,14 +2,15 @@
 //!
 //! Versions: 0-9. Before version 1 the session timeout is the rebalance timeout too; from 4 on a new member is told its id first
 //! (KIP-394), from 5 on members may be static (KIP-345), from 7 on the answer names the protocol type, from 9 on a leader that
-//! has nothing to assign is told so (KIP-814). The reason (8, KIP-800) is not kept.
+//! has nothing to assign is told so (KIP-814). The reason (8, KIP-800) is not kept. Who is new is told COORDINATOR_LOAD_IN_PROGRESS while
+//! the shard's groups take as much memory as they may (`coordinator::room`).
 
 use super::super::context::ShardContext;
 use super::super::registry::Served;
 use super::super::{Outcome, RequestInfo};
 use super::{answered, code, slice_of, text};
 use crate::base::ids::Uuid;
-use crate::group::classic::{Effect, Event, JoinAnswer, JoinRequest};
+use crate::group::classic::{Effect, JoinAnswer, JoinRequest};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
@@ -28,12 +29,8 @@ const INSTANCE_ID_BYTES_MAX: usize = 249;
 fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcome {
     info.decoded(body, |request: JoinGroupRequest| {
         let member_id = request.member_id.to_string();
-        let asked = slice_of(context, &request.group_id, false).and_then(|slice| {
-            let joining = joining(info, &request)?;
-            // Only who has no id yet can be a group's first member.
-            let asked = slice.ask(&request.group_id, member_id.is_empty(), |waiter| Event::Join(waiter, joining));
-            asked.ok_or(ResponseError::UnknownMemberId)
-        });
+        let asked = slice_of(context, &request.group_id, false)
+            .and_then(|slice| slice.join(&request.group_id, joining(info, &request)?));
         let info = info.clone();
         Outcome::Wait(Box::pin(async move {
             let answer = match answered(asked).await {

@@ -2,6 +2,8 @@
 //!
 //! Versions: 2-9. The answer comes when the offsets are as safe as acks=all promises. A retention time of the client's (2 to 4) is kept with
 //! its offsets (KIP-211); from 6 on leader epochs are kept with them, from 7 on members may be static, from 9 on of the new protocol (KIP-848).
+//! A request of which nothing can be taken is answered without asking the group, which would begin with it; as in Kafka, which asks it only
+//! where a note is too long.
 
 use super::super::context::ShardContext;
 use super::super::registry::Served;
@@ -36,6 +38,9 @@ fn handle(context: &Rc<ShardContext>, info: &RequestInfo, body: Bytes) -> Outcom
                 error
             };
             answers.push(topic.partitions.iter().map(judge).collect());
+        }
+        if taken.is_empty() {
+            return info.reply(&response(&request.topics, &answers, None));
         }
         let storing = slice_of(context, &request.group_id, true).and_then(|slice| {
             let instance_id = request.group_instance_id.as_ref();
@@ -102,4 +107,39 @@ fn response(
         OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions.collect())
     };
     OffsetCommitResponse::default().with_topics(topics.iter().zip(faults).map(answer).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::testing::{Broker, add_topic, frame, image};
+    use kafka_protocol::messages::{GroupId, TopicName};
+
+    /// It made a group, which ListGroups showed.
+    #[test]
+    fn what_takes_nothing_is_answered_without_a_group() {
+        let mut image = image(1);
+        add_topic(&mut image, "t", &[0]);
+        let broker = Broker::with(image);
+        let name = |name: &'static str| TopicName(StrBytes::from_static_str(name));
+        let partition = |index, note: &str| {
+            let note = StrBytes::from_string(note.to_owned());
+            OffsetCommitRequestPartition::default().with_partition_index(index).with_committed_metadata(Some(note))
+        };
+        let topic =
+            |topic, partitions| OffsetCommitRequestTopic::default().with_name(name(topic)).with_partitions(partitions);
+        let ask = |topics: Vec<OffsetCommitRequestTopic>| {
+            let group = GroupId(StrBytes::from_static_str("g"));
+            let request = OffsetCommitRequest::default().with_group_id(group).with_topics(topics);
+            // At once: nobody is waited for, though no coordinator is there.
+            let answer: OffsetCommitResponse = broker.decode_reply(8, broker.dispatch(frame(8, &request)));
+            let codes = answer.topics.iter().flat_map(|topic| &topic.partitions).map(|one| one.error_code);
+            codes.collect::<Vec<_>>()
+        };
+        let unknown = ResponseError::UnknownTopicOrPartition.code();
+        assert_eq!(ask(vec![topic("gone", vec![partition(0, "")]), topic("t", vec![partition(7, "")])]), [unknown; 2]);
+        let too_large = ResponseError::OffsetMetadataTooLarge.code();
+        assert_eq!(ask(vec![topic("t", vec![partition(0, &"x".repeat(5000))])]), [too_large]);
+        assert_eq!(ask(Vec::new()), [0; 0]);
+    }
 }

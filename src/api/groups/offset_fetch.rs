@@ -3,7 +3,8 @@
 //! Versions: 1-9. From 2 on all of a group's offsets may be asked for, from 8 on many groups at once (KIP-709). An offset that was never
 //! committed is -1 and no error, that of an unknown group too. `require_stable` (7, KIP-447) changes nothing: there are no
 //! transactions that could be open. From 9 on a member may say who it is, and is
-//! refused if it is not any more (KIP-848). An answer that is full refuses further groups with MESSAGE_TOO_LARGE.
+//! refused if it is not any more (KIP-848). An answer that is full refuses further groups with MESSAGE_TOO_LARGE. Where there is no
+//! coordinator the answer is NOT_COORDINATOR: to Java's consumers before 3.9 the other code is the end, as Kafka's own source says.
 
 use super::super::context::ShardContext;
 use super::super::registry::Served;
@@ -86,7 +87,10 @@ fn find(
     (member_id, epoch): (Option<&str>, i32),
     wanted: Wanted,
 ) -> Result<Found, ResponseError> {
-    let slice = slice_of(context, group, true)?;
+    let slice = slice_of(context, group, true).map_err(|error| match error {
+        ResponseError::CoordinatorNotAvailable => ResponseError::NotCoordinator,
+        error => error,
+    })?;
     let may = |view: GroupView<'_>| view.kind.consumer().map_or(Ok(()), |group| group.may_fetch(member_id, epoch));
     slice.view(group, may).unwrap_or(Ok(()))?;
     let found = slice.view(group, |view| match &wanted {

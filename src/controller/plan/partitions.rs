@@ -64,6 +64,14 @@ fn checked<'a>(context: &Context<'a>, wanted: &MorePartitions) -> AdminResult<(&
     if wanted.count == present {
         return refuse(ResponseError::InvalidPartitions, format!("Topic already has {present} partitions."));
     }
+    if topic.is_internal {
+        // Kafka's brokers go by the old number until they are started again, and find nothing then.
+        let what = "what belongs to which of its partitions follows from their number: with more of them, committed offsets would not be found";
+        return refuse(
+            ResponseError::InvalidPartitions,
+            format!("The topic '{}' keeps its {present} partitions: {what}.", wanted.topic),
+        );
+    }
     Ok((topic, wanted.count - present))
 }
 

@@ -59,6 +59,18 @@ fn refusals_are_kafkas() {
     assert_eq!(refusal(&answers[1]).0, ResponseError::InvalidRequest);
 }
 
+/// Groups went to other partitions at once, where nothing was committed.
+#[test]
+fn internal_topics_do_not_grow() {
+    let mut fixture = Fixture::new(2);
+    fixture.topic("__consumer_offsets", 3);
+    let (answers, change) = add(&fixture.context(), &[more("__consumer_offsets", 4)], false, &mut Ids::new(3));
+    let (code, message) = refusal(&answers[0]);
+    assert_eq!(code, ResponseError::InvalidPartitions);
+    assert!(message.starts_with("The topic '__consumer_offsets' keeps its 3 partitions: "), "{message}");
+    assert!(change.is_empty());
+}
+
 #[test]
 fn validating_changes_nothing() {
     let mut fixture = Fixture::new(2);

@@ -1,6 +1,7 @@
 //! One member of a group, and all of them.
 
 use super::event::{JoinAnswer, JoinRequest, JoinedMember, MemberRecord, SyncAnswer, Waiter};
+use crate::base::limits::MEMBER_BYTES;
 use bytes::Bytes;
 use indexmap::IndexMap;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -70,6 +71,13 @@ impl Member {
         &self.protocols
     }
 
+    /// What it takes of memory, about.
+    fn bytes(&self) -> usize {
+        let texts = 4 * self.id.len() + 2 * self.instance_id.as_ref().map_or(0, String::len);
+        let client = self.client_id.len() + self.client_host.len();
+        MEMBER_BYTES + texts + client + told_bytes(&self.protocols) + self.assignment.len()
+    }
+
     /// The assignors that it knows, each once even if it was named twice.
     fn known(&self) -> HashSet<&str> {
         self.protocols.iter().map(|(name, _)| name.as_str()).collect()
@@ -85,10 +93,20 @@ impl Member {
         found.map(|(_, metadata)| metadata.clone()).unwrap_or_default()
     }
 
+    #[cfg(test)]
+    pub fn waiters(&self) -> impl Iterator<Item = Waiter> {
+        self.joining.into_iter().chain(self.syncing)
+    }
+
     /// Its time counts: a member that waits for us is alive for as long as we let it wait, unless it is new.
     fn is_timed(&self) -> bool {
         self.is_new || (self.joining.is_none() && self.syncing.is_none())
     }
+}
+
+/// What somebody who joins tells about himself.
+pub fn told_bytes(protocols: &[(String, Bytes)]) -> usize {
+    protocols.iter().map(|(name, metadata)| 64 + 2 * name.len() + metadata.len()).sum()
 }
 
 /// The members of a group with what is counted about them.
@@ -102,6 +120,7 @@ pub struct Members {
     /// Member ids by instance id.
     instances: HashMap<String, String>,
     joining: usize,
+    bytes: usize,
     /// How many members know each assignor.
     support: HashMap<String, usize>,
     /// When each member fails if it is not heard of: (ms, member id).
@@ -141,6 +160,11 @@ impl Members {
         self.instances.get(instance_id).map(String::as_str)
     }
 
+    /// What they take of memory, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// How many wait for an answer to their JoinGroup.
     pub fn joining(&self) -> usize {
         self.joining
@@ -156,6 +180,7 @@ impl Members {
             self.instances.insert(instance_id.clone(), member.id.clone());
         }
         self.joining += usize::from(member.is_joining());
+        self.bytes += member.bytes();
         for protocol in member.known() {
             *self.support.entry(protocol.to_owned()).or_default() += 1;
         }
@@ -178,6 +203,7 @@ impl Members {
             self.instances.remove(instance_id);
         }
         self.joining -= usize::from(member.is_joining());
+        self.bytes -= member.bytes();
         for protocol in member.known() {
             if let Some(count) = self.support.get_mut(protocol) {
                 *count -= 1;
@@ -212,9 +238,11 @@ impl Members {
     }
 
     pub fn with(&mut self, id: &str, change: impl FnOnce(&mut Member)) {
-        if let Some(member) = self.get_mut(id) {
-            change(member);
-        }
+        let Some(member) = self.get_mut(id) else { return };
+        let before = member.bytes();
+        change(member);
+        let after = member.bytes();
+        self.bytes = self.bytes + after - before;
     }
 
     /// It fails if it is not heard of until then.
@@ -282,6 +310,7 @@ impl Members {
     pub fn check(&self) {
         assert_eq!(self.joining, self.iter().filter(|member| member.is_joining()).count());
         assert_eq!(self.deadlines.len(), self.by_place.len());
+        assert_eq!(self.bytes, self.iter().map(Member::bytes).sum::<usize>());
         assert_eq!(self.places.len(), self.by_place.len());
         for (place, member) in &self.by_place {
             assert_eq!(self.places.get(&member.id), Some(place));

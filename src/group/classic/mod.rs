@@ -27,8 +27,9 @@ pub use event::{
     Effect, Event, GroupRecord, JoinAnswer, JoinRequest, JoinedMember, Leaving, MemberClaim, MemberRecord, SyncAnswer,
     SyncRequest, Ticket, Waiter,
 };
-pub use member::{Member, Members};
+pub use member::{Member, Members, told_bytes};
 
+use crate::base::limits::GROUP_BYTES;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use pending::Pending;
@@ -183,6 +184,16 @@ impl Group {
         group
     }
 
+    /// A group that was restored is served from now on: nobody could be heard of before, and time begins to count.
+    pub fn begin_time(&mut self, now_ms: i64) {
+        let known: Vec<String> = self.members.iter().filter(|member| !member.is_new).map(|m| m.id.clone()).collect();
+        known.iter().for_each(|id| self.heard_of(now_ms, id));
+        let whole_ms = self.members.rebalance_timeout_ms();
+        if let Some(joining) = &mut self.joining {
+            joining.deadline_ms = joining.deadline_ms.max(now_ms + whole_ms);
+        }
+    }
+
     /// What happens, and what is to be done about it, in this order.
     pub fn step(&mut self, now_ms: i64, event: Event) -> Vec<Effect> {
         match event {
@@ -238,6 +249,11 @@ impl Group {
 
     pub fn members(&self) -> &Members {
         &self.members
+    }
+
+    /// What it takes of memory, about.
+    pub fn bytes(&self) -> usize {
+        GROUP_BYTES + self.members.bytes() + self.pending.bytes()
     }
 
     /// Nobody can bring it back to life.
@@ -398,6 +414,16 @@ impl Group {
         let Some(waiter) = waiter else { return false };
         self.effects.push(Effect::Synced(waiter, answer));
         true
+    }
+
+    /// Whoever waits for an answer of this group.
+    #[cfg(test)]
+    fn waiters(&self) -> impl Iterator<Item = Waiter> {
+        let replacing = self.stores.values().filter_map(|store| match store {
+            Store::Replaced { waiter, .. } => Some(*waiter),
+            Store::Assignment { .. } | Store::Emptied => None,
+        });
+        self.members.iter().flat_map(Member::waiters).chain(replacing)
     }
 
     #[cfg(any(test, debug_assertions))]

@@ -1,6 +1,6 @@
 //! Member ids that were given out, and not joined with yet (KIP-394).
 
-use crate::base::limits::PENDING_MEMBERS_MAX;
+use crate::base::limits::{PENDING_MEMBER_BYTES, PENDING_MEMBERS_MAX};
 use std::collections::{BTreeSet, HashMap};
 
 /// Each is forgotten at its time, and the one that is nearest to it when there are too many: whoever comes with it later asks again.
@@ -9,6 +9,11 @@ pub struct Pending {
     by_id: HashMap<String, i64>,
     /// When each is forgotten: (ms, member id).
     deadlines: BTreeSet<(i64, String)>,
+    bytes: usize,
+}
+
+fn bytes_of(id: &str) -> usize {
+    PENDING_MEMBER_BYTES + 2 * id.len()
 }
 
 impl Pending {
@@ -20,12 +25,14 @@ impl Pending {
             self.remove(&first);
         }
         self.deadlines.insert((until_ms, id.clone()));
+        self.bytes += bytes_of(&id);
         self.by_id.insert(id, until_ms);
     }
 
     /// Whether it was there.
     pub fn remove(&mut self, id: &str) -> bool {
         let Some((id, until_ms)) = self.by_id.remove_entry(id) else { return false };
+        self.bytes -= bytes_of(&id);
         self.deadlines.remove(&(until_ms, id))
     }
 
@@ -40,6 +47,11 @@ impl Pending {
         self.deadlines.first().map(|(until_ms, _)| *until_ms)
     }
 
+    /// What they take of memory, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
@@ -47,6 +59,7 @@ impl Pending {
     #[cfg(any(test, debug_assertions))]
     pub fn check(&self) {
         assert_eq!(self.by_id.len(), self.deadlines.len());
+        assert_eq!(self.bytes, self.by_id.keys().map(|id| bytes_of(id)).sum::<usize>());
         assert!(self.by_id.iter().all(|(id, until_ms)| self.deadlines.contains(&(*until_ms, id.clone()))));
     }
 

@@ -1,6 +1,8 @@
 //! A member of a group of the new protocol.
 
 use super::assign::Partitions;
+use crate::base::limits::MEMBER_BYTES;
+use crate::group::classic::told_bytes;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -124,11 +126,33 @@ impl Member {
         self.profile.regex.as_deref().filter(|regex| !regex.is_empty())
     }
 
+    /// What it takes of memory, about: each partition is noted with its owner, too.
+    pub fn bytes(&self) -> usize {
+        let has = partitions_bytes(&self.current.assigned) + partitions_bytes(&self.current.revoking);
+        MEMBER_BYTES + 2 * self.id.len() + self.profile.bytes() + has + 64 * self.holds().count()
+    }
+
     /// Everything that nobody else may be given meanwhile.
     pub fn holds(&self) -> impl Iterator<Item = (crate::base::ids::TopicId, i32)> {
         let all = self.current.assigned.iter().chain(&self.current.revoking);
         all.flat_map(|(topic, partitions)| partitions.iter().map(|partition| (*topic, *partition)))
     }
+}
+
+impl Profile {
+    /// What the texts in it take of memory, about.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.instance_id, &self.rack_id, &self.regex, &self.assignor];
+        let texts = texts.into_iter().flatten().map(String::len).sum::<usize>();
+        let topics = self.topics.iter().map(|topic| 32 + topic.len()).sum::<usize>();
+        let of_classic = self.classic.as_ref().map_or(0, |classic| told_bytes(&classic.protocols));
+        texts + self.client_id.len() + self.client_host.len() + topics + of_classic
+    }
+}
+
+/// What they take of memory, about.
+pub fn partitions_bytes(partitions: &Partitions) -> usize {
+    partitions.values().map(|of_topic| 96 + 8 * of_topic.len()).sum()
 }
 
 impl Current {

@@ -39,6 +39,10 @@ pub struct Downgraded {
 impl Group {
     /// A classic group as one of the new protocol, with the records that make it; None if it cannot become one. What its members
     /// had is theirs, and its generation is the epoch.
+    ///
+    /// So is what they said they had when they joined, unless another was given it since: in the midst of a rebalance there is no
+    /// assignment, and after it a cooperative member has still to give up what it did not get. Kafka goes by the assignment alone; what such a
+    /// member reads from, and commits for, is another's at once.
     pub fn of_classic(classic: &classic::Group, env: &Env<'_>, now_ms: i64) -> Option<(Group, Vec<Record>)> {
         let may = env.limits.policy.upgrades
             && classic.protocol_type() == Some(CONSUMER)
@@ -49,16 +53,25 @@ impl Group {
         let epoch = classic.generation();
         let (mut profiles, mut targets, mut currents) = (Vec::new(), Vec::new(), Vec::new());
         let mut taken = BTreeSet::new();
-        for member in classic.members().iter() {
-            let (profile, assigned) = of_member(member, classic.protocol(), env.image)?;
-            // Whatever an assignor in a client did: a partition has one owner.
-            let mut own = Partitions::new();
-            for (topic, partitions) in assigned {
+        // Whatever an assignor in a client did: a partition has one owner.
+        let mut take = |own: &mut Partitions, from: Partitions| {
+            for (topic, partitions) in from {
                 let first: BTreeSet<i32> = partitions.into_iter().filter(|one| taken.insert((topic, *one))).collect();
                 if !first.is_empty() {
-                    own.insert(topic, first);
+                    own.entry(topic).or_default().extend(first);
                 }
             }
+        };
+        let (mut members, mut owns) = (Vec::new(), Vec::new());
+        for member in classic.members().iter() {
+            let known = of_member(member, classic.protocol(), env.image)?;
+            let mut own = Partitions::new();
+            take(&mut own, known.assigned);
+            members.push((member, known.profile, own));
+            owns.push(known.owned);
+        }
+        for ((member, profile, mut own), owned) in members.into_iter().zip(owns) {
+            take(&mut own, owned);
             let state = MemberState::Stable;
             let current =
                 Current { epoch, previous_epoch: epoch, state, assigned: own.clone(), revoking: Partitions::new() };
@@ -127,18 +140,29 @@ impl Group {
     }
 }
 
-/// What a member of a classic group told, and what it has as far as that exists.
-fn of_member(member: &classic::Member, protocol: Option<&str>, image: &ClusterImage) -> Option<(Profile, Partitions)> {
+/// A member of a classic group: what it told, what it was given and what it had when it joined, as far as that exists.
+struct Known {
+    profile: Profile,
+    assigned: Partitions,
+    owned: Partitions,
+}
+
+fn of_member(member: &classic::Member, protocol: Option<&str>, image: &ClusterImage) -> Option<Known> {
     let told = match protocol {
         Some(protocol) => member.metadata(protocol),
         None => member.protocols().first().map(|(_, metadata)| metadata.clone())?,
     };
     let subscription = subscription::read(&told)?;
-    let mut assigned = of_names(&subscription::read_assignment(&member.assignment)?, image);
-    for (topic, partitions) in &mut assigned {
-        let count = image.topic_by_id(*topic).map_or(0, |topic| topic.partitions.len());
-        partitions.retain(|partition| usize::try_from(*partition).is_ok_and(|partition| partition < count));
-    }
+    let existing = |named: &subscription::Named| {
+        let mut existing = of_names(named, image);
+        for (topic, partitions) in &mut existing {
+            let count = image.topic_by_id(*topic).map_or(0, |topic| topic.partitions.len());
+            partitions.retain(|partition| usize::try_from(*partition).is_ok_and(|partition| partition < count));
+        }
+        existing
+    };
+    let assigned = existing(&subscription::read_assignment(&member.assignment)?);
+    let owned = existing(&subscription.owned);
     let profile = Profile {
         instance_id: member.instance_id.clone(),
         rack_id: subscription.rack,
@@ -153,5 +177,5 @@ fn of_member(member: &classic::Member, protocol: Option<&str>, image: &ClusterIm
             protocols: member.protocols().to_vec(),
         }),
     };
-    Some((profile, assigned))
+    Some(Known { profile, assigned, owned })
 }

@@ -29,10 +29,11 @@ pub use heartbeat::{Beaten, Heartbeat};
 pub use migrate::{Downgraded, Policy};
 
 use crate::base::ids::TopicId;
+use crate::base::limits::GROUP_BYTES;
 use crate::cluster::image::ClusterImage;
 use assign::{Assignor, Partitions};
 use kafka_protocol::ResponseError;
-use member::{Current, Member, MemberId, Profile};
+use member::{Current, Member, MemberId, Profile, partitions_bytes};
 use pattern::{Matches, NO_MATCHES};
 use record::{Record, Resolved, Subject, TopicsMetadata};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -147,6 +148,8 @@ pub struct Group {
     timers: HashMap<(MemberId, Timer), i64>,
     deadlines: BTreeSet<(i64, MemberId, Timer)>,
     looked: Looked,
+    /// What members, targets and patterns take of memory, about.
+    bytes: usize,
 }
 
 impl Stored {
@@ -196,14 +199,19 @@ impl Group {
         for (regex, resolved) in stored.regexes.into_iter().filter(|(regex, _)| used.contains(regex)) {
             group.apply(Record::Regex(regex, Some(resolved)));
         }
-        let members: Vec<Member> = group.members.values().cloned().collect();
+        group.begin_time(limits, now_ms);
+        group
+    }
+
+    /// A group that was restored is served from now on: nobody could be heard of before, and time begins to count.
+    pub fn begin_time(&mut self, limits: &Limits, now_ms: i64) {
+        let members: Vec<Member> = self.members.values().cloned().collect();
         for member in members {
-            group.set_timer(&member.id, Timer::Session, Some(now_ms + session_ms(&member, limits)));
+            self.set_timer(&member.id, Timer::Session, Some(now_ms + session_ms(&member, limits)));
             if member.current.state == member::MemberState::Unrevoked && !member.is_classic() {
-                group.set_timer(&member.id, Timer::Rebalance, Some(now_ms + rebalance_ms(&member)));
+                self.set_timer(&member.id, Timer::Rebalance, Some(now_ms + rebalance_ms(&member)));
             }
         }
-        group
     }
 
     /// Takes over what was decided about this very group: its records are on their way to the log.
@@ -228,11 +236,23 @@ impl Group {
             Record::AssignmentEpoch(epoch) => self.assignment_epoch = epoch.unwrap_or(0),
             Record::Member(id, Some(profile)) => self.set_profile(&id, profile),
             Record::Member(id, None) => self.remove_member(&id),
-            Record::Target(id, Some(target)) => drop(self.targets.insert(self.shared_id(&id), target)),
-            Record::Target(id, None) => drop(self.targets.remove(&*id)),
+            Record::Target(id, target) => self.set_target(&id, target),
             Record::Current(id, current) => self.set_current(&id, current.unwrap_or_default()),
-            Record::Regex(regex, resolved) => put(&mut self.regexes, regex, resolved),
+            Record::Regex(regex, resolved) => {
+                self.bytes += resolved.as_ref().map_or(0, Resolved::bytes);
+                self.bytes -= self.regexes.get(&regex).map_or(0, Resolved::bytes);
+                put(&mut self.regexes, regex, resolved);
+            }
         }
+    }
+
+    fn set_target(&mut self, id: &str, target: Option<Partitions>) {
+        self.bytes += target.as_ref().map_or(0, partitions_bytes);
+        let before = match target {
+            Some(target) => self.targets.insert(self.shared_id(id), target),
+            None => self.targets.remove(id),
+        };
+        self.bytes -= before.as_ref().map_or(0, partitions_bytes);
     }
 
     /// One text for each id, however many tables know it.
@@ -242,9 +262,12 @@ impl Group {
 
     fn set_profile(&mut self, id: &str, profile: Rc<Profile>) {
         let id = self.shared_id(id);
+        let is_new = !self.members.contains_key(&id);
         let member = self.members.entry(Rc::clone(&id)).or_insert_with(|| Member::new(&id));
         member.id = Rc::clone(&id);
+        self.bytes -= if is_new { 0 } else { member.bytes() };
         let before = std::mem::replace(&mut member.profile, profile);
+        self.bytes += member.bytes();
         let instance_id = member.profile.instance_id.clone();
         if before.instance_id != instance_id {
             self.release_instance(before.instance_id.as_deref(), &id);
@@ -252,6 +275,13 @@ impl Group {
         if let Some(instance_id) = instance_id {
             self.instances.insert(instance_id, id);
         }
+    }
+
+    /// What this member tells about itself already, or the one whose place it takes.
+    pub fn told_bytes(&self, member_id: &str, instance_id: Option<&str>) -> Option<usize> {
+        let holder = instance_id.and_then(|instance_id| self.instances.get(instance_id));
+        let member = self.members.get(holder.map_or(member_id, |holder| holder))?;
+        Some(member.profile.bytes())
     }
 
     /// The instance is nobody's any more, unless another member has taken it over.
@@ -266,6 +296,7 @@ impl Group {
     fn remove_member(&mut self, id: &str) {
         self.set_current(id, Rc::default());
         let Some(member) = self.members.remove(id) else { return };
+        self.bytes -= member.bytes();
         self.release_instance(member.instance_id(), id);
         for timer in [Timer::Session, Timer::Rebalance, Timer::Join, Timer::Sync] {
             self.set_timer(&member.id, timer, None);
@@ -279,7 +310,9 @@ impl Group {
                 self.owners.remove(&held);
             }
         }
+        self.bytes -= member.bytes();
         member.current = current;
+        self.bytes += member.bytes();
         self.owners.extend(member.holds().map(|held| (held, Rc::clone(&member.id))));
     }
 
@@ -295,6 +328,11 @@ impl Group {
         if let Some(at_ms) = at_ms {
             self.deadlines.insert((at_ms, Rc::clone(id), timer));
         }
+    }
+
+    /// What it takes of memory, about.
+    pub fn bytes(&self) -> usize {
+        GROUP_BYTES + self.bytes
     }
 
     /// When somebody's time is up next.
@@ -414,6 +452,9 @@ impl Group {
             }
         }
         assert_eq!(holds, self.owners.len());
+        let of_targets = self.targets.values().map(partitions_bytes).sum::<usize>();
+        let of_members = self.members.values().map(Member::bytes).sum::<usize>();
+        assert_eq!(self.bytes, of_members + of_targets + self.regexes.values().map(Resolved::bytes).sum::<usize>());
         assert!(self.assignment_epoch <= self.epoch);
         let mut targeted = BTreeSet::new();
         for (id, target) in &self.targets {

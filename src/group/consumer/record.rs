@@ -50,6 +50,13 @@ pub struct Resolved {
     pub at_ms: i64,
 }
 
+impl Resolved {
+    /// What it takes of memory, about.
+    pub fn bytes(&self) -> usize {
+        128 + self.topics.iter().map(|topic| 32 + topic.len()).sum::<usize>()
+    }
+}
+
 impl Record {
     pub fn subject(&self) -> Subject {
         match self {

@@ -72,6 +72,16 @@ impl Slice {
             records.extend(self.encoded(id, &decision.records));
             (records, begun, decision)
         };
+        let told = decision.records.iter().find_map(|record| match record {
+            Record::Member(_, Some(profile)) => Some(profile.bytes()),
+            _ => None,
+        });
+        if let Some(told) = told {
+            // With somebody new comes what he is to have.
+            let all = records.iter().filter_map(|(_, value)| value.as_ref()).map(Vec::len).sum();
+            let who = (&*request.member_id, request.instance_id.as_deref());
+            self.check_room(id, who, (told, all)).map_err(|error| Refusal::new(error, ""))?;
+        }
         let ticket = self.append_for(id, &records).map_err(|error| Refusal::new(error, ""))?;
         if let Some(begun) = begun {
             self.make_consumer(id, *begun);

@@ -147,7 +147,7 @@ impl Slice {
                 let stored = self.catch_up(&id);
                 let looked_at = self.view(&id, |view| view.offsets.len()).unwrap_or(0);
                 turns.took(looked_at, stored).await;
-                if self.is_gone() {
+                if self.is_over() {
                     return;
                 }
                 next = self.group_after(Some(&id));
@@ -189,7 +189,7 @@ impl Slice {
         let (mut names, mut is_first) = (self.gone_meanwhile.take(), true);
         while is_first || !names.is_empty() {
             let mut next = self.group_after(None);
-            while let Some(id) = next.filter(|_| !self.is_gone()) {
+            while let Some(id) = next.filter(|_| !self.is_over()) {
                 let is_gone = |topic: &str| names.contains(topic) || is_first && image.topic(topic).is_none();
                 let stored = self.forget_topics_of(&id, is_gone);
                 let looked_at = self.view(&id, |view| view.offsets.len()).unwrap_or(0);

@@ -61,6 +61,26 @@ impl Kind {
         }
     }
 
+    /// What it takes of memory, about.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Kind::Classic(group) => group.bytes(),
+            Kind::Consumer(group) => group.bytes(),
+        }
+    }
+
+    /// What a member that joins is known to tell about itself, or the static one whose place it takes; None: nobody.
+    pub fn told_bytes(&self, member_id: &str, instance_id: Option<&str>) -> Option<usize> {
+        match self {
+            Kind::Classic(group) => {
+                let holder = instance_id.and_then(|instance_id| group.members().of_instance(instance_id));
+                let member = group.members().get(holder.unwrap_or(member_id))?;
+                Some(classic::told_bytes(member.protocols()))
+            }
+            Kind::Consumer(group) => group.told_bytes(member_id, instance_id),
+        }
+    }
+
     /// Nobody can bring it back to life.
     pub fn is_forgettable(&self) -> bool {
         match self {

@@ -124,7 +124,7 @@ async fn load(slice: &Rc<Slice>) -> Result<Loading, LoadError> {
     let mut loading = Loading::default();
     let end = partition.ends().log_end;
     let mut from = partition.ends().log_start;
-    while from < end && !slice.is_gone() {
+    while from < end && !slice.is_over() {
         let Some(bytes) = read(partition, from, end).await? else {
             // Compaction may have taken away all that was there; a log that has become shorter is another matter.
             let found = partition.core().written_end();

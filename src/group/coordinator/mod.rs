@@ -11,6 +11,7 @@ pub(in crate::group) mod kind;
 mod load;
 mod mixed;
 mod patterns;
+mod room;
 mod slice;
 mod store;
 mod turns;
@@ -43,6 +44,8 @@ pub struct Settings {
     pub retention_ms: i64,
     /// `offset.metadata.max.bytes`
     pub metadata_bytes_max: usize,
+    /// What groups may take of memory; beyond it nobody new joins.
+    pub bytes_max: usize,
 }
 
 /// The groups of one shard.
@@ -64,6 +67,7 @@ struct Shared {
     deadlines: Deadlines,
     loads: load::Loads,
     patterns: patterns::Turn,
+    room: Rc<room::Room>,
 }
 
 impl Shared {
@@ -90,6 +94,7 @@ impl Coordinator {
             deadlines: Deadlines::default(),
             loads: load::Loads::default(),
             patterns: patterns::Turn::default(),
+            room: Rc::default(),
         };
         Coordinator {
             slices: RefCell::default(),
@@ -157,14 +162,21 @@ impl Coordinator {
     /// The slice of this partition of `__consumer_offsets`, ready to be asked.
     pub fn slice_of(&self, partition: PartitionIndex) -> Result<Rc<Slice>, ResponseError> {
         let slices = self.slices.borrow();
-        let slice = slices.get(&partition).ok_or(ResponseError::NotCoordinator)?;
+        let slice = Rc::clone(slices.get(&partition).ok_or(ResponseError::NotCoordinator)?);
+        drop(slices);
+        slice.heed_disk();
         slice.check_loaded()?;
-        Ok(Rc::clone(slice))
+        Ok(slice)
     }
 
     /// All slices, those that are being loaded included.
     pub fn slices(&self) -> Vec<Rc<Slice>> {
         self.slices.borrow().values().cloned().collect()
+    }
+
+    /// Logs may have failed: their groups are given up.
+    pub fn heed_disks(&self) {
+        self.slices().iter().for_each(|slice| slice.heed_disk());
     }
 
     /// Feeds groups the passing of time, for ever.

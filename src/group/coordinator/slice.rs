@@ -1,11 +1,12 @@
 //! The groups of one partition of `__consumer_offsets`.
 
-use super::Shared;
 use super::forget::{Gone, offset_key};
 use super::kind::Kind;
 use super::load::LoadedGroup;
+use super::room::Charge;
 use super::store::{self, Stored};
 use super::turns::Turns;
+use super::{OFFSETS_TOPIC, Shared};
 use crate::base::ids::Offset;
 use crate::group::classic::{Effect, Event, Group, GroupRecord, MemberClaim, Ticket, Waiter};
 use crate::group::consumer;
@@ -51,7 +52,7 @@ pub(super) type UnderWay = BTreeMap<u64, Vec<oneshot::Sender<Result<(), Response
 pub(super) enum Loaded {
     Loading,
     Ready,
-    /// Its log cannot be read.
+    /// Its log cannot be read, or cannot be any more.
     Failed,
     /// The shard leads it no more.
     Gone,
@@ -63,6 +64,9 @@ pub(super) struct Entry {
     pub offsets: Offsets,
     /// As `Deadlines` knows it.
     pub deadline_ms: Option<i64>,
+    pub charge: Charge,
+    /// It was loaded, and its time has not begun to count: nobody could be heard of until the whole partition was there.
+    pub is_timeless: bool,
     /// Up to which round of deleted topics it has forgotten them.
     pub caught_up: u64,
     /// Differs from that of a group of the same name that was forgotten: what is stored for the one is not told to the other.
@@ -164,7 +168,10 @@ impl Slice {
     /// A group that begins: it has nothing to do with what went before.
     pub(super) fn entry(&self, kind: Kind) -> Entry {
         let (life, caught_up) = (self.number(), self.gone.borrow().round());
-        Entry { kind, offsets: Offsets::default(), deadline_ms: None, caught_up, life, term: life }
+        let (offsets, deadline_ms, is_timeless) = (Offsets::default(), None, false);
+        let mut charge = Charge::new(&self.shared.room);
+        charge.set(kind.bytes());
+        Entry { kind, offsets, deadline_ms, charge, is_timeless, caught_up, life, term: life }
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -190,10 +197,18 @@ impl Slice {
         }
     }
 
-    /// Has the clock know when the group wants to be told the time.
+    /// Has the clock know when the group wants to be told the time, and the shard how much it takes of memory. Follows every change.
     pub(super) fn rearm(&self, id: &str) {
         let mut groups = self.groups.borrow_mut();
         let Some(entry) = groups.get_mut(id) else { return };
+        if std::mem::take(&mut entry.is_timeless) {
+            let settings = self.shared.settings();
+            match &mut entry.kind {
+                Kind::Classic(group) => group.begin_time(self.now_ms()),
+                Kind::Consumer(group) => group.begin_time(&settings.consumer, self.now_ms()),
+            }
+        }
+        entry.charge.set(entry.kind.bytes());
         let next = entry.kind.next_deadline_ms();
         self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, next);
         entry.deadline_ms = next;
@@ -272,6 +287,7 @@ impl Slice {
             if claim.generation >= 0 {
                 return Err(ResponseError::IllegalGeneration);
             }
+            self.check_room(id, ("", None), (0, 0))?;
             self.ensure(id);
         }
         {
@@ -322,7 +338,7 @@ impl Slice {
             if self.partition.ends().high_watermark >= end {
                 return true;
             }
-            if self.is_gone() || !self.partition.leads() || self.partition.core().failure().is_some() {
+            if self.is_over() || !self.partition.leads() || self.partition.core().failure().is_some() {
                 return false;
             }
             tokio::time::sleep(LOOKS_AGAIN).await;
@@ -342,8 +358,8 @@ impl Slice {
         let settings = self.shared.settings();
         let mut turns = Turns::default();
         for (id, LoadedGroup { classic, consumer, offsets }) in groups {
-            if self.is_gone() {
-                // The partition has moved meanwhile: these groups are another's.
+            if self.is_over() {
+                // The partition has moved meanwhile, and these groups are another's; or its disk has failed.
                 return;
             }
             let now_ms = self.now_ms();
@@ -357,16 +373,16 @@ impl Slice {
                 None => Kind::Classic(Box::new(Group::new(settings.limits, now_ms))),
             };
             let looked_at = offsets.len();
-            self.groups.borrow_mut().insert(id, Entry { offsets, ..self.entry(kind) });
+            self.groups.borrow_mut().insert(id, Entry { offsets, is_timeless: true, ..self.entry(kind) });
             turns.took(looked_at, Stored::nothing()).await;
         }
         self.forget_what_went_meanwhile(&mut turns).await;
-        if self.is_gone() {
+        if self.is_over() {
             return;
         }
         self.state.set(Loaded::Ready);
         let mut next = self.group_after(None);
-        while let Some(id) = next.filter(|_| !self.is_gone()) {
+        while let Some(id) = next.filter(|_| !self.is_over()) {
             self.rearm(&id);
             turns.took(0, Stored::nothing()).await;
             next = self.group_after(Some(&id));
@@ -375,20 +391,34 @@ impl Slice {
     }
 
     pub(super) fn cannot_be_loaded(&self) {
-        if !self.is_gone() {
+        if !self.is_over() {
             self.state.set(Loaded::Failed);
         }
     }
 
-    pub(super) fn is_gone(&self) -> bool {
-        self.state.get() == Loaded::Gone
+    /// These groups are served no more.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state.get(), Loaded::Failed | Loaded::Gone)
     }
 
     pub(super) fn unload(self: &Rc<Self>) {
         self.catch_up_all();
-        self.state.set(Loaded::Gone);
+        self.end(Loaded::Gone, ResponseError::NotCoordinator);
+    }
+
+    /// If the log has failed, its groups are given up, as when its leader is gone in Kafka: what they would be told could not be stored, and
+    /// clients would be sent to this very shard for ever.
+    pub(super) fn heed_disk(self: &Rc<Self>) {
+        let Some(reason) = self.partition.core().failure().cloned().filter(|_| !self.is_over()) else { return };
+        let groups = self.groups.borrow().len();
+        warn!("{groups} groups of {OFFSETS_TOPIC}-{} are not served any more: {reason}", self.partition.index());
+        self.end(Loaded::Failed, ResponseError::CoordinatorNotAvailable);
+    }
+
+    fn end(self: &Rc<Self>, state: Loaded, error: ResponseError) {
+        self.state.set(state);
         for id in self.ids() {
-            self.feed(&id, Event::Ended(ResponseError::NotCoordinator));
+            self.feed(&id, Event::Ended(error));
         }
         for (id, entry) in self.groups.take() {
             self.shared.deadlines.change((self.partition.index(), &id), entry.deadline_ms, None);

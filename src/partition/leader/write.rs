@@ -132,9 +132,17 @@ impl Partition {
                 self.sync_names().await?;
             }
             let home = self.home.borrow().clone();
+            let exists = home.exists;
+            let (latest, epochs) = {
+                let core = self.core.borrow();
+                (core.epochs().latest(), core.epochs().entries().to_vec())
+            };
             self.shared.faults.sync(Place::Names).await?;
-            materialise::make_segment(home, (&self.topic, self.id), write.segment.base).await?;
+            materialise::make_segment(home, (&self.topic, self.id), write.segment.base, epochs).await?;
             self.home.borrow_mut().made_names();
+            if !exists {
+                self.saved_epoch.set(latest);
+            }
             write.first = false;
         }
         self.shared.metrics.append_writes.add(1);

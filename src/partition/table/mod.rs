@@ -1,8 +1,11 @@
 //! The partitions that a shard leads, found by topic name or id, and kept in step with the cluster image.
 
+mod deletions;
 mod homes;
 mod openings;
 
+use self::deletions::CLOSING_MAX;
+pub use self::deletions::Forget;
 use self::openings::Opening;
 use super::checkpoints::Outdated;
 use super::journal::Rings;
@@ -23,15 +26,9 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
-
-/// Partitions that are closed or deleted side by side: each waits for the disk most of the time.
-const CLOSING_MAX: usize = 16;
-/// Deletions that take longer are told of.
-const DELETION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was found in one of `log.dirs` at start.
 #[derive(Clone, Debug, Default)]
@@ -64,8 +61,14 @@ pub struct PartitionTable {
     /// There are fewer of them.
     opened: Notify,
     opener: RefCell<Vec<AbortHandle>>,
-    /// Of topics that are gone: their names on disk are not free yet.
+    /// Of topics that are gone: not deleted yet.
     deleting: RefCell<HashMap<TopicPartition, Rc<Partition>>>,
+    /// Topics that are gone, and of which something is still being opened.
+    closing: RefCell<HashSet<TopicId>>,
+    /// Names that are not free in a log directory: neither it nor its checkpoint files have forgotten an earlier life yet.
+    taken: RefCell<Outdated>,
+    /// There are fewer of them.
+    freed: Notify,
     /// The first image has been applied.
     started: Cell<bool>,
 }
@@ -131,6 +134,9 @@ impl PartitionTable {
             opened: Notify::new(),
             opener: RefCell::default(),
             deleting: RefCell::default(),
+            closing: RefCell::default(),
+            taken: RefCell::default(),
+            freed: Notify::new(),
             started: Cell::new(false),
         }
     }
@@ -161,66 +167,6 @@ impl PartitionTable {
         let lost = |partition: &Rc<Partition>| self.shared.disks.health(&partition.home().log_dir) == Health::Offline;
         let lost: HashSet<_> = all.iter().filter(|p| lost(p)).map(|partition| partition.id).collect();
         self.shared.disks.set_lost(self.me, lost);
-    }
-
-    /// The first half of taking over a new image: closes what is gone; when it returns, the names of deleted partitions are
-    /// free on disk. Gives the partitions, gone or about to be opened, of which the checkpoint files may tell what was true of
-    /// an earlier life: they know topics by name only, so they must be written before a new life takes records. A disk that
-    /// does not answer is waited for until it has failed, and told of.
-    #[must_use]
-    pub async fn close_deleted(&self, image: &ClusterImage) -> Outdated {
-        let mut outdated = self.delete_gone(image, DELETION_PATIENCE).await;
-        for topic in image.topics.values() {
-            let known = self.topic_by_id(topic.id);
-            for (i, _) in topic.partitions.iter().enumerate().filter(|(_, state)| state.leader == Some(self.me)) {
-                let index = partition_index(i);
-                if known.as_ref().is_some_and(|local| local.held(index).is_some()) {
-                    continue;
-                }
-                let key = (topic.name.to_string(), index);
-                outdated.extend(self.spoken_of_in_vain(topic.id, &key).into_iter().map(|dir| (dir, key.clone())));
-            }
-        }
-        outdated
-    }
-
-    /// Deletes partitions whose topics are gone; gives them. What takes longer than `patience` is told of, and waited for.
-    pub(super) async fn delete_gone(&self, image: &ClusterImage, patience: Duration) -> Outdated {
-        let mut deleted = pin!(async {
-            // What is just being opened can be closed afterwards.
-            self.while_opening(|id, _| image.topic_by_id(id.topic).is_none()).await;
-            let gone = self.remove_deleted(image);
-            self.deleting.borrow_mut().extend(gone.iter().map(|partition| (partition.id, Rc::clone(partition))));
-            let deletions = gone.into_iter().map(|partition| async move {
-                self.forget_home(&partition);
-                let log_dir = partition.home().log_dir.clone();
-                if self.shared.unless_offline(&log_dir, partition.delete()).await.is_some() {
-                    self.deleting.borrow_mut().remove(&partition.id);
-                }
-                (log_dir, (partition.topic.to_string(), partition.index()))
-            });
-            stream::iter(deletions).buffer_unordered(CLOSING_MAX).collect().await
-        });
-        tokio::select! {
-            biased;
-            deleted = &mut deleted => return deleted,
-            () = tokio::time::sleep(patience) => {}
-        }
-        let dirs: BTreeSet<_> = self.deleting.borrow().values().map(|gone| gone.home().log_dir.clone()).collect();
-        warn!("deleting topics takes longer than {} s; what changes topics waits for {dirs:?}", patience.as_secs());
-        self.shared.metrics.deletions_late.add(1);
-        deleted.await
-    }
-
-    /// The log directories whose checkpoint files speak of a partition of that name that is not this one.
-    fn spoken_of_in_vain(&self, id: TopicId, key: &(String, PartitionIndex)) -> Vec<PathBuf> {
-        let is_so = |LogDirState { found, .. }: &&LogDirState| {
-            let holds =
-                found.unnamed.contains_key(key) || found.partitions.get(key).is_some_and(|holder| *holder == Some(id));
-            let files = [&found.recovery_points, &found.log_starts, &found.cleaned];
-            !holds && files.into_iter().any(|file| file.contains_key(key))
-        };
-        self.log_dirs.borrow().iter().filter(is_so).map(|dir| dir.found.path.clone()).collect()
     }
 
     /// The second half: opens what this shard leads by the image. What has no directory yet is open when it returns; the
@@ -261,21 +207,6 @@ impl PartitionTable {
         let mut openers = self.opener.borrow_mut();
         openers.retain(|opener| !opener.is_finished());
         openers.push(opener.abort_handle());
-    }
-
-    fn remove_deleted(&self, image: &ClusterImage) -> Vec<Rc<Partition>> {
-        let mut topics = self.topics.borrow_mut();
-        let deleted: Vec<TopicId> =
-            topics.by_id.keys().filter(|id| image.topic_by_id(**id).is_none()).copied().collect();
-        let mut gone = Vec::new();
-        for id in deleted {
-            let Some(local) = topics.by_id.remove(&id) else { continue };
-            if topics.by_name.get(&local.topic.name).is_some_and(|named| named.topic.id == id) {
-                topics.by_name.remove(&local.topic.name);
-            }
-            gone.extend(local.open().cloned());
-        }
-        gone
     }
 
     fn update_topic(

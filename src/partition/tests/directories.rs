@@ -1,5 +1,6 @@
 //! Stories of a node with two log directories, of which one does not answer at a start, or fails: the other one's partitions are served.
 
+use super::disks::forgetting;
 use super::world::temporary_directory;
 use crate::base::config::{BrokerConfig, FlushPolicy};
 use crate::base::disks::LogDirs;
@@ -220,4 +221,52 @@ fn a_ring_that_is_not_renewed_leaves_the_other_directory_alone() {
             assert_eq!(ends.iter().sum::<i64>(), 3, "{ends:?}");
         });
     }
+}
+
+/// A deletion on a disk that did not answer kept all later changes of topics waiting, on all disks.
+#[test]
+fn a_deletion_that_hangs_keeps_no_other_topic_waiting() {
+    tokio_uring::start(async {
+        let mut node = Node::new(2).await;
+        let (writes, hung) = (Rc::new(Cell::new(0)), Rc::new(Notify::new()));
+        let (count, until) = (Rc::clone(&writes), Rc::clone(&hung));
+        node.restart(Faults::by(move |place, act| {
+            let is_write = place == Place::Segment && matches!(act, Act::Write(_));
+            count.set(count.get() + u32::from(is_write));
+            (is_write && count.get() == 1).then(|| Fault::Hang(Rc::clone(&until)))
+        }));
+        node.begin_journals().await.expect("no panic");
+        until_true(|| node.table.all().len() == 2).await;
+        let kept = node.in_dir(&node.dirs[0]).pop().expect("open");
+        let (header, bytes) = Batch::default().build();
+        kept.append(header, bytes, Acks::Leader, (&AppendWait::new(), 0)).expect("taken");
+        until_true(|| writes.get() == 1).await;
+        let key = (TOPIC.to_owned(), kept.index());
+        let old = (node.dirs[0].path().to_owned(), key.clone());
+
+        // The topic goes, and another one comes; then one of its name.
+        let (forgotten, forget) = forgetting();
+        node.image = image_of("other", 2);
+        for name in ["other", TOPIC] {
+            let next = image_of(name, 2);
+            node.image.topics.extend(next.topics);
+            node.image.topics_by_id = node.image.topics.values().map(|topic| (topic.id, Arc::clone(topic))).collect();
+            let applied = node.table.close_within(Duration::from_millis(1), &node.image, &forget);
+            tokio::time::timeout(LONG, applied).await.expect("waits for nothing that it needs");
+            node.lead();
+            let topic = node.table.topic(name).expect("led");
+            let sound = |partition: &&Rc<Partition>| partition.home().log_dir == node.dirs[1].path();
+            let partition = topic.partitions().find(sound).cloned().expect("there is one in each directory");
+            take(&partition).await;
+        }
+        let anew = node.table.topic(TOPIC).expect("led").partition(kept.index()).cloned().expect("open");
+        assert_eq!(anew.home().log_dir, node.dirs[1].path(), "where nothing speaks of the old one");
+        assert!(kept.home().dir.exists() && !forgotten.borrow().iter().any(|names| names.contains(&old)));
+
+        hung.notify_waiters();
+        until_true(|| forgotten.borrow().iter().any(|names| names.contains(&old))).await;
+        assert!(!kept.home().dir.exists(), "it got another name");
+        until_true(|| !node.table.is_taken(&old.0, &key)).await;
+        node.table.close().await;
+    });
 }

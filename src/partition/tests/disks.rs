@@ -12,12 +12,13 @@ use crate::journal::file;
 use crate::journal::scan::scan;
 use crate::log::testing::Batch;
 use crate::maintenance::Maintenance;
+use crate::partition::checkpoints::Outdated;
 use crate::partition::journal::Rings;
 use crate::partition::leader::Acks;
 use crate::partition::shared::PartitionShared;
-use crate::partition::table::{FoundLogDir, PartitionTable};
+use crate::partition::table::{Forget, FoundLogDir, PartitionTable};
 use crate::partition::waiters::{AppendWait, Lost};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -240,7 +241,8 @@ fn the_tail_of_the_ring_stays_when_its_directory_is_offline() {
     });
 }
 
-/// A segment's write hangs while its topic is deleted: that is told, but by itself no reason to give up the directory.
+/// A segment's write hangs while its topic is deleted: that is told, but by itself no reason to give up the directory. A topic of that name waits,
+/// since there is no other directory.
 #[test]
 fn a_deletion_waits_for_a_disk_until_it_has_failed() {
     tokio_uring::start(async {
@@ -266,18 +268,23 @@ fn a_deletion_waits_for_a_disk_until_it_has_failed() {
             partition.append(header, bytes, Acks::Leader, (&AppendWait::new(), 0)).expect("taken");
             until_true(|| hangs.get()).await;
 
-            let deleting = Rc::clone(&table);
-            let deletion = tokio::task::spawn_local(async move {
-                deleting.delete_gone(&ClusterImage::default(), Duration::ZERO).await
-            });
-            until_true(|| shared.metrics.deletions_late.get() == 1).await;
+            let (forgotten, forget) = forgetting();
+            table.close_within(Duration::ZERO, &ClusterImage::default(), &forget).await;
+            assert_eq!(shared.metrics.deletions_late.get(), 1);
             assert_eq!(disks.health(dir.path()), Health::Sound, "it is slow, no more");
-            assert!(!deletion.is_finished() && table.all().is_empty(), "its name is not free");
+            let (anew, deleting) = (image_of_one(), Rc::clone(&table));
+            let applied = tokio::task::spawn_local(async move {
+                deleting.close_within(Duration::ZERO, &anew, &forget).await;
+            });
+            until_true(|| shared.metrics.deletions_late.get() == 2).await;
+            assert!(!applied.is_finished() && table.all().is_empty(), "its name is not free");
+            assert!(forgotten.borrow().is_empty());
             match fails {
                 true => disks.take_offline(dir.path(), "another write has failed"),
                 false => hung.notify_waiters(),
             }
-            assert_eq!(deletion.await.expect("no panic").len(), 1);
+            applied.await.expect("no panic");
+            until_true(|| forgotten.borrow().len() == 1).await;
             let unclean = table.close().await;
             assert_eq!(unclean.contains(dir.path()), fails, "what is still under way cannot be called clean");
             assert_eq!(partition.home().dir.exists(), fails);
@@ -374,6 +381,17 @@ fn image_of_one() -> ClusterImage {
     image.topics.insert(topic.name.clone(), Arc::clone(&topic));
     image.topics_by_id.insert(topic.id, topic);
     image
+}
+
+/// What the checkpoint files were told to forget.
+pub fn forgetting() -> (Rc<RefCell<Vec<Outdated>>>, Forget) {
+    let forgotten: Rc<RefCell<Vec<Outdated>>> = Rc::default();
+    let noted = Rc::clone(&forgotten);
+    let forget: Forget = Rc::new(move |outdated| {
+        noted.borrow_mut().push(outdated);
+        Box::pin(std::future::ready(()))
+    });
+    (forgotten, forget)
 }
 
 async fn until_true(holds: impl Fn() -> bool) {

@@ -87,3 +87,25 @@ fn a_segment_that_cannot_go_keeps_those_behind_it() {
         assert_eq!(bases(&world), [4]);
     });
 }
+
+/// A file that leaves the log gets another name at once, and is removed only after the delay: whoever reads it by either way reads on.
+#[test]
+fn what_leaves_the_log_is_renamed_and_read_on() {
+    tokio_uring::start(async {
+        let world = World::new(TopicConfig { file_delete_delay_ms: 60_000, ..small_segments() });
+        for _ in 0..3 {
+            world.append_and_wait(Batch::default(), Acks::All).await;
+        }
+        world.quiet().await;
+        let path = paths::segment_file(&world.path(), Offset(0), paths::LOG);
+        let bytes = fs::read(&path).expect("there");
+        let segment = world.partition.core().segments()[0].clone();
+        let held = world.partition.files().file(&segment).expect("open");
+        world.partition.delete_records(Offset(2));
+        world.quiet().await;
+        assert_eq!(bases(&world), [2]);
+        let marked = paths::segment_file(&world.path(), Offset(0), &format!("{}{}", paths::LOG, paths::DELETED_FILE));
+        assert_eq!(fs::read(marked).expect("renamed, not removed"), bytes);
+        assert_eq!(held.read_at(0, bytes.len()).await.expect("readable"), bytes);
+    });
+}

@@ -1,5 +1,6 @@
 //! Stories of starts that are cut off before the rings are renewed: the next one finds in them what this one found.
 
+use super::disks::forgetting;
 use super::world::{copy_files, temporary_directory};
 use crate::base::clock::now_ms;
 use crate::base::config::{BrokerConfig, FlushPolicy};
@@ -77,7 +78,9 @@ impl Node {
     async fn restart(&mut self) {
         self.shared.end();
         (self.shared, self.table) = begun(&self.dir, &self.maintenance, Faults::default(), &self.said);
-        assert!(self.table.close_deleted(&self.image).await.is_empty(), "the checkpoints tell of what is there");
+        let (forgotten, forget) = forgetting();
+        self.table.close_deleted(&self.image, &forget).await;
+        assert!(forgotten.borrow().is_empty(), "the checkpoints tell of what is there");
         self.table.open_led(&self.image, &self.config, false);
         while self.table.is_redoing() {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -464,19 +464,39 @@ fn an_epoch_that_recovery_learns_is_in_the_checkpoint() {
 #[test]
 fn an_epoch_checkpoint_that_failed_is_tried_again() {
     tokio_uring::start(async {
-        let world = World::new(TopicConfig::default());
-        fs::create_dir_all(world.path()).expect("made");
-        fs::write(world.path().join(paths::PARTITION_METADATA), format!("version: 0\ntopic_id: {}", world.id.topic))
-            .expect("written");
+        let mut world = World::new(TopicConfig::default());
+        world.append_and_wait(Batch::default(), Acks::All).await;
         let in_the_way = world.path().join(format!("{}.tmp", paths::LEADER_EPOCH_CHECKPOINT));
         fs::create_dir(&in_the_way).expect("in the way");
+        world.epoch = LeaderEpoch(1);
+        world.set_config(TopicConfig::default());
         world.append_and_wait(Batch::default(), Acks::All).await;
         world.partition.quiet().await;
         fs::remove_dir(&in_the_way).expect("removed");
         world.append_and_wait(Batch::default(), Acks::All).await;
         world.partition.quiet().await;
         let text = fs::read_to_string(world.path().join(paths::LEADER_EPOCH_CHECKPOINT)).expect("written");
-        assert_eq!(text, "0\n1\n0 0\n");
+        assert_eq!(text, "0\n2\n0 0\n1 1\n");
+    });
+}
+
+/// A thousand partitions that got their first records at once had two syncs each for the checkpoint, which held up the making of
+/// each other's directories. It comes with the directory now, and a power cut before any sync may leave it empty.
+#[test]
+fn the_first_epoch_comes_with_the_directory_and_may_be_lost_with_it() {
+    tokio_uring::start(async {
+        let mut world = World::new(TopicConfig::default());
+        world.append_and_wait(Batch::default(), Acks::Leader).await;
+        let path = world.path().join(paths::LEADER_EPOCH_CHECKPOINT);
+        assert_eq!(fs::read_to_string(&path).expect("written"), "0\n1\n0 0\n", "before the write is told of");
+        world.partition.quiet().await;
+        for left in ["", "0\n1\n", "\0\0\0\0\0\0\0\0"] {
+            fs::write(&path, left).expect("as a power cut left it");
+            let opened = world.reopen(false).await;
+            assert!(opened.cuts.is_empty(), "{:?}", opened.cuts);
+            assert_eq!(world.partition.core().epochs().entries(), [(LeaderEpoch(0), Offset(0))]);
+            assert_eq!(fs::read_to_string(&path).expect("written anew"), "0\n1\n0 0\n");
+        }
     });
 }
 

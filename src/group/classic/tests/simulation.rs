@@ -1,14 +1,17 @@
 //! Members, a network that loses and delays, and a coordinator that crashes: whatever happens, no partition has two owners in one
-//! generation, no stale member commits, nobody is answered twice, and in the end everybody has its part.
+//! generation, nobody commits for what is not its own, who asks is answered once or is known to wait, and in the end everybody has its part.
 
 use super::super::*;
 use crate::base::seeds::{are_all, each_seed, seeds};
 use fastrand::Rng;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 const SEEDS: u64 = 150;
-const PARTITIONS: u8 = 24;
+/// One seed of so many has up to `MANY` members.
+const MANY_EVERY: u64 = 30;
+const MANY: usize = 100;
+const PARTITIONS: u8 = 120;
 const SESSION_MS: i32 = 10_000;
 /// Of static members: they may be gone for longer than a rebalance takes.
 const STATIC_SESSION_MS: i32 = 45_000;
@@ -41,6 +44,18 @@ struct Client {
     wants_in: bool,
 }
 
+/// On its way to the coordinator.
+#[derive(Clone)]
+enum Sent {
+    Asked(Event),
+    /// The member commits for what it owns, and says who it is.
+    Commit {
+        owner: String,
+        owns: Vec<u8>,
+        claim: MemberClaim,
+    },
+}
+
 struct Sim {
     rng: Rng,
     now_ms: i64,
@@ -51,12 +66,17 @@ struct Sim {
     clients: Vec<Client>,
     /// Who asked; an answer may come once.
     open: BTreeMap<Waiter, usize>,
-    to_broker: Vec<(i64, Event)>,
+    /// Of these, whose asking has come to the group.
+    heard: BTreeSet<Waiter>,
+    to_broker: Vec<(i64, Sent)>,
     to_client: Vec<(i64, usize, Waiter, Effect)>,
     next: u64,
     loss: f64,
     /// Who was given each partition, by generation.
     given: BTreeMap<(i32, u8), String>,
+    /// The newest generation that gave out each partition.
+    newest: BTreeMap<u8, i32>,
+    commits: usize,
     generation_seen: i32,
     /// Errors that were answered, and replacements that were stored: what the run went through.
     met: HashSet<String>,
@@ -65,7 +85,8 @@ struct Sim {
 impl Sim {
     fn new(seed: u64) -> Sim {
         let mut rng = Rng::with_seed(seed);
-        let clients = (0..rng.usize(1..12)).map(|number| Client {
+        let at_most = if seed % MANY_EVERY == MANY_EVERY - 1 { MANY } else { 11 };
+        let clients = (0..rng.usize(1..=at_most)).map(|number| Client {
             member_id: String::new(),
             instance_id: (number % 4 == 1).then(|| format!("static-{number}")),
             generation: -1,
@@ -85,10 +106,13 @@ impl Sim {
             storing: Vec::new(),
             clients,
             open: BTreeMap::new(),
+            heard: BTreeSet::new(),
             to_broker: Vec::new(),
             to_client: Vec::new(),
             next: 0,
             given: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            commits: 0,
             generation_seen: 0,
             met: HashSet::new(),
         }
@@ -116,6 +140,10 @@ impl Sim {
         owned.sort_unstable();
         if self.clients.iter().any(|client| client.wants_in) {
             assert_eq!(owned, (0..PARTITIONS).collect::<Vec<_>>());
+            assert!(self.commits > 0, "members at work commit");
+        }
+        if self.storing.is_empty() {
+            assert_eq!(self.heard, BTreeSet::new(), "nobody waits in a group at rest: {:?}", self.group);
         }
         self.met
     }
@@ -128,13 +156,14 @@ impl Sim {
         if trouble {
             self.trouble();
         }
-        let mut due: Vec<Event> = Vec::new();
         let now_ms = self.now_ms;
-        self.to_broker.retain(|(at, event)| {
-            let is_due = *at <= now_ms;
-            is_due.then(|| due.push(event.clone()));
-            !is_due
-        });
+        for (_, sent) in self.to_broker.extract_if(.., |(at, _)| *at <= now_ms).collect::<Vec<_>>() {
+            match sent {
+                Sent::Asked(event) => self.feed(event),
+                Sent::Commit { owner, owns, claim } => self.commit(&owner, &owns, &claim),
+            }
+        }
+        let mut due: Vec<Event> = Vec::new();
         for (ticket, record, _) in self.storing.extract_if(.., |(_, _, at)| *at <= now_ms).collect::<Vec<_>>() {
             // The log is there before anybody is told.
             let fails = trouble && self.rng.u8(..) < 4;
@@ -189,6 +218,7 @@ impl Sim {
     /// The coordinator starts anew from the log, in which the record under way may or may not be.
     fn crash(&mut self) {
         self.open.clear();
+        self.heard.clear();
         self.to_client.clear();
         self.to_broker.clear();
         for (_, record, _) in std::mem::take(&mut self.storing) {
@@ -215,11 +245,17 @@ impl Sim {
     fn send(&mut self, event: Event) {
         if self.rng.f64() >= self.loss {
             let at = self.now_ms + self.rng.i64(0..50);
-            self.to_broker.push((at, event));
+            self.to_broker.push((at, Sent::Asked(event)));
         }
     }
 
     fn feed(&mut self, event: Event) {
+        match &event {
+            Event::Join(waiter, _) | Event::Sync(waiter, _) | Event::Heartbeat(waiter, _) | Event::Leave(waiter, _) => {
+                self.heard.insert(*waiter);
+            }
+            Event::Stored(..) | Event::Tick | Event::Ended(_) | Event::Rebalance => {}
+        }
         for effect in self.group.step(self.now_ms, event) {
             let waiter = match &effect {
                 Effect::Store(ticket, record) => {
@@ -241,12 +277,14 @@ impl Sim {
             let Some(at) = self.open.remove(&waiter) else {
                 panic!("{waiter:?} is answered twice, or was never there: {effect:?}")
             };
+            self.heard.remove(&waiter);
             if let Effect::Synced(_, SyncAnswer { error: None, assignment, .. }) = &effect {
                 self.generation_seen = self.generation_seen.max(self.group.generation());
                 for partition in assignment {
-                    let owner = self.clients[at].instance_id.clone().unwrap_or_else(|| format!("client {at}"));
+                    let owner = self.owner(at);
                     let before = self.given.insert((self.group.generation(), *partition), owner.clone());
                     assert!(before.is_none_or(|before| before == owner), "two owners of {partition}");
+                    self.newest.insert(*partition, self.group.generation());
                 }
             }
             if self.rng.f64() >= self.loss {
@@ -254,6 +292,13 @@ impl Sim {
                 self.to_client.push((due, at, waiter, effect));
             }
         }
+        let waiting: BTreeSet<Waiter> = self.group.waiters().collect();
+        assert_eq!(waiting, self.heard, "whose asking has come and who has no answer is known to wait");
+    }
+
+    /// By which a member that comes back is known, too.
+    fn owner(&self, at: usize) -> String {
+        self.clients[at].instance_id.clone().unwrap_or_else(|| format!("client {at}"))
     }
 
     fn claim(&self, at: usize) -> MemberClaim {
@@ -287,7 +332,7 @@ impl Sim {
             }
             Doing::Working { .. } if client.next_beat_ms <= self.now_ms => {
                 client.next_beat_ms = self.now_ms + 3_000;
-                self.commit(at);
+                self.send_commit(at);
                 let (waiter, claim) = (self.waiter(at), self.claim(at));
                 self.send(Event::Heartbeat(waiter, claim));
             }
@@ -295,11 +340,26 @@ impl Sim {
         }
     }
 
-    fn commit(&mut self, at: usize) {
-        let claim = self.claim(at);
-        if self.group.may_commit(self.now_ms, &claim).is_ok() {
-            assert_eq!(claim.generation, self.group.generation(), "a stale member committed");
-            assert!(self.group.members().contains(&claim.member_id));
+    fn send_commit(&mut self, at: usize) {
+        let (owner, claim) = (self.owner(at), self.claim(at));
+        if let Doing::Working { owns } = &self.clients[at].doing {
+            let sent = Sent::Commit { owner, owns: owns.clone(), claim };
+            // Now and then one is held up for longer than a rebalance takes.
+            let longest_ms = if self.rng.u8(..) < 8 { 20_000 } else { 50 };
+            self.to_broker.push((self.now_ms + self.rng.i64(0..longest_ms), sent));
+        }
+    }
+
+    /// What is allowed is for partitions that were given to this very owner, and to nobody since.
+    fn commit(&mut self, owner: &String, owns: &[u8], claim: &MemberClaim) {
+        if let Err(error) = self.group.may_commit(self.now_ms, claim) {
+            self.met.insert(format!("commit {error:?}"));
+            return;
+        }
+        self.commits += 1;
+        for partition in owns {
+            assert_eq!(self.given.get(&(claim.generation, *partition)), Some(owner), "{partition} by {claim:?}");
+            assert_eq!(self.newest.get(partition), Some(&claim.generation), "{partition} was given out since");
         }
     }
 
@@ -393,6 +453,8 @@ fn members_come_go_hang_and_the_coordinator_crashes() {
         "FencedInstanceId",
         "MemberIdRequired",
         "NotLeaderOrFollower",
+        "commit IllegalGeneration",
+        "commit UnknownMemberId",
     ];
     for error in expected {
         assert!(met.contains(error) || !are_all(&seeds(SEEDS), SEEDS), "{error} was never met: {met:?}");

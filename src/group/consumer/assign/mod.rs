@@ -1,7 +1,9 @@
 //! Who shall read which partition: the assignors that run in the broker (KIP-848). Pure.
 //!
 //! - `uniform` gives every member as many partitions as the others, as far as its subscription allows it, and moves as few as that needs.
-//! - `range` gives each member one range of every topic, the same range of all topics that have equally many partitions.
+//!   Where it is the same for both, a member gets what has a replica in its rack. Kafka 4's does not look at racks.
+//! - `range` gives each member one range of every topic, the same range of all topics that have equally many partitions. Racks do not count, as
+//!   in Kafka 4: that the same numbers of all topics meet at one member is what it is for, and replicas of different topics lie elsewhere.
 
 mod mixed;
 mod range;
@@ -104,4 +106,13 @@ fn kept(members: &[MemberSpec<'_>], topics: &Topics) -> (Vec<Vec<Owned>>, BTreeS
     };
     let kept = members.iter().map(of_member).collect();
     (kept, taken)
+}
+
+/// The racks that have a replica, if somebody knows.
+fn racks_of(topics: &Topics, (topic, partition): Owned) -> Option<&BTreeSet<String>> {
+    topics.get(&topic)?.racks.get(usize::try_from(partition).ok()?)
+}
+
+fn is_near(member: &MemberSpec<'_>, topics: &Topics, one: Owned) -> bool {
+    member.rack.is_some_and(|rack| racks_of(topics, one).is_some_and(|racks| racks.contains(rack)))
 }

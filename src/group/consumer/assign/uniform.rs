@@ -1,7 +1,7 @@
 //! `uniform` where all members have subscribed to the same topics: nobody has more than one partition more than anybody else. What
 //! fits into a member's share stays where it is; the rest goes to members in its rack as far as they have room, then to anybody.
 
-use super::{MemberSpec, Partitions, Topics, give, kept};
+use super::{MemberSpec, Partitions, Topics, give, is_near, kept, racks_of};
 use crate::base::ids::TopicId;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -65,7 +65,7 @@ fn fill_racks(
         }
     }
     let mut give_near = |(topic, partition): (TopicId, i32)| {
-        let racks = topics.get(&topic)?.racks.get(usize::try_from(partition).ok()?)?;
+        let racks = racks_of(topics, (topic, partition))?;
         let queue = racks.iter().find(|rack| open.get(rack.as_str()).is_some_and(|open| !open.is_empty()))?;
         let queue = open.get_mut(queue.as_str())?;
         let at = queue.pop_front()?;
@@ -77,10 +77,4 @@ fn fill_racks(
         Some(())
     };
     free.into_iter().filter(|one| give_near(*one).is_none()).collect()
-}
-
-fn is_near(member: &MemberSpec<'_>, topics: &Topics, (topic, partition): (TopicId, i32)) -> bool {
-    let (Some(rack), Ok(partition)) = (member.rack, usize::try_from(partition)) else { return false };
-    let racks = topics.get(&topic).and_then(|spec| spec.racks.get(partition));
-    racks.is_some_and(|racks| racks.contains(rack))
 }

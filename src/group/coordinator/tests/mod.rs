@@ -1,5 +1,6 @@
 //! Stories of a slice and its log. A restart is a second coordinator that reads the same log.
 
+mod room;
 mod time;
 mod turns;
 
@@ -9,8 +10,9 @@ use crate::base::disks::LogDirs;
 use crate::base::faults::{Fault, Faults, Place};
 use crate::base::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use crate::cluster::image::{self, Topic};
-use crate::group::classic::MemberClaim;
+use crate::group::classic::{Effect, Event, MemberClaim};
 use crate::group::consumer;
+use crate::group::consumer::pattern::NO_MATCHES;
 use crate::group::offsets::TopicPartitionName;
 use crate::group::records::{CommittedOffset, Key};
 use crate::log::core::LogCore;
@@ -83,6 +85,7 @@ fn settings() -> Settings {
         },
         retention_ms: 7 * DAY_MS,
         metadata_bytes_max: 4096,
+        bytes_max: 1 << 20,
     }
 }
 
@@ -346,6 +349,38 @@ fn a_log_that_is_offline_has_no_groups_to_tell_of() {
         world.partition.heed_disk();
         let (coordinator, slice) = world.coordinator().await;
         assert_eq!(slice.check_loaded(), Err(ResponseError::CoordinatorNotAvailable));
+        assert_eq!(coordinator.slice_of(PartitionIndex(0)).err(), Some(ResponseError::CoordinatorNotAvailable));
+    });
+}
+
+/// It went on to count sessions and answer heartbeats, and refused what had to be stored.
+#[test]
+fn groups_are_given_up_when_their_log_directory_goes_offline() {
+    tokio_uring::start(async {
+        let world = World::new(1 << 20);
+        let (coordinator, slice) = world.coordinator().await;
+        commit(&slice, "t", 50).await;
+        let epoch = slice.heartbeat("new", &time::joining("new"), &NO_MATCHES).expect("joined").wait().await;
+        assert_eq!(epoch.expect("stored").epoch, 1);
+        let waiting = slice.ask("classic", true, |waiter| Event::Join(waiter, time::join_request(100_000)));
+        world.shared.disks.take_offline(world.dir.path(), "gone");
+        world.partition.heed_disk();
+        // Nobody asks for it meanwhile: the shard is told of its disks.
+        coordinator.heed_disks();
+        let told = tokio::time::timeout(Duration::from_secs(30), waiting.expect("made")).await;
+        let told = told.expect("who waits is told").expect("with an answer");
+        assert!(
+            matches!(told, Effect::Joined(_, answer) if answer.error == Some(ResponseError::CoordinatorNotAvailable))
+        );
+        assert_eq!(coordinator.slice_of(PartitionIndex(0)).err(), Some(ResponseError::CoordinatorNotAvailable));
+        assert_eq!(slice.ids(), [""; 0], "what memory has is not told as if it could last");
+    });
+    // And where a request comes first.
+    tokio_uring::start(async {
+        let world = World::new(1 << 20);
+        let (coordinator, _) = world.coordinator().await;
+        world.shared.disks.take_offline(world.dir.path(), "gone");
+        world.partition.heed_disk();
         assert_eq!(coordinator.slice_of(PartitionIndex(0)).err(), Some(ResponseError::CoordinatorNotAvailable));
     });
 }

@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::base::clock;
-use crate::group::classic::{Effect, Event, JoinRequest, Leaving};
-use crate::group::consumer::pattern::NO_MATCHES;
+use crate::group::classic::{JoinRequest, Leaving, SyncRequest};
 use crate::group::consumer::{Beaten, Heartbeat};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -29,8 +28,8 @@ impl Wall {
     }
 }
 
-async fn join(slice: &Rc<Slice>, group: &str, session_timeout_ms: i32) {
-    let request = JoinRequest {
+pub(super) fn join_request(session_timeout_ms: i32) -> JoinRequest {
+    JoinRequest {
         member_id: String::new(),
         fresh_id: "m".to_owned(),
         instance_id: None,
@@ -42,7 +41,11 @@ async fn join(slice: &Rc<Slice>, group: &str, session_timeout_ms: i32) {
         protocols: vec![("range".to_owned(), bytes::Bytes::new())],
         requires_known_id: false,
         can_skip_assignment: false,
-    };
+    }
+}
+
+async fn join(slice: &Rc<Slice>, group: &str, session_timeout_ms: i32) {
+    let request = join_request(session_timeout_ms);
     let joined = slice.ask(group, true, |waiter| Event::Join(waiter, request)).expect("made").await;
     assert!(matches!(joined, Ok(Effect::Joined(_, answer)) if answer.error.is_none()));
 }
@@ -156,4 +159,42 @@ fn many_members_that_fall_silent_are_fenced_together() {
         assert!((2..100).contains(&steps), "{steps} steps: more than one batch, and far fewer than members");
         clock.abort();
     });
+}
+
+/// Nobody could be heard of while the partition was loaded, which took longer than a session.
+#[test]
+fn sessions_begin_when_the_partition_is_loaded() {
+    tokio_uring::start(async {
+        let world = World::new(1 << 20);
+        let (coordinator, slice) = world.coordinator().await;
+        let clock = tokio::task::spawn_local(async move { coordinator.run_clock().await });
+        let epoch = heartbeat(&slice, "a", 0).await.expect("joined").epoch;
+        join(&slice, "b", 500).await;
+        slice.ask("b", false, |waiter| Event::Sync(waiter, sync_request(1))).expect("there").await.expect("synced");
+        // So many that requests have their turn while they are taken in.
+        let many: Vec<_> = (0..2000).map(|partition| (of("t", partition), 1)).collect();
+        begin_commit_of(&slice, "z", &many).await.expect("stored");
+        clock.abort();
+        let mut settings = settings();
+        settings.consumer.session_ms = 500;
+        let coordinator = Rc::new(Coordinator::new(settings));
+        coordinator.set_image(&world.image);
+        coordinator.leads(&[Rc::clone(&world.partition)]);
+        let slice = Rc::clone(&coordinator.slices()[0]);
+        let clock = tokio::task::spawn_local(async move { coordinator.run_clock().await });
+        while slice.check_loaded().is_err() {
+            std::thread::sleep(Duration::from_millis(600));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // The clock has its turn.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(heartbeat(&slice, "a", epoch).await.is_ok(), "it was put out before it could be heard of");
+        assert_eq!(state(&slice, "b"), Some("Stable"), "its member has a session as well");
+        clock.abort();
+    });
+}
+
+fn sync_request(generation: i32) -> SyncRequest {
+    let claim = MemberClaim { generation, member_id: "m".to_owned(), instance_id: None };
+    SyncRequest { claim, protocol_type: None, protocol: None, assignments: vec![("m".to_owned(), Default::default())] }
 }

@@ -7,6 +7,8 @@
 //!
 //! `cargo run --release --example floor -- PORT THREADS DIR`
 
+mod store;
+
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
@@ -21,19 +23,18 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Read};
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use store::Store;
 
 /// Versions without tagged fields: what `corelog bench` speaks under load, and old ones of the rest.
 const APIS: [(ApiKey, i16, i16); 7] = [
@@ -47,9 +48,6 @@ const APIS: [(ApiKey, i16, i16); 7] = [
 ];
 const LISTENER: u64 = u64::MAX;
 const RECEIVE_BYTES: usize = 256 << 10;
-/// Bytes of the disk that durable writes go over, as large as a journal's ring.
-const RING_BYTES: u64 = 64 << 20;
-const BLOCK: usize = 4096;
 /// From here on slices leave by splice, as the broker's do.
 const SPLICE_BYTES_MIN: u64 = 256 << 10;
 const PIPE_BYTES: usize = 1 << 20;
@@ -304,106 +302,6 @@ impl Sending {
         let flags = if self.left > 0 { SpliceFlags::MORE } else { SpliceFlags::empty() };
         self.in_pipe -= splice(from, None, socket, None, self.in_pipe, flags | SpliceFlags::NONBLOCK)?;
         Ok(())
-    }
-}
-
-/// A thread's files: one that grows in the page cache, and a ring that is written past it.
-struct Store {
-    file: File,
-    /// Where each batch begins, and the end.
-    bounds: Vec<u64>,
-    ring: File,
-    ring_at: u64,
-    group: Vec<u8>,
-    /// Of the group's memory: where the first block begins.
-    aligned: usize,
-    generation: u64,
-}
-
-impl Store {
-    fn new(dir: &Path, number: u16) -> anyhow::Result<Store> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(dir.join(format!("data-{number}")))?;
-        let path = dir.join(format!("ring-{number}"));
-        // Written once, so that no write makes the file system place anything.
-        std::fs::write(&path, vec![0; RING_BYTES as usize])?;
-        File::open(&path)?.sync_all()?;
-        let flags = (OFlags::DIRECT | OFlags::DSYNC).bits() as i32;
-        let ring = OpenOptions::new().write(true).custom_flags(flags).open(&path)?;
-        let mut group: Vec<u8> = Vec::with_capacity(RING_BYTES as usize + BLOCK);
-        let aligned = group.as_ptr().align_offset(BLOCK);
-        group.resize(aligned, 0);
-        Ok(Store { file, bounds: vec![0], ring, ring_at: 0, group, aligned, generation: 0 })
-    }
-
-    /// Begins anew with each topic.
-    fn follow(&mut self, generation: u64) -> io::Result<()> {
-        if self.generation != generation {
-            self.generation = generation;
-            self.bounds.truncate(1);
-            self.file.set_len(0)?;
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, buffer: &[u8], batches: &[std::ops::Range<usize>], durable: bool) -> anyhow::Result<()> {
-        if batches.is_empty() {
-            return Ok(());
-        }
-        if durable {
-            for batch in batches {
-                if self.group.len() + batch.len() > self.group.capacity() - BLOCK {
-                    self.sync()?;
-                }
-                self.group.extend_from_slice(&buffer[batch.clone()]);
-            }
-            return Ok(());
-        }
-        for batches in batches.chunks(1024) {
-            let begin = self.bounds[self.bounds.len() - 1];
-            let mut end = begin;
-            for batch in batches {
-                end += batch.len() as u64;
-                self.bounds.push(end);
-            }
-            let slices: Vec<IoSlice> = batches.iter().map(|batch| IoSlice::new(&buffer[batch.clone()])).collect();
-            let written = rustix::io::pwritev(&self.file, &slices, begin)? as u64;
-            anyhow::ensure!(begin + written == end, "the disk is full");
-        }
-        Ok(())
-    }
-
-    /// One write for all that is durable.
-    fn sync(&mut self) -> io::Result<()> {
-        let bytes = self.group.len() - self.aligned;
-        if bytes == 0 {
-            return Ok(());
-        }
-        let whole = bytes.next_multiple_of(BLOCK);
-        self.group.resize(self.aligned + whole, 0);
-        if self.ring_at + whole as u64 > RING_BYTES {
-            self.ring_at = 0;
-        }
-        self.ring.write_all_at(&self.group[self.aligned..], self.ring_at)?;
-        self.ring_at += whole as u64;
-        self.group.truncate(self.aligned);
-        Ok(())
-    }
-
-    /// The next whole batches within so many bytes, at least one; at the file's end it begins again. Position, length, next batch.
-    fn slice(&self, cursor: usize, max_bytes: u64) -> (u64, u64, usize) {
-        let batches = self.bounds.len() - 1;
-        if batches == 0 {
-            return (0, 0, 0);
-        }
-        let cursor = if cursor >= batches { 0 } else { cursor };
-        let begin = self.bounds[cursor];
-        let fitting = self.bounds[cursor + 1..].partition_point(|end| end - begin <= max_bytes).max(1);
-        (begin, self.bounds[cursor + fitting] - begin, cursor + fitting)
     }
 }
 
