@@ -4,6 +4,8 @@
 //! - `commits groups=200 connections=4 seconds=10`: each group has one member, which commits again and again, one commit in flight;
 //! - `heartbeats`, the same with heartbeats;
 //! - `settle members=500`: all join one group at once; over when all have their assignment of one generation;
+//! - `settle-new members=500`: the same in the protocol in which the broker assigns (KIP-848), the partitions of a wide topic; over when all have
+//!   come to the last epoch;
 //! - `idle members=10000 group=100 seconds=30`: members of groups of so many that do nothing but send heartbeats.
 //!
 //! Prints one line of JSON. PID is the broker's, for its CPU time and memory. Requests are of versions that every broker since 2.0 serves,
@@ -14,12 +16,14 @@ use corelog::client::address::HostPort;
 use corelog::client::cluster::{Cluster, Options, Target};
 use corelog::client::connection::{Connection, decode_response};
 use hdrhistogram::Histogram;
+use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+use kafka_protocol::messages::consumer_group_heartbeat_response::TopicPartitions as AssignedPartitions;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, OffsetCommitRequest,
-    SyncGroupRequest, SyncGroupResponse, TopicName,
+    ConsumerGroupHeartbeatRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
+    JoinGroupResponse, OffsetCommitRequest, SyncGroupRequest, SyncGroupResponse, TopicName,
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 use std::collections::{BTreeMap, HashMap};
@@ -31,11 +35,15 @@ const JOIN_VERSION: i16 = 3;
 const SYNC_VERSION: i16 = 2;
 const HEARTBEAT_VERSION: i16 = 2;
 const COMMIT_VERSION: i16 = 6;
+/// The last in which the broker gives the member its id.
+const CONSUMER_HEARTBEAT_VERSION: i16 = 0;
 const SESSION_MS: i32 = 60_000;
 const REBALANCE_IN_PROGRESS: i16 = 27;
 /// Idle members that share a connection.
 const SHARED_BY: usize = 4;
 const TOPIC: &str = "group-load";
+/// Of as many partitions as a large group has members.
+const WIDE_TOPIC: &str = "group-load-wide";
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -56,8 +64,9 @@ fn main() -> Outcome<()> {
             steady(&options, pid, plan, seconds, what == "commits")?
         }
         "settle" => settle(&options, pid, number("members", 500) as usize)?,
+        "settle-new" => settle_new(&options, pid, number("members", 500) as usize)?,
         "idle" => idle(&options, pid, (number("members", 10_000) as usize, number("group", 100) as usize), seconds)?,
-        other => return Err(format!("{other}: commits, heartbeats, settle or idle").into()),
+        other => return Err(format!("{other}: commits, heartbeats, settle, settle-new or idle").into()),
     };
     use std::io::Write;
     writeln!(std::io::stdout(), "{result}")?;
@@ -301,6 +310,70 @@ fn settle(options: &Options, pid: u32, members: usize) -> Outcome<serde_json::Va
     }
     let cpu = (after.cpu - before.cpu).as_secs_f64();
     Ok(serde_json::json!({ "seconds": seconds, "generations": generation, "broker_cpu_seconds": cpu }))
+}
+
+/// All join one group at once in the new protocol, each with a connection of its own, and go on until all have come to the last epoch.
+fn settle_new(options: &Options, pid: u32, members: usize) -> Outcome<serde_json::Value> {
+    let mut cluster = Cluster::connect(options.clone())?;
+    let group = named("settle-new", 0);
+    let broker = find(&mut cluster, &group)?;
+    let start = Arc::new(Barrier::new(members + 1));
+    let epochs: Arc<Vec<AtomicI32>> = Arc::new((0..members).map(|_| AtomicI32::new(0)).collect());
+    let over = Arc::new(AtomicUsize::new(0));
+    let mut threads = Vec::new();
+    for at in 0..members {
+        let mut connection = cluster.open(broker)?;
+        let (start, epochs, over) = (Arc::clone(&start), Arc::clone(&epochs), Arc::clone(&over));
+        let joining = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(GroupId(text(&group)))
+            .with_rebalance_timeout_ms(SESSION_MS)
+            .with_subscribed_topic_names(Some(vec![TopicName(text(WIDE_TOPIC))]))
+            .with_topic_partitions(Some(Vec::new()));
+        let body = move || -> Outcome<()> {
+            start.wait();
+            let mut request = joining;
+            while over.load(Ordering::Relaxed) == 0 {
+                let answer = ask(&mut connection, &request, CONSUMER_HEARTBEAT_VERSION)?;
+                succeeded("heartbeat", answer.error_code)?;
+                let owned = answer.assignment.map(|assignment| {
+                    let of_topic = |one: AssignedPartitions| {
+                        TopicPartitions::default().with_topic_id(one.topic_id).with_partitions(one.partitions)
+                    };
+                    assignment.topic_partitions.into_iter().map(of_topic).collect()
+                });
+                epochs[at].store(answer.member_epoch, Ordering::Relaxed);
+                request = ConsumerGroupHeartbeatRequest::default()
+                    .with_group_id(request.group_id)
+                    .with_member_id(answer.member_id.unwrap_or_default())
+                    .with_member_epoch(answer.member_epoch)
+                    .with_rebalance_timeout_ms(-1)
+                    .with_topic_partitions(owned);
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Ok(())
+        };
+        threads.push(std::thread::Builder::new().stack_size(256 << 10).spawn(body)?);
+    }
+    let before = usage(pid)?;
+    start.wait();
+    let begun = Instant::now();
+    let is_settled = || {
+        let first = epochs[0].load(Ordering::Relaxed);
+        first as usize >= members && epochs.iter().all(|one| one.load(Ordering::Relaxed) == first)
+    };
+    while !is_settled() {
+        std::thread::sleep(Duration::from_millis(2));
+        if begun.elapsed() > Duration::from_secs(120) {
+            return Err("the group does not settle".into());
+        }
+    }
+    let (seconds, after) = (begun.elapsed().as_secs_f64(), usage(pid)?);
+    over.store(1, Ordering::Relaxed);
+    for thread in threads {
+        thread.join().map_err(|_| "a member's thread has failed")??;
+    }
+    let cpu = (after.cpu - before.cpu).as_secs_f64();
+    Ok(serde_json::json!({ "seconds": seconds, "members": members, "broker_cpu_seconds": cpu }))
 }
 
 /// Members that send a heartbeat every three seconds and nothing else. A few share a connection, each of another group, since the number of

@@ -1,7 +1,7 @@
 //! Joining, and how a rebalance gathers its members.
 
 use super::event::{JoinAnswer, JoinRequest, SyncAnswer, Waiter};
-use super::{Effect, Group, Joining, Member, NEW_MEMBER_MS, State, Store, Syncing};
+use super::{Effect, Group, Joining, Member, NEW_MEMBER_MS, Replaced, State, Store, Syncing};
 use kafka_protocol::ResponseError;
 
 impl Group {
@@ -136,6 +136,7 @@ impl Group {
         self.answer_join(old_id, |_| JoinAnswer::refused(old_id, ResponseError::FencedInstanceId));
         self.answer_sync(old_id, SyncAnswer::refused(ResponseError::FencedInstanceId));
         let leader_before = self.leader.clone();
+        let earlier = self.forget_replaced(old_id);
         let old = self.members.get(old_id).cloned().expect("invariant: instances are those of members");
         self.members.alter(old_id, |member| {
             member.id.clone_from(&id);
@@ -154,11 +155,10 @@ impl Group {
         match self.state {
             State::Stable if self.members.elect_protocol() == self.protocol => {
                 self.members.end_join(&id);
-                let record = self.record(|member| member.assignment.clone());
                 let can_skip_assignment = request.can_skip_assignment;
-                let purpose =
-                    Store::Replaced { member_id: id, waiter, old: Box::new(old), leader_before, can_skip_assignment };
-                self.store(purpose, record);
+                // What the log has is the one whose place the earlier one had taken.
+                let old = earlier.unwrap_or(Box::new(old));
+                self.store_replaced(Replaced { member_id: id, waiter, old, leader_before, can_skip_assignment });
             }
             // An assignment under way speaks of the old id.
             State::Stable | State::CompletingRebalance => self.prepare_rebalance(now_ms),
@@ -190,6 +190,7 @@ impl Group {
     }
 
     pub(super) fn prepare_rebalance(&mut self, now_ms: i64) {
+        self.replaced_wait_with_others();
         if self.state == State::CompletingRebalance {
             let ids: Vec<String> = self.members.ids().map(str::to_owned).collect();
             for id in ids {

@@ -19,6 +19,7 @@ mod join;
 mod leave;
 mod member;
 mod pending;
+mod replaced;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::base::limits::GROUP_BYTES;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use pending::Pending;
+use replaced::Replaced;
 use std::collections::{BTreeSet, HashMap};
 
 /// What consumers call the protocol type of their groups.
@@ -94,6 +96,8 @@ pub struct Group {
     joining: Option<Joining>,
     syncing: Option<Syncing>,
     stores: HashMap<Ticket, Store>,
+    /// Static members that came back while the record of others is on its way: the next one is theirs.
+    replaced: Vec<Replaced>,
     next_ticket: u64,
     effects: Vec<Effect>,
 }
@@ -122,14 +126,8 @@ enum Store {
         assignments: HashMap<String, Bytes>,
     },
     Emptied,
-    /// A static member came back under another id, and nothing else changed.
-    Replaced {
-        member_id: String,
-        waiter: Waiter,
-        old: Box<Member>,
-        leader_before: Option<String>,
-        can_skip_assignment: bool,
-    },
+    /// Static members came back under other ids, and nothing else changed.
+    Replaced(Vec<Replaced>),
 }
 
 impl Group {
@@ -147,6 +145,7 @@ impl Group {
             joining: None,
             syncing: None,
             stores: HashMap::new(),
+            replaced: Vec::new(),
             next_ticket: 0,
             effects: Vec::new(),
         }
@@ -390,11 +389,14 @@ impl Group {
         self.members = Members::default();
         self.pending = Pending::default();
         (self.joining, self.syncing) = (None, None);
+        let mut replaced = std::mem::take(&mut self.replaced);
         for store in std::mem::take(&mut self.stores).into_values() {
-            if let Store::Replaced { member_id, waiter, .. } = store {
-                let answer = JoinAnswer::refused(&member_id, error);
-                self.effects.push(Effect::Joined(waiter, answer));
+            if let Store::Replaced(all) = store {
+                replaced.extend(all);
             }
+        }
+        for Replaced { member_id, waiter, .. } in replaced {
+            self.effects.push(Effect::Joined(waiter, JoinAnswer::refused(&member_id, error)));
         }
         self.enter(now_ms, State::Dead);
     }
@@ -419,11 +421,12 @@ impl Group {
     /// Whoever waits for an answer of this group.
     #[cfg(test)]
     fn waiters(&self) -> impl Iterator<Item = Waiter> {
-        let replacing = self.stores.values().filter_map(|store| match store {
-            Store::Replaced { waiter, .. } => Some(*waiter),
-            Store::Assignment { .. } | Store::Emptied => None,
+        let replaced = self.stores.values().flat_map(|store| match store {
+            Store::Replaced(all) => all.as_slice(),
+            Store::Assignment { .. } | Store::Emptied => &[],
         });
-        self.members.iter().flat_map(Member::waiters).chain(replacing)
+        let replaced = replaced.chain(&self.replaced).map(|one| one.waiter);
+        self.members.iter().flat_map(Member::waiters).chain(replaced)
     }
 
     #[cfg(any(test, debug_assertions))]
@@ -446,6 +449,8 @@ impl Group {
             let waits = |member: &Member| member.syncing.is_some();
             assert!(!self.members.iter().any(waits), "in a stable group every assignment is given out");
         }
+        let is_storing = self.stores.values().any(|store| matches!(store, Store::Replaced(_)));
+        assert!(self.replaced.is_empty() || is_storing && self.state == State::Stable, "they wait for a record");
         self.pending.check();
         assert!(self.members.ids().all(|id| !self.pending.contains(id)));
     }

@@ -1,6 +1,6 @@
 //! The leader's assignment, and how each member gets its part.
 
-use super::event::{JoinAnswer, SyncAnswer, SyncRequest, Ticket, Waiter};
+use super::event::{SyncAnswer, SyncRequest, Ticket, Waiter};
 use super::{Effect, Group, State, Store};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -64,11 +64,7 @@ impl Group {
                     self.assignment_stored(now_ms, assignments, error);
                 }
             }
-            Some(Store::Replaced { member_id, waiter, old, leader_before, can_skip_assignment }) => {
-                let answer =
-                    self.instance_replaced(now_ms, &member_id, *old, leader_before, can_skip_assignment, error);
-                self.effects.push(Effect::Joined(waiter, answer));
-            }
+            Some(Store::Replaced(all)) => self.replaced_stored(now_ms, all, error),
             Some(Store::Emptied) | None => {}
         }
     }
@@ -96,46 +92,6 @@ impl Group {
         }
         if error.is_some() {
             self.prepare_rebalance(now_ms);
-        }
-    }
-
-    /// A static member's new id is in the log, or is not: then it keeps the old one.
-    fn instance_replaced(
-        &mut self,
-        now_ms: i64,
-        member_id: &str,
-        old: super::Member,
-        leader_before: Option<String>,
-        can_skip_assignment: bool,
-        error: Option<ResponseError>,
-    ) -> JoinAnswer {
-        let is_leader = self.leader.as_deref() == Some(member_id);
-        let answer = JoinAnswer {
-            error,
-            member_id: member_id.to_owned(),
-            generation: self.generation,
-            protocol_type: self.protocol_type.clone(),
-            protocol: self.protocol.clone(),
-            leader: leader_before,
-            skip_assignment: false,
-            members: Vec::new(),
-        };
-        if error.is_some() {
-            if self.members.contains(member_id) && self.state != State::PreparingRebalance {
-                let old_id = old.id.clone();
-                self.members.alter(member_id, |member| *member = old);
-                if is_leader {
-                    self.leader = Some(old_id.clone());
-                }
-                self.heard_of(now_ms, &old_id);
-            }
-            return JoinAnswer { member_id: String::new(), ..answer };
-        }
-        match can_skip_assignment {
-            // It may know that it leads, and that there is nothing to assign.
-            true => JoinAnswer { skip_assignment: is_leader, ..self.joined(member_id) },
-            // An older one would assign if it knew; the old leader's id keeps it from that.
-            false => answer,
         }
     }
 

@@ -3,6 +3,7 @@ mod scenario_words;
 mod scenarios;
 mod simulation;
 mod stories;
+mod storm;
 
 use super::assign::Assignor;
 use super::record::Record;

@@ -270,13 +270,15 @@ impl Broker {
         self.open.len()
     }
 
-    /// Whether a commit would be taken. To ask renews no session.
-    pub fn may_commit(&self, now_ms: i64, id: &str, epoch: i32) -> bool {
+    /// Of which of these, by member id and epoch, a commit would be taken. To ask renews no session.
+    pub fn may_commit<'c>(&self, now_ms: i64, claims: impl Iterator<Item = (&'c str, i32)>) -> Vec<bool> {
         match &self.kind {
-            Kind::Consumer(group) => group.may_commit(id, epoch, true).is_ok(),
+            Kind::Consumer(group) => claims.map(|(id, epoch)| group.may_commit(id, epoch, true).is_ok()).collect(),
             Kind::Classic(group) => {
-                let claim = MemberClaim { generation: epoch, member_id: id.to_owned(), instance_id: None };
-                group.members().contains(id) && group.as_ref().clone().may_commit(now_ms, &claim).is_ok()
+                let mut asked = group.as_ref().clone();
+                let claim =
+                    |id: &str, generation| MemberClaim { generation, member_id: id.to_owned(), instance_id: None };
+                claims.map(|(id, epoch)| asked.may_commit(now_ms, &claim(id, epoch)).is_ok()).collect()
             }
         }
     }

@@ -21,7 +21,7 @@ use std::collections::HashSet;
 
 const SEEDS: u64 = 150;
 /// One seed of so many has up to `MANY` members.
-const MANY_EVERY: u64 = 30;
+const MANY_EVERY: u64 = 75;
 const MANY: usize = 100;
 const REQUEST_TIMEOUT_MS: i64 = 3_000;
 /// Of JoinGroup: longer than any rebalance.
@@ -207,10 +207,9 @@ impl Sim {
     /// Whoever may commit reads from nothing that is another's: neither the group nor any other member takes it for his.
     fn check_commits(&mut self) {
         let mut readers: BTreeMap<(TopicId, i32), &str> = BTreeMap::new();
-        for client in self.clients.iter().filter(|client| client.epoch > JOINS) {
-            if !self.broker.may_commit(self.now_ms, &client.id, client.epoch) {
-                continue;
-            }
+        let joined: Vec<&Client> = self.clients.iter().filter(|client| client.epoch > JOINS).collect();
+        let may = self.broker.may_commit(self.now_ms, joined.iter().map(|client| (&*client.id, client.epoch)));
+        for client in joined.into_iter().zip(may).filter_map(|(client, may)| may.then_some(client)) {
             // A member of the classic protocol knows topics by name alone: it cannot say that it still has one that another of that
             // name has taken the place of, and so nobody keeps it for that member. Nobody else can be given it either.
             let is_gone = |topic: &TopicId| client.classic.is_some() && self.image.topic_by_id(*topic).is_none();
