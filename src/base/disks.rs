@@ -32,6 +32,8 @@ struct Dir {
     full: AtomicBool,
     /// Logs in it that may be recovered side by side.
     recoveries: Arc<Semaphore>,
+    /// Large files go one at a time.
+    removals: Arc<Semaphore>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,7 @@ impl LogDirs {
             failure: failure.map_or_else(OnceLock::new, |reason| OnceLock::from(Arc::from(reason))),
             full: AtomicBool::new(false),
             recoveries: Arc::new(Semaphore::new(each)),
+            removals: Arc::new(Semaphore::new(1)),
         };
         LogDirs { dirs: dirs.into_iter().map(dir).collect(), ..LogDirs::default() }
     }
@@ -161,6 +164,11 @@ impl LogDirs {
     /// A turn to recover a log, of all that the node has: one directory that does not answer leaves the others theirs.
     pub async fn recovery_turn(&self, path: &Path) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.dir(path)?.recoveries).acquire_owned().await.ok()
+    }
+
+    /// The turn to remove a large file of a directory.
+    pub async fn turn_to_remove(&self, path: &Path) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.dir(path)?.removals).acquire_owned().await.ok()
     }
 
     /// Woken by every change from now on.

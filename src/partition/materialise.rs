@@ -1,6 +1,7 @@
 //! The files and directories around a log: made when the first record comes, renamed and removed when the topic goes.
 //! All of it is blocking work on a helper thread, none of it on the path of a record.
 
+use super::unlink::Gently;
 use crate::base::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use crate::log::checkpoint::{encode_epochs, sync_dir, write_atomically};
 use crate::log::corrupt::CORRUPT_RANGES;
@@ -270,9 +271,9 @@ fn mark_one(segment: &DetachedSegment, files: &mut Vec<PathBuf>) -> io::Result<(
 }
 
 /// Removes marked files after the delay. A stop in between leaves them to the next start.
-pub async fn remove_marked(marked: Vec<PathBuf>, delay_ms: i64) -> io::Result<()> {
+pub async fn remove_marked(gently: Gently, marked: Vec<PathBuf>, delay_ms: i64) -> io::Result<()> {
     tokio::time::sleep(delay(delay_ms)).await;
-    run(move || marked.iter().try_for_each(|path| ignore_missing(fs::remove_file(path)))).await
+    gently.remove_files(marked).await
 }
 
 /// Writes what a segment that is full leaves beside it: its indexes, and the producers' snapshot at its end. Durable, since
@@ -302,7 +303,12 @@ pub async fn write_damage(dir: PathBuf, text: Option<String>) -> io::Result<()> 
 }
 
 /// Renames a partition's directory at once and removes it after the delay.
-pub async fn remove_partition(home: Home, topic: &str, partition: PartitionIndex, delay_ms: i64) -> io::Result<()> {
+pub async fn remove_partition(
+    gently: Gently,
+    home: Home,
+    (topic, partition): (&str, PartitionIndex),
+    delay_ms: i64,
+) -> io::Result<()> {
     let marked = home.log_dir.join(paths::deleted_dir(topic, partition));
     let (from, to, log_dir) = (home.dir.to_path_buf(), marked.clone(), home.log_dir);
     run(move || {
@@ -312,7 +318,7 @@ pub async fn remove_partition(home: Home, topic: &str, partition: PartitionIndex
     .await?;
     tokio::task::spawn_local(async move {
         tokio::time::sleep(delay(delay_ms)).await;
-        if let Err(e) = run(move || ignore_missing(fs::remove_dir_all(&marked))).await {
+        if let Err(e) = gently.remove_dir(marked).await {
             tracing::warn!("removing a deleted partition: {e}");
         }
     });
@@ -323,14 +329,14 @@ fn delay(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+pub(super) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-async fn run<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn run<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
 }
 

@@ -13,5 +13,6 @@ pub mod table;
 pub mod tasks;
 #[cfg(test)]
 mod tests;
+mod unlink;
 pub mod waiters;
 pub mod watermark;

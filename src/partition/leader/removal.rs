@@ -6,6 +6,7 @@ use crate::log::paths;
 use crate::log::retain::{self, Plan};
 use crate::log::segment::Segment;
 use crate::partition::materialise::{self, Marked};
+use crate::partition::unlink::Gently;
 use crate::partition::waiters::Lost;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -110,11 +111,16 @@ impl Partition {
     pub(in crate::partition) fn remove_later(&self, marked: Vec<PathBuf>) {
         let delay_ms = self.config.borrow().file_delete_delay_ms;
         let name = format!("{}-{}", self.topic, self.index());
+        let gently = self.gently();
         tokio::task::spawn_local(async move {
-            if let Err(e) = materialise::remove_marked(marked, delay_ms).await {
+            if let Err(e) = materialise::remove_marked(gently, marked, delay_ms).await {
                 warn!("{name}: removing old segments: {e}");
             }
         });
+    }
+
+    fn gently(&self) -> Gently {
+        Gently { disks: Arc::clone(&self.shared.disks), log_dir: self.home.borrow().log_dir.clone() }
     }
 
     /// The topic is gone: the directory gets a name that a new topic of the same name does not collide with, and its
@@ -131,7 +137,8 @@ impl Partition {
             return;
         }
         let delay_ms = self.config.borrow().file_delete_delay_ms;
-        if let Err(e) = materialise::remove_partition(home, &self.topic, self.index(), delay_ms).await {
+        if let Err(e) = materialise::remove_partition(self.gently(), home, (&self.topic, self.index()), delay_ms).await
+        {
             warn!("{}-{}: removing its directory: {e}", self.topic, self.index());
         }
     }
