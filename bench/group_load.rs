@@ -22,10 +22,11 @@ use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    ConsumerGroupHeartbeatRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
-    JoinGroupResponse, OffsetCommitRequest, SyncGroupRequest, SyncGroupResponse, TopicName,
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, FindCoordinatorRequest, GroupId, HeartbeatRequest,
+    JoinGroupRequest, JoinGroupResponse, OffsetCommitRequest, ResponseHeader, SyncGroupRequest, SyncGroupResponse,
+    TopicName,
 };
-use kafka_protocol::protocol::{Request, StrBytes};
+use kafka_protocol::protocol::{Decodable, HeaderVersion, Request, StrBytes};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -333,7 +334,7 @@ fn settle_new(options: &Options, pid: u32, members: usize) -> Outcome<serde_json
             start.wait();
             let mut request = joining;
             while over.load(Ordering::Relaxed) == 0 {
-                let answer = ask(&mut connection, &request, CONSUMER_HEARTBEAT_VERSION)?;
+                let answer = beat(&mut connection, &request)?;
                 succeeded("heartbeat", answer.error_code)?;
                 let owned = answer.assignment.map(|assignment| {
                     let of_topic = |one: AssignedPartitions| {
@@ -363,6 +364,10 @@ fn settle_new(options: &Options, pid: u32, members: usize) -> Outcome<serde_json
     };
     while !is_settled() {
         std::thread::sleep(Duration::from_millis(2));
+        if let Some(at) = threads.iter().position(|thread| thread.is_finished()) {
+            let ended = threads.remove(at).join().map_err(|_| "a member's thread has failed")?;
+            return Err(ended.err().unwrap_or_else(|| "a member has ended".into()));
+        }
         if begun.elapsed() > Duration::from_secs(120) {
             return Err("the group does not settle".into());
         }
@@ -466,6 +471,18 @@ fn gather(lanes: &mut [(Connection, Vec<Member>)], at: usize) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// The client checks the lengths in answers that it knows before it reads them; it is no member of the new protocol, and does not know this one.
+fn beat(
+    connection: &mut Connection,
+    request: &ConsumerGroupHeartbeatRequest,
+) -> Outcome<ConsumerGroupHeartbeatResponse> {
+    connection.send(request, CONSUMER_HEARTBEAT_VERSION)?;
+    let mut frame = connection.receive("an answer")?;
+    let header_version = ConsumerGroupHeartbeatResponse::header_version(CONSUMER_HEARTBEAT_VERSION);
+    ResponseHeader::decode(&mut frame, header_version).map_err(|e| e.to_string())?;
+    Ok(ConsumerGroupHeartbeatResponse::decode(&mut frame, CONSUMER_HEARTBEAT_VERSION).map_err(|e| e.to_string())?)
 }
 
 fn ask<R: Request>(connection: &mut Connection, request: &R, version: i16) -> Outcome<R::Response> {

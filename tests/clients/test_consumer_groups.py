@@ -137,7 +137,9 @@ def assert_at_least_once(members, records):
 
 
 GROUP = "consumer"
-LEAVES, DIES, HANGS = "confluent", "java41", "java39"
+# Java 3.9, where the protocol is a preview, leaves before the others' partitions come to it: when it gets some twice within a moment, it may take
+# those of the second time for ones of which nothing is committed, and read them from their beginning.
+LEAVES, DIES, HANGS = "java39", "confluent", "java41"
 UNKNOWN_MEMBER_ID, STALE_MEMBER_EPOCH, UNSUPPORTED_VERSION = 25, 113, 35
 
 
@@ -204,7 +206,7 @@ def test_members_of_several_clients_leave_die_and_hang_and_the_broker_dies(own_b
     assert not states[-1], f"all have left: {states[-1]}"
     assert max(len(state) for state in states) >= 4
     assert {"confluent", "java39", "java41"} == {entry.client for entry in entries if isinstance(entry, offsets_log.Profile)}
-    workers.assert_commits_only_advance(GROUP, entries)
+    workers.assert_commits_only_advance(processes, GROUP, entries)
     workers.assert_contents(processes, GROUP, values)
     workers.assert_read_again_from_the_last_commit(processes, GROUP, entries)
 

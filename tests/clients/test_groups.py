@@ -109,7 +109,7 @@ def test_members_of_every_client_share_each_assignor(own_broker, connect, start)
     for group in GROUPS:
         entries = log_of(admin, broker, group)
         assert_one_owner(group, entries)
-        assert_commits_only_advance(group, entries)
+        assert_commits_only_advance(processes, group, entries)
         assert_contents(processes, group, values)
         assert_read_again_from_the_last_commit(processes, group, entries)
 

@@ -128,11 +128,16 @@ def ends(client, broker, group):
     return list(last.values())
 
 
-def assert_commits_only_advance(group, entries):
+def assert_commits_only_advance(processes, group, entries):
+    def whose(commit):
+        return [(process.client, *told) for process in processes for told in process.told
+                if told[1] == group and told[3] == commit.partition and told[5] == commit.offset]
+
     last = [0] * PARTITIONS
     for entry in entries:
         if isinstance(entry, offsets_log.Commit):
-            assert entry.offset >= last[entry.partition], f"{group}: a commit of {entry} after {last[entry.partition]}: of a stale owner"
+            assert entry.offset >= last[entry.partition], \
+                f"{group}: a commit of {entry} after {last[entry.partition]}: of a stale owner, {whose(entry)}"
             last[entry.partition] = entry.offset
 
 
