@@ -176,8 +176,9 @@ impl Group {
             group.members.insert(restored);
             group.members.set_deadline(&id, now_ms + session_ms);
         }
-        if group.members.len() > limits.members_max {
-            // Those who rejoin in time stay, the rest will not be let in; nothing is told yet, since nobody asked.
+        // Without a leader: it was one of the new protocol, and was to share anew. With too many, those who rejoin in time stay, and the rest
+        // will not be let in; nothing is told yet, since nobody asked.
+        if group.leader.is_none() || group.members.len() > limits.members_max {
             group.prepare_rebalance(now_ms);
         }
         group

@@ -99,9 +99,14 @@ impl Group {
 
     /// What the group is as a classic one, if it is to be one now.
     pub fn downgraded(&self, env: &Env<'_>, classic_max: usize, now_ms: i64) -> Option<Downgraded> {
-        self.is_to_be_classic(env.limits, classic_max).then(|| Downgraded {
-            record: self.to_classic(env.image, now_ms),
-            rebalances: self.state() != State::Stable,
+        let rebalances = self.state() != State::Stable;
+        self.is_to_be_classic(env.limits, classic_max).then(|| {
+            let mut record = self.to_classic(env.image, now_ms);
+            if rebalances {
+                // Who loads it has its members share anew as well: what the one that went had is nobody's.
+                record.leader = None;
+            }
+            Downgraded { record, rebalances }
         })
     }
 

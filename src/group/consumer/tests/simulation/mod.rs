@@ -211,10 +211,12 @@ impl Sim {
         let may = self.broker.may_commit(self.now_ms, joined.iter().map(|client| (&*client.id, client.epoch)));
         for client in joined.into_iter().zip(may).filter_map(|(client, may)| may.then_some(client)) {
             // A member of the classic protocol knows topics by name alone: it cannot say that it still has one that another of that
-            // name has taken the place of, and so nobody keeps it for that member. Nobody else can be given it either.
-            let is_gone = |topic: &TopicId| client.classic.is_some() && self.image.topic_by_id(*topic).is_none();
-            for (topic, partitions) in client.owned.iter().filter(|(topic, _)| !is_gone(topic)) {
-                for partition in partitions {
+            // name has taken the place of, and so nobody keeps it for that member. Nobody else can be given it either. Nor can a partition
+            // that the old one had, and the new one has not.
+            let count = |topic: &TopicId| self.image.topic_by_id(*topic).map_or(0, |topic| topic.partitions.len());
+            for (topic, partitions) in &client.owned {
+                let is_there = |one: &&i32| client.classic.is_none() || (**one as usize) < count(topic);
+                for partition in partitions.iter().filter(is_there) {
                     let other = readers.insert((*topic, *partition), &client.id);
                     assert_eq!(other, None, "{topic} {partition} is read by {}, too: {:?}", client.id, self.broker);
                     if let Kind::Consumer(group) = &self.broker.kind {
@@ -260,7 +262,7 @@ impl Sim {
             }
         }
         let all = wanted.iter().filter_map(|name| self.image.topic(name)).map(|topic| topic.partitions.len());
-        assert_eq!(owned, all.sum::<usize>(), "every partition has an owner");
+        assert_eq!(owned, all.sum::<usize>(), "every partition has an owner: {broker:?}");
     }
 }
 
