@@ -11,7 +11,7 @@ use super::limits::RECOVERIES_AT_ONCE_MAX;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{error, info, warn};
@@ -32,8 +32,26 @@ struct Dir {
     full: AtomicBool,
     /// Logs in it that may be recovered side by side.
     recoveries: Arc<Semaphore>,
-    /// Large files go one at a time.
+    /// What is large goes one after the other; bytes that wait for it, or are being removed.
     removals: Arc<Semaphore>,
+    to_remove: Arc<AtomicU64>,
+}
+
+/// The turn to remove so many bytes of a directory.
+pub struct Removal {
+    _turn: OwnedSemaphorePermit,
+    _waiting: Waiting,
+}
+
+struct Waiting {
+    to_remove: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.to_remove.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +121,7 @@ impl LogDirs {
             full: AtomicBool::new(false),
             recoveries: Arc::new(Semaphore::new(each)),
             removals: Arc::new(Semaphore::new(1)),
+            to_remove: Arc::default(),
         };
         LogDirs { dirs: dirs.into_iter().map(dir).collect(), ..LogDirs::default() }
     }
@@ -166,9 +185,18 @@ impl LogDirs {
         Arc::clone(&self.dir(path)?.recoveries).acquire_owned().await.ok()
     }
 
-    /// The turn to remove a large file of a directory.
-    pub async fn turn_to_remove(&self, path: &Path) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.dir(path)?.removals).acquire_owned().await.ok()
+    /// The turn to remove so many bytes of a directory.
+    pub async fn turn_to_remove(&self, path: &Path, bytes: u64) -> Option<Removal> {
+        let dir = self.dir(path)?;
+        dir.to_remove.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = Waiting { to_remove: Arc::clone(&dir.to_remove), bytes };
+        let turn = Arc::clone(&dir.removals).acquire_owned().await.ok()?;
+        Some(Removal { _turn: turn, _waiting: waiting })
+    }
+
+    /// Bytes of a directory that wait for their turn to be removed, or have it.
+    pub fn to_remove(&self, path: &Path) -> u64 {
+        self.dir(path).map_or(0, |dir| dir.to_remove.load(Ordering::Relaxed))
     }
 
     /// Woken by every change from now on.

@@ -202,8 +202,9 @@ pub const CLIENT_ID_BYTES_MAX: usize = 32_700;
 pub const PENDING_MEMBERS_MAX: usize = 10_000;
 
 /// Bytes of memory for groups of one shard and what their members tell about themselves and are to have; beyond it nobody new is taken in. Members
-/// that come by JoinGroup have nothing in the log until their group is whole, so that nothing else would bound them. That is 50,000 members
-/// that have subscribed to some topics. What is committed is not counted: it is data, which lasts and is loaded again.
+/// that come by JoinGroup have nothing in the log until their group is whole, so that nothing else would bound them. Who is a
+/// member already may come to tell a quarter more. That is 50,000 members that have subscribed to some topics. Assignments are counted, but not
+/// refused, and what is committed is neither: it is data, which lasts and is loaded again.
 pub const GROUPS_BYTES_MAX: usize = 256 << 20;
 
 /// What a group without members, a member that tells nothing, and a member id that was given out take of these, about.

@@ -256,18 +256,24 @@ fn mark_deleted(segments: Vec<DetachedSegment>) -> Marked {
     marked
 }
 
+/// Names are handed over once they are on disk: what a power cut brings back under the old one must be whole.
 fn mark_one(segment: &DetachedSegment, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    let mut marked = Vec::new();
     for suffix in [paths::LOG, paths::OFFSET_INDEX, paths::TIME_INDEX, paths::TXN_INDEX, paths::PRODUCER_SNAPSHOT] {
         let path = segment.path(suffix);
         let mut deleted = path.clone().into_os_string();
         deleted.push(paths::DELETED_FILE);
+        let deleted = PathBuf::from(deleted);
         match fs::rename(&path, &deleted) {
-            Ok(()) => files.push(PathBuf::from(deleted)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Ok(()) => marked.push(deleted),
+            // An attempt before may have come so far.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => marked.extend(deleted.exists().then_some(deleted)),
             Err(e) => return Err(e),
         }
     }
-    segment.path(paths::LOG).parent().map_or(Ok(()), sync_dir)
+    segment.path(paths::LOG).parent().map_or(Ok(()), sync_dir)?;
+    files.extend(marked);
+    Ok(())
 }
 
 /// Removes marked files after the delay. A stop in between leaves them to the next start.

@@ -1,9 +1,9 @@
 //! Removes large files a piece at a time.
 //!
 //! A file system that gives freed blocks back to the disk (`discard`) does so for a whole file at once, and for 40 to 60 ms a gibibyte nobody
-//! else's write gets through, the journal's ring included (`bench/JOURNAL.md`). So a large file is shortened step by step, each on disk
-//! before the next, one file of a log directory at a time; but not while somebody has it open, who must be able to read on, and not where
-//! space is wanted at once. What is removed has a name already by which every start removes it: in between nothing has to be remembered.
+//! else's write gets through, the journal's ring included (`bench/JOURNAL.md`). So large files are shortened step by step, each on disk before
+//! the next, and what is removed at once goes in one queue for each log directory; but nothing is shortened while somebody has it open, who must
+//! be able to read on, nor where space is wanted. What is removed has a name already by which every start removes it: in between nothing has to be remembered.
 
 use super::materialise::{ignore_missing, run};
 use crate::base::disks::{Health, LogDirs};
@@ -27,42 +27,76 @@ pub struct Gently {
 }
 
 impl Gently {
-    /// Removes files; one that is not there is no error.
+    /// Removes files; one that is not there is no error. What cannot be removed keeps no other.
     pub async fn remove_files(&self, paths: Vec<PathBuf>) -> io::Result<()> {
+        let bytes = run({
+            let paths = paths.clone();
+            move || Ok(paths.iter().filter_map(|path| Some(fs::symlink_metadata(path).ok()?.len())).sum::<u64>())
+        });
+        let bytes = bytes.await?;
+        // Little, as it mostly is, waits for nobody.
+        let _turn = match bytes > STEP_BYTES {
+            true => self.disks.turn_to_remove(&self.log_dir, bytes).await,
+            false => None,
+        };
+        let (mut freed, mut outcome) = (0, Ok(()));
         for path in paths {
-            self.shorten(&path).await?;
-            run(move || ignore_missing(fs::remove_file(&path))).await?;
+            if let Err(e) = self.shorten(&path, &mut freed).await {
+                // As after any sync that failed, if it was one. Without the steps the file can be removed all the same.
+                self.disks.report(&self.log_dir, &format!("shortening {}", path.display()), &e);
+                outcome = outcome.and(Err(e));
+            }
+            let removed = run(move || {
+                let bytes = fs::symlink_metadata(&path).map_or(0, |found| found.len());
+                ignore_missing(fs::remove_file(&path)).map(|()| bytes)
+            });
+            match removed.await {
+                Ok(bytes) => self.pause(&mut freed, bytes).await,
+                Err(e) => outcome = outcome.and(Err(e)),
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Removes a directory with the files in it.
     pub async fn remove_dir(&self, dir: PathBuf) -> io::Result<()> {
         let listed = dir.clone();
         let files = run(move || match fs::read_dir(&listed) {
-            Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+            Ok(entries) => {
+                let is_file = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| !kind.is_dir());
+                Ok(entries.filter_map(Result::ok).filter(is_file).map(|entry| entry.path()).collect())
+            }
             Err(e) => ignore_missing(Err(e)).map(|()| Vec::new()),
         });
-        for path in files.await? {
-            self.shorten(&path).await?;
-        }
-        run(move || ignore_missing(fs::remove_dir_all(&dir))).await
+        let outcome = self.remove_files(files.await?).await;
+        run(move || ignore_missing(fs::remove_dir_all(&dir))).await.and(outcome)
     }
 
-    async fn shorten(&self, path: &Path) -> io::Result<()> {
-        let mut turn = None;
-        loop {
+    async fn shorten(&self, path: &Path, freed: &mut u64) -> io::Result<()> {
+        while !self.must_hurry().await {
             let file = path.to_path_buf();
-            let is_urgent = self.disks.health(&self.log_dir) != Health::Sound;
-            if is_urgent || !run(move || shorten_once(&file)).await? {
-                return Ok(());
+            if !run(move || shorten_once(&file)).await? {
+                break;
             }
-            // Small files, which most are, wait for nobody.
-            if turn.is_none() {
-                turn = self.disks.turn_to_remove(&self.log_dir).await;
-            }
+            self.pause(freed, STEP_BYTES).await;
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, freed: &mut u64, bytes: u64) {
+        *freed += bytes;
+        if *freed >= STEP_BYTES && !self.must_hurry().await {
+            *freed = 0;
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Space is wanted, or less is free than waits to be removed: clients write faster than this removes.
+    async fn must_hurry(&self) -> bool {
+        let dir = self.log_dir.clone();
+        let free = run(move || Ok(rustix::fs::statvfs(&dir).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))?));
+        self.disks.health(&self.log_dir) != Health::Sound
+            || free.await.is_ok_and(|free| free < self.disks.to_remove(&self.log_dir))
     }
 }
 
@@ -150,6 +184,39 @@ mod tests {
             gently.remove_dir(partition.clone()).await.expect("gone already");
         });
         assert!(!file.exists() && !large.exists() && !partition.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_removed_keeps_no_other() {
+        let (dir, gently) = world();
+        let (blocked, other) = (dir.path().join("blocked"), large_file(dir.path(), "f.deleted"));
+        fs::create_dir(&blocked).expect("made");
+        let removed = tokio_uring::start(gently.remove_files(vec![blocked.clone(), other.clone()]));
+        assert!(removed.is_err() && blocked.exists() && !other.exists());
+        assert_eq!(gently.disks.to_remove(dir.path()), 0);
+    }
+
+    /// At some 250 MiB/s the disk filled where clients wrote more than that.
+    #[test]
+    fn a_backlog_goes_at_once() {
+        /// More than any disk has.
+        const ALL: u64 = 1 << 62;
+        let (dir, gently) = world();
+        let disks = Arc::clone(&gently.disks);
+        let path = large_file(dir.path(), "f.deleted");
+        tokio_uring::start(async {
+            let first = disks.turn_to_remove(dir.path(), ALL).await.expect("a turn");
+            let bytes = 3 * STEP_BYTES + 1;
+            let removed = gently.remove_files(vec![path.clone()]);
+            let (_, ()) = tokio::join!(async { removed.await.expect("removed") }, async {
+                while disks.to_remove(dir.path()) < ALL + bytes {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                assert!(gently.must_hurry().await);
+                drop(first);
+            });
+        });
+        assert!(!path.exists());
     }
 
     #[test]

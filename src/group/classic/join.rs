@@ -16,7 +16,7 @@ impl Group {
     fn try_join(&mut self, now_ms: i64, waiter: Waiter, request: &JoinRequest) -> Result<(), (String, ResponseError)> {
         let id = request.member_id.as_str();
         let refuse = |error| Err((id.to_owned(), error));
-        if !(self.limits.session_min_ms..=self.limits.session_max_ms).contains(&request.session_timeout_ms) {
+        if !self.limits.allow_session(request.session_timeout_ms) {
             return refuse(ResponseError::InvalidSessionTimeout);
         }
         if self.state == State::Dead {

@@ -80,6 +80,13 @@ pub struct Limits {
     pub initial_delay_ms: i64,
 }
 
+impl Limits {
+    /// Whether a member may ask for such a session.
+    pub fn allow_session(&self, timeout_ms: i32) -> bool {
+        (self.session_min_ms..=self.session_max_ms).contains(&timeout_ms)
+    }
+}
+
 /// One group.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -189,7 +196,8 @@ impl Group {
         let known: Vec<String> = self.members.iter().filter(|member| !member.is_new).map(|m| m.id.clone()).collect();
         known.iter().for_each(|id| self.heard_of(now_ms, id));
         let whole_ms = self.members.rebalance_timeout_ms();
-        if let Some(joining) = &mut self.joining {
+        // One that begins just now, the group having been empty, has its time.
+        if let Some(joining) = self.joining.as_mut().filter(|joining| joining.initial_left_ms.is_none()) {
             joining.deadline_ms = joining.deadline_ms.max(now_ms + whole_ms);
         }
     }
@@ -253,7 +261,8 @@ impl Group {
 
     /// What it takes of memory, about.
     pub fn bytes(&self) -> usize {
-        GROUP_BYTES + self.members.bytes() + self.pending.bytes()
+        let protocol_type = self.protocol_type.as_ref().map_or(0, String::len);
+        GROUP_BYTES + protocol_type + self.members.bytes() + self.pending.bytes()
     }
 
     /// Nobody can bring it back to life.

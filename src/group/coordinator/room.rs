@@ -1,7 +1,8 @@
 //! How much memory the groups of a shard take, and who is refused for it.
 //!
 //! Members that come by JoinGroup are in memory only, with whatever they tell, until their group is whole: nothing else bounds them. Who is a
-//! member already goes on, and may join again with as much as before. Who is refused is told COORDINATOR_LOAD_IN_PROGRESS: every client asks again
+//! member already goes on, and may come to tell more: what a client has been given is part of what it tells, so some space is kept for
+//! those. Who is refused is told COORDINATOR_LOAD_IN_PROGRESS: every client asks again
 //! after a while, here, and takes no other code so; with GROUP_MAX_SIZE_REACHED consumers end, though there may be room in a moment.
 
 use super::Slice;
@@ -61,6 +62,11 @@ impl Drop for Charge {
     }
 }
 
+/// A group's name, with all places that hold it.
+pub(super) fn name_bytes(id: &str) -> usize {
+    3 * id.len()
+}
+
 impl Slice {
     /// JoinGroup: only who has no id yet can be a group's first member.
     pub fn join(
@@ -68,6 +74,10 @@ impl Slice {
         group: &str,
         request: JoinRequest,
     ) -> Result<oneshot::Receiver<Effect>, ResponseError> {
+        // Before a group is made for it, which would take room for a while.
+        if !self.shared.settings().limits.allow_session(request.session_timeout_ms) {
+            return Err(ResponseError::InvalidSessionTimeout);
+        }
         let told = told_bytes(&request.protocols);
         self.check_room(group, (&request.member_id, request.instance_id.as_deref()), (told, 0))?;
         let asked = self.ask(group, request.member_id.is_empty(), |waiter| Event::Join(waiter, request));
@@ -81,12 +91,13 @@ impl Slice {
         (member_id, instance_id): (&str, Option<&str>),
         (told, besides): (usize, usize),
     ) -> Result<(), ResponseError> {
-        let more = match self.groups.borrow().get(group).map(|entry| entry.kind.told_bytes(member_id, instance_id)) {
-            Some(Some(known)) => told.saturating_sub(known),
-            Some(None) => told + besides + MEMBER_BYTES,
-            None => told + besides + MEMBER_BYTES + GROUP_BYTES,
-        };
         let max = self.shared.settings().bytes_max;
+        let (more, max) =
+            match self.groups.borrow().get(group).map(|entry| entry.kind.told_bytes(member_id, instance_id)) {
+                Some(Some(known)) => (told.saturating_sub(known), max + max / 4),
+                Some(None) => (told + besides + MEMBER_BYTES, max),
+                None => (told + besides + MEMBER_BYTES + GROUP_BYTES + name_bytes(group), max),
+            };
         match more == 0 || self.shared.room.has(more, max) {
             true => Ok(()),
             false => Err(ResponseError::CoordinatorLoadInProgress),

@@ -3,7 +3,7 @@
 use super::forget::{Gone, offset_key};
 use super::kind::Kind;
 use super::load::LoadedGroup;
-use super::room::Charge;
+use super::room::{Charge, name_bytes};
 use super::store::{self, Stored};
 use super::turns::Turns;
 use super::{OFFSETS_TOPIC, Shared};
@@ -208,7 +208,7 @@ impl Slice {
                 Kind::Consumer(group) => group.begin_time(&settings.consumer, self.now_ms()),
             }
         }
-        entry.charge.set(entry.kind.bytes());
+        entry.charge.set(entry.kind.bytes() + name_bytes(id));
         let next = entry.kind.next_deadline_ms();
         self.shared.deadlines.change((self.partition.index(), id), entry.deadline_ms, next);
         entry.deadline_ms = next;

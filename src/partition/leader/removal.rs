@@ -132,6 +132,10 @@ impl Partition {
         self.stalled.take();
         self.fail_waiters(Lost::Deleted);
         self.quiet().await;
+        // The journal may know it for long; what it has open could not be removed gently.
+        for segment in self.core.borrow().segments() {
+            segment.close_if_unused();
+        }
         let home = self.home.borrow().clone();
         if !home.exists {
             return;

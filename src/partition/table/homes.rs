@@ -44,7 +44,7 @@ impl PartitionTable {
         let at = holder.or(journaled).unwrap_or_else(|| {
             let by_preference = |(_, dir): &(usize, &LogDirState)| {
                 let health = disks.health(&dir.found.path);
-                (health == Health::Offline, self.is_taken(&dir.found.path, &key), health == Health::Full, dir.count)
+                (health == Health::Offline, health == Health::Full, dir.count)
             };
             let best = dirs.iter().enumerate().min_by_key(by_preference).map(|(i, _)| i);
             best.expect("a broker has at least one log directory")

@@ -7,7 +7,6 @@ mod openings;
 use self::deletions::CLOSING_MAX;
 pub use self::deletions::Forget;
 use self::openings::Opening;
-use super::checkpoints::Outdated;
 use super::journal::Rings;
 use super::leader::Partition;
 use super::materialise::Home;
@@ -65,10 +64,6 @@ pub struct PartitionTable {
     deleting: RefCell<HashMap<TopicPartition, Rc<Partition>>>,
     /// Topics that are gone, and of which something is still being opened.
     closing: RefCell<HashSet<TopicId>>,
-    /// Names that are not free in a log directory: neither it nor its checkpoint files have forgotten an earlier life yet.
-    taken: RefCell<Outdated>,
-    /// There are fewer of them.
-    freed: Notify,
     /// The first image has been applied.
     started: Cell<bool>,
 }
@@ -135,8 +130,6 @@ impl PartitionTable {
             opener: RefCell::default(),
             deleting: RefCell::default(),
             closing: RefCell::default(),
-            taken: RefCell::default(),
-            freed: Notify::new(),
             started: Cell::new(false),
         }
     }

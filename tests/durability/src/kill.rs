@@ -57,6 +57,8 @@ pub fn settings(subject: &Subject) -> Vec<(String, String)> {
         ("offsets.topic.segment.bytes", "196608"),
         ("offsets.topic.replication.factor", "1"),
         ("group.initial.rebalance.delay.ms", "0"),
+        // Members are asked after everything was read back.
+        ("group.consumer.session.timeout.ms", "60000"),
     ];
     let own = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     own.chain(subject.settings.iter().cloned()).collect()

@@ -260,6 +260,18 @@ fn a_restored_group_goes_on_in_its_generation() {
     assert_eq!(story.beat(1, "b"), Some(ResponseError::UnknownMemberId), "a session counts from the restart");
 }
 
+/// Time began with the first member's join, which then waited as long as a rebalance may take.
+#[test]
+fn an_empty_group_that_was_restored_delays_its_first_generation_as_any_other() {
+    let mut story = Story::settled();
+    let record = GroupRecord { members: Vec::new(), ..story.group.record(|member| member.assignment.clone()) };
+    story.group = Group::restored(limits(), &record, story.now_ms);
+    let a = story.join(Story::request("", "a"));
+    story.group.begin_time(story.now_ms);
+    story.pass(6_000);
+    assert!(story.joined(a).expect("answered").error.is_none());
+}
+
 #[test]
 fn a_record_with_a_member_twice_is_restored_with_the_first() {
     let mut story = Story::settled();

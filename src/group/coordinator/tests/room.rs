@@ -30,7 +30,8 @@ fn nobody_new_joins_beyond_the_bound() {
         join(&slice, "b", telling("", many)).await.expect("there is room");
         assert_eq!(join(&slice, "c", telling("", 200_000)).await, full);
         assert_eq!(slice.ids(), ["a", "b"], "no group is made");
-        assert_eq!(join(&slice, "a", telling("m", 300_000)).await, full, "a member that tells more");
+        assert_eq!(join(&slice, "a", telling("m", 600_000)).await, full, "a member that tells much more");
+        assert_eq!(join(&slice, "a", telling("m", 110_000)).await, Ok(()), "it tells what it was given, too");
         assert_eq!(join(&slice, "a", telling("m", 100_000)).await, Ok(()), "who is there may join again");
         let topics = Some((0..3_000).map(|n| format!("{n:0100}")).collect());
         let heartbeat = Heartbeat { topics, ..time::joining("new") };
@@ -49,6 +50,31 @@ fn nobody_new_joins_beyond_the_bound() {
         let heartbeat = Heartbeat { group_id: "newer".to_owned(), ..heartbeat };
         slice.heartbeat("newer", &heartbeat, &NO_MATCHES).expect("as for it").wait().await.expect("stored");
         clock.abort();
+    });
+}
+
+/// Each join that no group would take left one behind for minutes.
+#[test]
+fn who_asks_for_an_impossible_session_makes_no_group() {
+    tokio_uring::start(async {
+        let world = World::new(1 << 20);
+        let (_coordinator, slice) = world.coordinator().await;
+        let request = JoinRequest { session_timeout_ms: i32::MAX, ..telling("", 1) };
+        assert_eq!(join(&slice, "a", request).await, Err(ResponseError::InvalidSessionTimeout));
+        assert_eq!(slice.ids(), [""; 0]);
+    });
+}
+
+/// Names of 32 KiB were not counted: a shard took forty times its bound.
+#[test]
+fn names_count() {
+    tokio_uring::start(async {
+        let world = World::new(1 << 20);
+        let (_coordinator, slice) = world.coordinator().await;
+        let nobody = MemberClaim { generation: -1, member_id: String::new(), instance_id: None };
+        let commit = |n: usize| slice.commit(&format!("{n:032000}"), (&nobody, false), Vec::new()).is_ok();
+        let made = (0..100).take_while(|n| commit(*n)).count();
+        assert!((5..=10).contains(&made), "{made} of a bound of 1 MiB");
     });
 }
 

@@ -171,10 +171,10 @@ fn sessions_begin_when_the_partition_is_loaded() {
         let epoch = heartbeat(&slice, "a", 0).await.expect("joined").epoch;
         join(&slice, "b", 500).await;
         slice.ask("b", false, |waiter| Event::Sync(waiter, sync_request(1))).expect("there").await.expect("synced");
+        clock.abort();
         // So many that requests have their turn while they are taken in.
         let many: Vec<_> = (0..2000).map(|partition| (of("t", partition), 1)).collect();
         begin_commit_of(&slice, "z", &many).await.expect("stored");
-        clock.abort();
         let mut settings = settings();
         settings.consumer.session_ms = 500;
         let coordinator = Rc::new(Coordinator::new(settings));
