@@ -34,11 +34,12 @@ impl Gently {
             move || Ok(paths.iter().filter_map(|path| Some(fs::symlink_metadata(path).ok()?.len())).sum::<u64>())
         });
         let bytes = bytes.await?;
-        // Little, as it mostly is, waits for nobody.
-        let _turn = match bytes > STEP_BYTES {
-            true => self.disks.turn_to_remove(&self.log_dir, bytes).await,
-            false => None,
-        };
+        if bytes <= STEP_BYTES {
+            // Little, as it mostly is, waits for nobody, and goes in one.
+            let remove = |outcome: io::Result<()>, path: PathBuf| outcome.and(ignore_missing(fs::remove_file(path)));
+            return run(move || paths.into_iter().fold(Ok(()), remove)).await;
+        }
+        let _turn = self.disks.turn_to_remove(&self.log_dir, bytes).await;
         let (mut freed, mut outcome) = (0, Ok(()));
         for path in paths {
             if let Err(e) = self.shorten(&path, &mut freed).await {
@@ -189,10 +190,14 @@ mod tests {
     #[test]
     fn what_cannot_be_removed_keeps_no_other() {
         let (dir, gently) = world();
-        let (blocked, other) = (dir.path().join("blocked"), large_file(dir.path(), "f.deleted"));
+        let (blocked, other, small) =
+            (dir.path().join("blocked"), large_file(dir.path(), "f.deleted"), dir.path().join("small"));
         fs::create_dir(&blocked).expect("made");
-        let removed = tokio_uring::start(gently.remove_files(vec![blocked.clone(), other.clone()]));
-        assert!(removed.is_err() && blocked.exists() && !other.exists());
+        fs::write(&small, "x").expect("written");
+        for other in [other, small] {
+            let removed = tokio_uring::start(gently.remove_files(vec![blocked.clone(), other.clone()]));
+            assert!(removed.is_err() && blocked.exists() && !other.exists());
+        }
         assert_eq!(gently.disks.to_remove(dir.path()), 0);
     }
 
